@@ -1,0 +1,32 @@
+# Every target does all of its own set-up: a clean clone with Python >= 3.10 is enough.
+#   make demo    the whole way on real data, into outputs/demo
+#   make test    the default test suite
+#   make check   ruff, ruff format and mypy --strict
+
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.DEFAULT_GOAL := test
+.PHONY: demo test check clean
+
+demo: $(STAMP)
+	$(BIN)/hfrec demo --output_dir outputs/demo
+
+test: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -q
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# The stamp is written last, so that an interrupted install is taken up again by the next call.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "hfrec needs Python 3.10 or newer, found " + sys.version.split()[0] + ": call make with PYTHON=python3.x")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv build dist outputs .pytest_cache .mypy_cache .ruff_cache
