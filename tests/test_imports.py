@@ -1,0 +1,252 @@
+"""The shape of the package: who imports whom, what `import hfrec` costs, and what no module may hold."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "hfrec"
+
+# Every room and the rooms it may import from, besides itself. The longest matching name decides.
+_DATA = {"hfrec.tokenization"}
+_MODEL_USERS = {"hfrec.models", "hfrec.data", *_DATA}
+_TRAINING = {*_MODEL_USERS, "hfrec.evaluation", "hfrec.evaluation.metrics", "hfrec.training.l2sp", "hfrec.transfer"}
+_HUB = {*_TRAINING, "hfrec.training", "hfrec.inference"}
+ALLOWED: dict[str, set[str]] = {
+    "hfrec.models": set(),
+    "hfrec.tokenization": set(),
+    "hfrec.evaluation.metrics": set(),
+    "hfrec.training.l2sp": set(),
+    "hfrec.data": _DATA,
+    "hfrec.evaluation": {*_MODEL_USERS, "hfrec.evaluation.metrics"},
+    "hfrec.transfer": _MODEL_USERS,
+    "hfrec.inference": _MODEL_USERS,
+    "hfrec.training": _TRAINING,
+    "hfrec.hub": _HUB,
+    "hfrec.commands": {*_HUB, "hfrec.hub", "hfrec"},
+    "hfrec": {*_HUB, "hfrec.hub"},
+}
+# What a checkpoint's remote code may count on; `strict` of huggingface_hub is how transformers types its own configs.
+REMOTE_CODE_LIBRARIES = {"torch", "transformers", "huggingface_hub", *sys.stdlib_module_names}
+PICKLES = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve"}
+
+
+def _module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+@cache
+def _trees() -> dict[str, tuple[Path, ast.Module]]:
+    files = sorted(PACKAGE.rglob("*.py"))
+    return {_module_name(path): (path, ast.parse(path.read_text(encoding="utf-8"), str(path))) for path in files}
+
+
+def _imported_names(module: str, path: Path, tree: ast.AST) -> Iterator[str]:
+    """Absolute dotted names of all imports, those inside functions and behind TYPE_CHECKING included."""
+    package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parents = package[: len(package) - node.level + 1] if node.level else []
+            base = ".".join([*parents, node.module] if node.module else parents)
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def _graph() -> dict[str, set[str]]:
+    """Module -> modules of ours that it imports; `from hfrec.data import splits` points at the submodule."""
+    trees = _trees()
+    graph: dict[str, set[str]] = {}
+    for module, (path, tree) in trees.items():
+        names = [name for name in _imported_names(module, path, tree) if name.split(".")[0] == "hfrec"]
+        targets = {name if name in trees else name.rpartition(".")[0] for name in names}
+        graph[module] = targets - {module}
+    return graph
+
+
+def _find_cycle(graph: dict[str, set[str]]) -> list[str]:
+    """One cycle as a path that ends where it starts, or an empty list."""
+    done: set[str] = set()
+
+    def visit(module: str, trail: list[str]) -> list[str]:
+        if module in trail:
+            return [*trail[trail.index(module) :], module]
+        if module in done:
+            return []
+        for target in sorted(graph.get(module, ())):
+            if cycle := visit(target, [*trail, module]):
+                return cycle
+        done.add(module)
+        return []
+
+    return next((cycle for module in sorted(graph) if (cycle := visit(module, []))), [])
+
+
+def _room(module: str) -> str:
+    return max((room for room in ALLOWED if module == room or module.startswith(room + ".")), key=len)
+
+
+def _where(path: Path, node: ast.AST) -> str:
+    return f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', '?')}"
+
+
+def test_the_cycle_finder_finds_a_cycle() -> None:
+    """A finder that always answers "none" would let every cycle through."""
+    assert _find_cycle({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": set()}) == ["b", "c", "b"]
+    assert _find_cycle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
+
+
+def test_relative_and_absolute_imports_resolve_to_the_same_name() -> None:
+    """An import spelled in another way would escape the direction rules."""
+    code = (
+        "from . import splits\nfrom .splits import Split\nfrom ..tokenization import ItemTokenizer\nimport torch.nn\n"
+    )
+    names = set(_imported_names("hfrec.data.sequences", PACKAGE / "data" / "sequences.py", ast.parse(code)))
+    expected = {"hfrec.data.splits", "hfrec.data.splits.Split", "hfrec.tokenization.ItemTokenizer", "torch.nn"}
+    assert names == expected
+    in_init = set(_imported_names("hfrec.data", PACKAGE / "data" / "__init__.py", ast.parse("from . import splits")))
+    assert in_init == {"hfrec.data.splits"}
+
+
+def test_no_import_cycle() -> None:
+    """A cycle works until somebody imports the other end first; lazy imports count, as they only hide it."""
+    cycle = _find_cycle(_graph())
+    assert not cycle, "import cycle: " + " -> ".join(cycle)
+
+
+def test_imports_follow_the_direction_of_the_architecture() -> None:
+    """A leaf that imports ours no longer stands alone: metrics fail in `evaluate.load`, models as remote code."""
+    broken = []
+    for module, targets in _graph().items():
+        room = _room(module)
+        wrong = sorted(t for t in targets if _room(t) != room and _room(t) not in ALLOWED[room])
+        broken += [f"{module} imports {target}" for target in wrong]
+    assert not broken, "against the import direction:\n" + "\n".join(broken)
+
+
+def test_every_subpackage_has_its_direction_written_down() -> None:
+    """A new room without a rule would be held to the root's rule, which allows everything."""
+    rooms = {module for module in _trees() if module.count(".") == 1 and _room(module) == "hfrec"}
+    assert not rooms - {"hfrec.__main__"}, f"add {sorted(rooms)} to ALLOWED"
+
+
+def test_models_need_only_torch_and_transformers_and_are_flat() -> None:
+    """Remote code that imports from another folder or library saves well and fails on the reader's machine."""
+    broken = []
+    for module, (path, tree) in _trees().items():
+        if _room(module) != "hfrec.models":
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.level and (node.level > 1 or "." in (node.module or "")):
+                broken.append(f"{_where(path, node)} leaves its folder")
+        libraries = {name.split(".")[0] for name in _imported_names(module, path, tree)} - {"hfrec"}
+        broken += [f"{path.name} imports {name}" for name in sorted(libraries - REMOTE_CODE_LIBRARIES)]
+        absolute = [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and not n.level]
+        broken += [f"{_where(path, n)} is absolute" for n in absolute if (n.module or "").split(".")[0] == "hfrec"]
+    assert not broken, "\n".join(broken)
+
+
+def test_metrics_import_one_name_a_line() -> None:
+    """`evaluate` reads a module's imports line by line and misses the second name of `import a, b`."""
+    broken = []
+    for module, (path, tree) in _trees().items():
+        if _room(module) == "hfrec.evaluation.metrics":
+            imports = [n for n in ast.walk(tree) if isinstance(n, ast.Import)]
+            broken += [_where(path, n) for n in imports if len(n.names) > 1]
+    assert not broken, "\n".join(broken)
+
+
+def _is_unsafe_torch_call(node: ast.Call) -> bool:
+    function = node.func
+    if not (
+        isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name) and function.value.id == "torch"
+    ):
+        return False
+    safe = any(k.arg == "weights_only" and getattr(k.value, "value", None) is True for k in node.keywords)
+    return function.attr == "save" or (function.attr == "load" and not safe)
+
+
+def test_no_pickle() -> None:
+    """Unpickling a downloaded file runs the code of whoever wrote it."""
+    broken = []
+    for module, (path, tree) in _trees().items():
+        broken += [f"{module}: {n}" for n in _imported_names(module, path, tree) if n.split(".")[0] in PICKLES]
+        calls = (n for n in ast.walk(tree) if isinstance(n, ast.Call))
+        broken += [f"{_where(path, n)} pickles" for n in calls if _is_unsafe_torch_call(n)]
+    assert not broken, "\n".join(broken)
+
+
+def test_no_assert_in_the_package() -> None:
+    """`python -O` removes an assert, and with it the check of the input."""
+    broken = [_where(p, n) for p, tree in _trees().values() for n in ast.walk(tree) if isinstance(n, ast.Assert)]
+    assert not broken, "raise an error that names what was expected and found:\n" + "\n".join(broken)
+
+
+def test_no_swallowed_error() -> None:
+    """A handler that does nothing turns a failure into a wrong result."""
+    broken = []
+    for path, tree in _trees().values():
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.ExceptHandler):
+                continue
+            silent = all(
+                isinstance(s, ast.Pass) or getattr(getattr(s, "value", None), "value", 0) is ... for s in node.body
+            )
+            if silent or node.type is None:
+                broken.append(_where(path, node))
+    assert not broken, "\n".join(broken)
+
+
+@pytest.fixture(scope="module")
+def imported() -> dict[str, object]:
+    """What a fresh process sees when it imports hfrec after transformers' core."""
+    code = """
+import json, sys, logging
+import torch
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedTokenizerFast, pipelines
+before = set(sys.modules)
+state, level = torch.random.get_rng_state(), logging.getLogger().level
+import hfrec
+print(json.dumps({
+    "new": sorted(set(sys.modules) - before),
+    "random_state_kept": bool(torch.equal(state, torch.random.get_rng_state())),
+    "log_level_kept": level == logging.getLogger().level,
+    "public": sorted(hfrec.__all__),
+    "stdlib": sorted(sys.stdlib_module_names),
+}))
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", code]
+    process = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
+    assert process.returncode == 0, process.stderr
+    lines = process.stdout.splitlines()
+    return {**json.loads(lines[-1]), "printed": lines[:-1], "stderr": process.stderr}
+
+
+def test_import_loads_nothing_beyond_torch_and_transformers_core(imported: dict[str, list[str]]) -> None:
+    """One careless top-level import makes every `import hfrec` seconds slower, and nothing shows it."""
+    libraries = {name.split(".")[0] for name in imported["new"]} - {"hfrec", *imported["stdlib"]}
+    assert not libraries - {"torch", "transformers"}, (
+        f"`import hfrec` loads {sorted(libraries)}: import them where used"
+    )
+    heavy = {"transformers.trainer", "transformers.training_args", "torch.distributed.fsdp"} & set(imported["new"])
+    assert not heavy, f"`import hfrec` loads {sorted(heavy)}: import them where used"
+
+
+def test_import_prints_seeds_and_logs_nothing(imported: dict[str, object]) -> None:
+    """A library that seeds or reconfigures logging on import changes its host program's behaviour."""
+    assert imported["printed"] == []
+    assert imported["stderr"] == ""
+    assert imported["random_state_kept"]
+    assert imported["log_level_kept"]
