@@ -1,0 +1,60 @@
+"""hfrec: sequential recommendation with Hugging Face models, pretrained on large logs and fine-tuned with L2-SP."""
+
+from importlib import import_module
+from typing import Any
+
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+)
+
+from .models import (
+    Bert4RecConfig,
+    Bert4RecForCausalLM,
+    Bert4RecForMaskedLM,
+    Bert4RecForSequenceClassification,
+    Bert4RecModel,
+)
+from .tokenization import ItemTokenizer
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    "DataCollatorForMaskedItems": "data.collators",
+    "DataCollatorForNextItem": "data.collators",
+    "L2SPCallback": "training.l2sp",
+    "hold_out_users": "data.splits",
+    "last_n": "data.splits",
+    "leave_one_out": "data.splits",
+    "load_interactions": "data.interactions",
+    "recommend": "inference.recommend",
+    "split_by_time": "data.splits",
+    "to_evaluation_sequences": "data.sequences",
+    "to_sequences": "data.sequences",
+}
+
+__all__ = [
+    "Bert4RecConfig",
+    "Bert4RecForCausalLM",
+    "Bert4RecForMaskedLM",
+    "Bert4RecForSequenceClassification",
+    "Bert4RecModel",
+    "ItemTokenizer",
+    "__version__",
+    *sorted(_LAZY),
+]
+
+AutoConfig.register("bert4rec", Bert4RecConfig, exist_ok=True)
+AutoModel.register(Bert4RecConfig, Bert4RecModel, exist_ok=True)
+AutoModelForMaskedLM.register(Bert4RecConfig, Bert4RecForMaskedLM, exist_ok=True)
+AutoModelForCausalLM.register(Bert4RecConfig, Bert4RecForCausalLM, exist_ok=True)
+AutoModelForSequenceClassification.register(Bert4RecConfig, Bert4RecForSequenceClassification, exist_ok=True)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(f".{_LAZY[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,203 @@
+"""From rows of item histories to padded batches, for masked and causal training and for evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer
+
+IGNORED = -100
+PaddingSide = Literal["left", "right"]
+
+
+def pad_newest(
+    rows: Sequence[Any], length: int | None = None, padding_side: PaddingSide = "left", fill: int = 0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pad rows of token ids to the longest, keeping the newest `length` of each.
+
+    Returns:
+        Token ids and the attention mask, int64, both `(batch, longest)`.
+
+    Example:
+        >>> pad_newest([[5, 6, 7], [8]], length=2)[0].tolist()
+        [[6, 7], [0, 8]]
+    """
+    arrays = [np.asarray(row, dtype=np.int64)[-length if length else None :] for row in rows]
+    sizes = np.array([len(array) for array in arrays])
+    width = int(sizes.max(initial=0))
+    steps = np.arange(width)
+    mask = steps >= width - sizes[:, None] if padding_side == "left" else steps < sizes[:, None]
+    tokens = np.full((len(arrays), width), fill, dtype=np.int64)
+    tokens[mask] = np.concatenate(arrays) if arrays else []
+    return torch.from_numpy(tokens), torch.from_numpy(mask.astype(np.int64))
+
+
+def _check_probability(name: str, value: float) -> None:
+    if not 0.0 <= value <= 1.0:
+        raise ValueError(f"`{name}` must be in [0, 1], found {value}.")
+
+
+def _check_max_length(max_length: int | None, smallest: int) -> None:
+    if max_length is not None and max_length < smallest:
+        raise ValueError(f"`max_length` must be at least {smallest}, found {max_length}.")
+
+
+@dataclass
+class DataCollatorForMaskedItems:
+    """Masks items for masked item prediction (Sun et al., CIKM 2019, section 3.6).
+
+    Only items are masked and only items are drawn as replacements; every row has a label; a share of the rows has
+    just its newest item masked, which is the question asked at recommendation.
+
+    Args:
+        tokenizer: Gives the special tokens and the vocabulary's size.
+        mlm_probability: Chance of each item to be predicted, in (0, 1].
+        mask_last_probability: Share of rows in which only the newest item is predicted.
+        mask_replace_prob: Share of the predicted items that the model sees as `[MASK]`.
+        random_replace_prob: Share that it sees as a random item; the rest it sees unchanged.
+        max_length: Newest items of a row that are kept; all when None.
+        padding_side: Where short rows are filled up.
+        seed: Seed of a generator of its own. None draws from torch's global one, which `Trainer` seeds and restores
+            on resume.
+
+    Returns:
+        `input_ids`, `attention_mask` and `labels`, int64 `(batch, longest)`, -100 where nothing is predicted.
+
+    Example:
+        >>> tokenizer = ItemTokenizer.from_items(["a", "b", "c"])
+        >>> collator = DataCollatorForMaskedItems(tokenizer, mask_last_probability=1.0)
+        >>> batch = collator([{"input_ids": [3, 4, 5]}, {"input_ids": [4]}])
+        >>> batch["input_ids"].tolist(), batch["labels"].tolist()
+        ([[3, 4, 1], [0, 0, 1]], [[-100, -100, 5], [-100, -100, 4]])
+    """
+
+    tokenizer: ItemTokenizer
+    mlm_probability: float = 0.2
+    mask_last_probability: float = 0.1
+    mask_replace_prob: float = 1.0
+    random_replace_prob: float = 0.0
+    max_length: int | None = None
+    padding_side: PaddingSide = "left"
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("mlm_probability", "mask_last_probability", "mask_replace_prob", "random_replace_prob"):
+            _check_probability(name, getattr(self, name))
+        if self.mlm_probability == 0.0:
+            raise ValueError("`mlm_probability` must be above 0, found 0.0: nothing would be learnt.")
+        if self.mask_replace_prob + self.random_replace_prob > 1.0:
+            raise ValueError(
+                "`mask_replace_prob` + `random_replace_prob` must not pass 1, found "
+                f"{self.mask_replace_prob} + {self.random_replace_prob}."
+            )
+        _check_max_length(self.max_length, 1)
+        self._generator = None if self.seed is None else torch.Generator().manual_seed(self.seed)
+
+    def __call__(self, features: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        rows = [feature["input_ids"] for feature in features]
+        input_ids, attention_mask = pad_newest(rows, self.max_length, self.padding_side)  # (batch, length)
+        items = input_ids >= NUM_SPECIAL_TOKENS
+        if not bool(items.any(dim=-1).all()):
+            raise ValueError("`features` holds a history without an item: drop empty histories before training.")
+        chosen = self._choose(items)
+        labels = input_ids.masked_fill(~chosen, IGNORED)
+        fate = self._rand(input_ids.shape)
+        masked = chosen & (fate < self.mask_replace_prob)
+        swapped = chosen & ~masked & (fate < self.mask_replace_prob + self.random_replace_prob)
+        input_ids = input_ids.masked_fill(masked, self.tokenizer.mask_token_id)
+        if self.random_replace_prob:
+            draws = torch.randint(NUM_SPECIAL_TOKENS, len(self.tokenizer), input_ids.shape, generator=self._generator)
+            input_ids = torch.where(swapped, draws, input_ids)
+        return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
+
+    def _rand(self, shape: torch.Size) -> torch.Tensor:
+        return torch.rand(shape, generator=self._generator)
+
+    def _choose(self, items: torch.Tensor) -> torch.Tensor:
+        """Positions to predict `(batch, length)`: by chance, at least one a row, or only the newest."""
+        steps = torch.arange(items.shape[1])
+        draws = self._rand(items.shape).masked_fill(~items, 2.0)
+        chosen = draws < self.mlm_probability
+        # The smallest draw of a row without a pick is a uniform choice among its items.
+        chosen |= ~chosen.any(dim=-1, keepdim=True) & (steps == draws.argmin(dim=-1, keepdim=True))
+        newest = steps == (items.long() * (steps + 1)).argmax(dim=-1, keepdim=True)
+        last_only = self._rand(items.shape[:1]) < self.mask_last_probability
+        return torch.where(last_only[:, None], newest, chosen)
+
+
+@dataclass
+class DataCollatorForNextItem:
+    """Makes batches that ask for the next item: causal training, evaluation and recommendation.
+
+    Rows with `target` (evaluation) get one label; rows without get a label at every position when `train` is set
+    (causal training), none otherwise (recommendation).
+
+    Args:
+        tokenizer: Gives the special tokens.
+        objective: `masked` puts `[MASK]` after the history; `causal` asks at the newest item.
+        max_length: Newest tokens that are kept, the `[MASK]` included.
+        padding_side: Where short rows are filled up.
+        train: Causal training: each row `s` becomes the input `s[:-1]` with the labels `s[1:]`.
+
+    Returns:
+        `input_ids`, `attention_mask` and, where there is something to predict, `labels`, int64 `(batch, longest)`;
+        outside training also `seen_ids` `(batch, longest history)`, the whole histories filled with 0.
+
+    Example:
+        >>> tokenizer = ItemTokenizer.from_items(["a", "b", "c"])
+        >>> evaluate = DataCollatorForNextItem(tokenizer, "masked", max_length=2)
+        >>> {name: value.tolist() for name, value in evaluate([{"input_ids": [3, 4], "target": 5}]).items()}
+        {'input_ids': [[4, 1]], 'attention_mask': [[1, 1]], 'labels': [[-100, 5]], 'seen_ids': [[3, 4]]}
+        >>> train = DataCollatorForNextItem(tokenizer, "causal", train=True)
+        >>> batch = train([{"input_ids": [3, 4, 5]}])
+        >>> batch["input_ids"].tolist(), batch["labels"].tolist()
+        ([[3, 4]], [[4, 5]])
+    """
+
+    tokenizer: ItemTokenizer
+    objective: Literal["masked", "causal"] = "masked"
+    max_length: int | None = None
+    padding_side: PaddingSide = "left"
+    train: bool = False
+
+    def __post_init__(self) -> None:
+        if self.objective not in ("masked", "causal"):
+            raise ValueError(f"`objective` must be 'masked' or 'causal', found {self.objective!r}.")
+        if self.train and self.objective == "masked":
+            raise ValueError("`train=True` is for the causal objective: use DataCollatorForMaskedItems.")
+        _check_max_length(self.max_length, 1)
+
+    def __call__(self, features: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        histories = [np.asarray(feature["input_ids"], dtype=np.int64) for feature in features]
+        if self.train:
+            return self._training_batch(histories)
+        prompts = [self._prompt(history) for history in histories]
+        input_ids, attention_mask = pad_newest(prompts, self.max_length, self.padding_side)
+        batch = {"input_ids": input_ids, "attention_mask": attention_mask}
+        if features and "target" in features[0]:
+            steps = torch.arange(1, input_ids.shape[1] + 1)
+            newest = (attention_mask * steps).argmax(dim=-1)  # (batch,)
+            labels = torch.full_like(input_ids, IGNORED)
+            labels[torch.arange(len(newest)), newest] = torch.tensor([int(feature["target"]) for feature in features])
+            batch["labels"] = labels
+        batch["seen_ids"] = pad_newest(histories)[0]
+        return batch
+
+    def _prompt(self, history: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        if self.objective == "masked":
+            return np.append(history, self.tokenizer.mask_token_id)
+        return history if len(history) else np.array([self.tokenizer.unk_token_id])
+
+    def _training_batch(self, histories: list[np.ndarray[Any, Any]]) -> dict[str, torch.Tensor]:
+        if any(len(history) < 2 for history in histories):
+            raise ValueError(
+                "`features` holds a history of fewer than 2 items: the causal objective has no label there."
+            )
+        input_ids, attention_mask = pad_newest([row[:-1] for row in histories], self.max_length, self.padding_side)
+        labels, _ = pad_newest([row[1:] for row in histories], self.max_length, self.padding_side, fill=IGNORED)
+        return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}

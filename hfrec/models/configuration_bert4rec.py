@@ -1,0 +1,115 @@
+"""Configuration of the BERT4Rec family."""
+
+from typing import Any, Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+
+@strict
+class Bert4RecConfig(PreTrainedConfig):
+    r"""Configuration of [`Bert4RecModel`] and its heads.
+
+    The defaults are a pre-norm encoder of 64 units with a transformed, tied output. The two originals are presets:
+    `Bert4RecConfig.bert4rec()` (Sun et al., CIKM 2019) and `Bert4RecConfig.sasrec()` (Kang and McAuley, ICDM 2018).
+
+    Args:
+        vocab_size (`int`): Items plus the three special tokens `[PAD] [MASK] [UNK]`, which come first.
+        hidden_size (`int`): Width of the layers.
+        embedding_size (`int`, *optional*): Width of the item embeddings; `hidden_size` unless given (factorised).
+        num_hidden_layers (`int`): Number of layers.
+        num_attention_heads (`int`): Heads of a layer; divides `hidden_size`.
+        intermediate_size (`int`, *optional*): Width of the feed-forward part; `4 * hidden_size` unless given.
+        hidden_act (`str`): Activation of the feed-forward part and of the output transform.
+        gated_mlp (`bool`): Gated feed-forward part.
+        norm_position (`"pre"` or `"post"`): Layer norm before or after each block.
+        position_embedding_type (`"absolute"`, `"rotary"` or `"none"`): Positions count from the newest item.
+        max_position_embeddings (`int`): Longest sequence of tokens, the `[MASK]` of the masked model included.
+        rotary_base (`float`): Base of the rotary angles.
+        hidden_dropout_prob (`float`): Dropout on the embeddings and on what each block adds.
+        attention_probs_dropout_prob (`float`): Dropout on the attention weights; above 0 it forces an unfused path on CPU.
+        classifier_dropout (`float`): Dropout before the head of the sequence classifier.
+        head_transform (`bool`): Dense layer, activation and norm between the body and the item scores, as BERT has it.
+        head_bias (`bool`): A learnt bias for each item.
+        classifier_pooling (`"last"` or `"mean"`): How the history is pooled for the sequence classifier.
+        initializer_range (`float`): Standard deviation of the initial weights.
+        layer_norm_eps (`float`): Epsilon of the layer norms.
+
+    Example:
+        >>> Bert4RecConfig(vocab_size=103, hidden_size=32).intermediate_size
+        128
+    """
+
+    model_type = "bert4rec"
+
+    vocab_size: int = 1003
+    hidden_size: int = 64
+    embedding_size: int | None = None
+    num_hidden_layers: int = 2
+    num_attention_heads: int = 2
+    intermediate_size: int | None = None
+    hidden_act: str = "gelu"
+    gated_mlp: bool = False
+    norm_position: Literal["pre", "post"] = "pre"
+    position_embedding_type: Literal["absolute", "rotary", "none"] = "absolute"
+    max_position_embeddings: int = 100
+    rotary_base: float = 10_000.0
+    hidden_dropout_prob: float = 0.2
+    attention_probs_dropout_prob: float = 0.0
+    classifier_dropout: float = 0.1
+    head_transform: bool = True
+    head_bias: bool = True
+    classifier_pooling: Literal["last", "mean"] = "last"
+    initializer_range: float = 0.02
+    layer_norm_eps: float = 1e-12
+    pad_token_id: int | None = 0
+    mask_token_id: int = 1
+    unk_token_id: int = 2
+    num_special_tokens: int = 3
+    tie_word_embeddings: bool = True
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        if self.embedding_size is None:
+            self.embedding_size = self.hidden_size
+        if self.intermediate_size is None:
+            self.intermediate_size = 4 * self.hidden_size
+        super().__post_init__(**kwargs)
+
+    def validate_shape(self) -> None:
+        """Refuse sizes that no model can have."""
+        positive = ("hidden_size", "embedding_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+        for name in (*positive, "max_position_embeddings", "rotary_base", "layer_norm_eps", "initializer_range"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"`{name}` must be above 0, found {getattr(self, name)}.")
+        if self.vocab_size <= self.num_special_tokens:
+            raise ValueError(
+                f"`vocab_size` must be above `num_special_tokens` ({self.num_special_tokens}), found {self.vocab_size}."
+            )
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"`hidden_size` ({self.hidden_size}) must be a multiple of `num_attention_heads` "
+                f"({self.num_attention_heads})."
+            )
+        if self.position_embedding_type == "rotary" and (self.hidden_size // self.num_attention_heads) % 2:
+            raise ValueError("Rotary positions need an even `hidden_size / num_attention_heads`.")
+
+    def validate_probabilities(self) -> None:
+        """Refuse a dropout outside [0, 1)."""
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ValueError(f"`{name}` must be in [0, 1), found {getattr(self, name)}.")
+
+    @classmethod
+    def bert4rec(cls, **kwargs: Any) -> "Bert4RecConfig":
+        """The original BERT4Rec: post-norm, absolute positions, dropout on the attention weights too."""
+        return cls(**{"norm_position": "post", "attention_probs_dropout_prob": 0.2, **kwargs})
+
+    @classmethod
+    def sasrec(cls, **kwargs: Any) -> "Bert4RecConfig":
+        """SASRec, for `Bert4RecForCausalLM`: one narrow ReLU block a layer, scores by plain dot product."""
+        original = {"hidden_act": "relu", "head_transform": False, "head_bias": False, "num_attention_heads": 1}
+        width = kwargs.get("hidden_size", cls.hidden_size)
+        return cls(**{**original, "intermediate_size": width, **kwargs})
+
+
+__all__ = ["Bert4RecConfig"]

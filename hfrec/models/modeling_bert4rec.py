@@ -1,0 +1,514 @@
+"""BERT4Rec-style transformers over item histories: masked, causal and classification heads.
+
+This file and its neighbours travel with every checkpoint, so they import only torch, transformers and each other.
+"""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+from transformers.activations import ACT2FN
+from transformers.masking_utils import create_bidirectional_mask, create_causal_mask
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import (
+    BaseModelOutput,
+    CausalLMOutput,
+    MaskedLMOutput,
+    SequenceClassifierOutput,
+)
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
+from transformers.utils.output_capturing import capture_outputs
+
+from .configuration_bert4rec import Bert4RecConfig
+from .losses import item_cross_entropy
+
+AUTO_MAP = {
+    "AutoConfig": "configuration_bert4rec.Bert4RecConfig",
+    "AutoModel": "modeling_bert4rec.Bert4RecModel",
+    "AutoModelForMaskedLM": "modeling_bert4rec.Bert4RecForMaskedLM",
+    "AutoModelForCausalLM": "modeling_bert4rec.Bert4RecForCausalLM",
+    "AutoModelForSequenceClassification": "modeling_bert4rec.Bert4RecForSequenceClassification",
+}
+REMOTE_CODE_FILES = ("configuration_bert4rec.py", "modeling_bert4rec.py", "losses.py")
+
+
+def positions_from_newest(attention_mask: torch.Tensor) -> torch.Tensor:
+    """Number of real tokens to the right of each token, 0 for the newest; `(batch, length)` to `(batch, length)`.
+
+    Example:
+        >>> positions_from_newest(torch.tensor([[0, 1, 1], [1, 1, 0]])).tolist()
+        [[2, 1, 0], [1, 0, 0]]
+    """
+    mask = attention_mask.long()
+    return mask.flip(-1).cumsum(-1).flip(-1) - mask
+
+
+class Bert4RecEmbeddings(nn.Module):
+    """Item embeddings, widened to `hidden_size` when factorised, plus positions counted from the newest item."""
+
+    def __init__(self, config: Bert4RecConfig) -> None:
+        super().__init__()
+        self.item_embeddings = nn.Embedding(config.vocab_size, config.embedding_size, padding_idx=config.pad_token_id)
+        factorised = config.embedding_size != config.hidden_size
+        self.projection = nn.Linear(config.embedding_size, config.hidden_size) if factorised else nn.Identity()
+        absolute = config.position_embedding_type == "absolute"
+        self.position_embeddings = (
+            nn.Embedding(config.max_position_embeddings, config.hidden_size) if absolute else None
+        )
+        post = config.norm_position == "post"
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if post else nn.Identity()
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, inputs_embeds: torch.Tensor, position_ids: torch.Tensor) -> torch.Tensor:
+        hidden_states = self.projection(inputs_embeds)  # (batch, length, hidden_size)
+        if self.position_embeddings is not None:
+            hidden_states = hidden_states + self.position_embeddings(position_ids)
+        return self.dropout(self.norm(hidden_states))
+
+
+def rotary_angles(position_ids: torch.Tensor, head_size: int, base: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cosines and sines of rotary positions, each `(batch, 1, length, head_size)`."""
+    steps = torch.arange(0, head_size, 2, device=position_ids.device, dtype=torch.float)
+    # Newer items have smaller positions; the angle depends on differences only, so the sign is a convention.
+    angles = position_ids[:, None, :, None].float() * base ** (-steps / head_size)
+    angles = torch.cat((angles, angles), dim=-1)
+    return angles.cos(), angles.sin()
+
+
+def rotate(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Turn queries or keys `(batch, heads, length, head_size)` by their rotary angles."""
+    left, right = states.chunk(2, dim=-1)
+    return states * cos.to(states.dtype) + torch.cat((-right, left), dim=-1) * sin.to(states.dtype)
+
+
+def eager_attention_forward(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention written out; query, key and value are `(batch, heads, length, head_size)`."""
+    weights = query @ key.transpose(2, 3) * scaling  # (batch, heads, length, length)
+    if attention_mask is not None:
+        weights = weights + attention_mask
+    weights = F.softmax(weights, dim=-1, dtype=torch.float32).to(query.dtype)
+    weights = F.dropout(weights, p=dropout, training=module.training)
+    return (weights @ value).transpose(1, 2).contiguous(), weights  # (batch, length, heads, head_size)
+
+
+class Bert4RecAttention(nn.Module):
+    """Multi-head self-attention through the implementation that the config names."""
+
+    def __init__(self, config: Bert4RecConfig, is_causal: bool) -> None:
+        super().__init__()
+        self.config = config
+        self.is_causal = is_causal
+        self.head_size = config.hidden_size // config.num_attention_heads
+        self.query_key_value = nn.Linear(config.hidden_size, 3 * config.hidden_size)
+        self.output = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        rotary: tuple[torch.Tensor, torch.Tensor] | None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        batch, length, _ = hidden_states.shape
+        states = self.query_key_value(hidden_states).view(batch, length, 3, -1, self.head_size)
+        query, key, value = states.permute(2, 0, 3, 1, 4)  # each (batch, heads, length, head_size)
+        if rotary is not None:
+            query, key = rotate(query, *rotary), rotate(key, *rotary)
+        attend: Callable[..., Any] = ALL_ATTENTION_FUNCTIONS.get_interface(
+            self.config._attn_implementation, eager_attention_forward
+        )
+        dropout = self.config.attention_probs_dropout_prob if self.training else 0.0
+        attended, weights = attend(
+            self, query, key, value, attention_mask, dropout=dropout, scaling=self.head_size**-0.5
+        )
+        return self.output(attended.reshape(batch, length, -1)), weights
+
+
+class Bert4RecMLP(nn.Module):
+    """Feed-forward part, gated or not."""
+
+    def __init__(self, config: Bert4RecConfig) -> None:
+        super().__init__()
+        self.gated = config.gated_mlp
+        self.input = nn.Linear(config.hidden_size, config.intermediate_size * (2 if config.gated_mlp else 1))
+        self.activation = ACT2FN[config.hidden_act]
+        self.output = nn.Linear(config.intermediate_size, config.hidden_size)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        widened = self.input(hidden_states)  # (batch, length, intermediate_size [* 2])
+        if self.gated:
+            values, gate = widened.chunk(2, dim=-1)
+            return self.output(self.activation(gate) * values)
+        return self.output(self.activation(widened))
+
+
+class Bert4RecLayer(GradientCheckpointingLayer):
+    """Attention and feed-forward block with residuals; norm before (`pre`) or after (`post`) each."""
+
+    def __init__(self, config: Bert4RecConfig, is_causal: bool) -> None:
+        super().__init__()
+        self.pre_norm = config.norm_position == "pre"
+        self.attention = Bert4RecAttention(config, is_causal)
+        self.attention_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.mlp = Bert4RecMLP(config)
+        self.mlp_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        rotary: tuple[torch.Tensor, torch.Tensor] | None = None,
+    ) -> torch.Tensor:
+        if self.pre_norm:
+            attended, _ = self.attention(self.attention_norm(hidden_states), attention_mask, rotary)
+            hidden_states = hidden_states + self.dropout(attended)
+            return hidden_states + self.dropout(self.mlp(self.mlp_norm(hidden_states)))
+        attended, _ = self.attention(hidden_states, attention_mask, rotary)
+        hidden_states = self.attention_norm(hidden_states + self.dropout(attended))
+        return self.mlp_norm(hidden_states + self.dropout(self.mlp(hidden_states)))
+
+
+class Bert4RecPreTrainedModel(PreTrainedModel):
+    """What every Bert4Rec model shares: initialisation, and checkpoints that carry their own code."""
+
+    config_class = Bert4RecConfig
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["Bert4RecEmbeddings", "Bert4RecLayer"]
+    _supports_flash_attn = True
+    _supports_sdpa = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_record_outputs = {"hidden_states": Bert4RecLayer, "attentions": Bert4RecAttention}
+
+    def save_pretrained(
+        self, save_directory: str | os.PathLike[str], is_main_process: bool = True, **kwargs: Any
+    ) -> None:
+        """Save weights, config and the remote code with the full `auto_map`, so that every Auto class loads it."""
+        self.config.auto_map = dict(AUTO_MAP)
+        super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
+        here = Path(__file__).parent
+        for name in REMOTE_CODE_FILES if is_main_process else ():
+            if (Path(save_directory) / name).resolve() != (here / name).resolve():
+                shutil.copyfile(here / name, Path(save_directory) / name)
+
+    def resize_position_embeddings(self, new_num_position_embeddings: int) -> None:
+        """Make the model read longer or shorter histories; positions near the newest item keep their weights."""
+        if new_num_position_embeddings < 1:
+            raise ValueError(f"`new_num_position_embeddings` must be above 0, found {new_num_position_embeddings}.")
+        self.config.max_position_embeddings = new_num_position_embeddings
+        embeddings = self.base_model.embeddings
+        old = embeddings.position_embeddings
+        if old is None or old.num_embeddings == new_num_position_embeddings:
+            return
+        new = nn.Embedding(new_num_position_embeddings, old.embedding_dim, device=old.weight.device)
+        new.to(old.weight.dtype)
+        kept = min(old.num_embeddings, new_num_position_embeddings)
+        with torch.no_grad():
+            new.weight.normal_(std=self.config.initializer_range)
+            new.weight[:kept] = old.weight[:kept]
+        new.weight.requires_grad_(old.weight.requires_grad)
+        embeddings.position_embeddings = new
+
+    def get_position_embeddings(self) -> nn.Embedding | None:
+        """The table of positions, or None for rotary and no positions."""
+        table: nn.Embedding | None = self.base_model.embeddings.position_embeddings
+        return table
+
+
+class Bert4RecModel(Bert4RecPreTrainedModel):
+    """The body: hidden states `(batch, length, hidden_size)` of item histories.
+
+    Args:
+        config: The configuration.
+        is_causal: Whether a position sees only itself and older items; the causal head sets it.
+    """
+
+    def __init__(self, config: Bert4RecConfig, is_causal: bool = False) -> None:
+        super().__init__(config)
+        self.is_causal = is_causal
+        self.embeddings = Bert4RecEmbeddings(config)
+        self.layers = nn.ModuleList([Bert4RecLayer(config, is_causal) for _ in range(config.num_hidden_layers)])
+        pre = config.norm_position == "pre"
+        self.final_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if pre else nn.Identity()
+        self.gradient_checkpointing = False
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        return self.embeddings.item_embeddings
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        self.embeddings.item_embeddings = value
+
+    @merge_with_config_defaults
+    @capture_outputs
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutput:
+        """Encode histories.
+
+        Args:
+            input_ids: Token ids `(batch, length)`, oldest first.
+            attention_mask: 1 for items, 0 for padding, on either side, `(batch, length)`.
+            inputs_embeds: Item embeddings `(batch, length, embedding_size)` in place of `input_ids`.
+
+        Raises:
+            ValueError: Both or neither of `input_ids` and `inputs_embeds`, or more tokens than there are positions.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("Expected exactly one of `input_ids` and `inputs_embeds`.")
+        if inputs_embeds is None:
+            inputs_embeds = self.embeddings.item_embeddings(input_ids)  # (batch, length, embedding_size)
+        batch, length = inputs_embeds.shape[:2]
+        if self.config.position_embedding_type == "absolute" and length > self.config.max_position_embeddings:
+            raise ValueError(
+                f"`input_ids` has length {length}, above `max_position_embeddings` = "
+                f"{self.config.max_position_embeddings}: keep the newest items, or call `resize_position_embeddings`."
+            )
+        if attention_mask is None:
+            position_ids = torch.arange(length - 1, -1, -1, device=inputs_embeds.device).expand(batch, length)
+        else:
+            position_ids = positions_from_newest(attention_mask)
+        hidden_states = self.embeddings(inputs_embeds, position_ids)
+        make_mask = create_causal_mask if self.is_causal else create_bidirectional_mask
+        extra = {"past_key_values": None} if self.is_causal else {}
+        mask = make_mask(config=self.config, inputs_embeds=hidden_states, attention_mask=attention_mask, **extra)
+        rotary = None
+        if self.config.position_embedding_type == "rotary":
+            head_size = self.config.hidden_size // self.config.num_attention_heads
+            rotary = rotary_angles(position_ids, head_size, self.config.rotary_base)
+        for layer in self.layers:
+            hidden_states = layer(hidden_states, attention_mask=mask, rotary=rotary)
+        return BaseModelOutput(last_hidden_state=self.final_norm(hidden_states))
+
+
+class Bert4RecHead(nn.Module):
+    """From hidden states to the space of the item embeddings."""
+
+    def __init__(self, config: Bert4RecConfig) -> None:
+        super().__init__()
+        factorised = config.embedding_size != config.hidden_size
+        dense = nn.Linear(config.hidden_size, config.embedding_size)
+        norm = nn.LayerNorm(config.embedding_size, eps=config.layer_norm_eps)
+        self.dense = dense if config.head_transform or factorised else nn.Identity()
+        self.activation = ACT2FN[config.hidden_act] if config.head_transform else nn.Identity()
+        self.norm = norm if config.head_transform else nn.Identity()
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.norm(self.activation(self.dense(hidden_states)))  # (…, embedding_size)
+
+
+class _ItemScorer(Bert4RecPreTrainedModel):
+    """Body, transform and tied item scores; the parent of the masked and the causal model."""
+
+    _tied_weights_keys = {"decoder.weight": "model.embeddings.item_embeddings.weight"}
+    _is_causal = False
+
+    def __init__(self, config: Bert4RecConfig) -> None:
+        super().__init__(config)
+        self.model = Bert4RecModel(config, is_causal=self._is_causal)
+        self.head = Bert4RecHead(config)
+        self.decoder = nn.Linear(config.embedding_size, config.vocab_size, bias=config.head_bias)
+        self.post_init()
+
+    def get_output_embeddings(self) -> nn.Linear:
+        return self.decoder
+
+    def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
+        self.decoder = new_embeddings
+
+    def encode_history(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Representation `(batch, embedding_size)` at the newest token, against which items are scored.
+
+        Args:
+            input_ids: Token ids `(batch, length)`; for the masked model the newest one is `[MASK]`.
+            attention_mask: 1 for tokens, 0 for padding, `(batch, length)`.
+        """
+        hidden_states = self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        if attention_mask is None:
+            return self.head(hidden_states[:, -1])
+        steps = torch.arange(hidden_states.shape[1], device=hidden_states.device)
+        newest = (attention_mask.long() * steps).argmax(dim=-1)  # (batch,)
+        return self.head(hidden_states[torch.arange(len(newest), device=newest.device), newest])
+
+    def score_items(self, representation: torch.Tensor, start: int = 0, stop: int | None = None) -> torch.Tensor:
+        """Scores `(…, stop - start)` of the token ids `start … stop - 1`; minus infinity for special tokens."""
+        stop = self.config.vocab_size if stop is None else stop
+        bias = None if self.decoder.bias is None else self.decoder.bias[start:stop]
+        scores = F.linear(representation, self.decoder.weight[start:stop], bias)
+        specials = max(self.config.num_special_tokens - start, 0)
+        if specials:
+            # A fresh tensor rather than a write in place: autograd and export both take it.
+            special = torch.arange(scores.shape[-1], device=scores.device) < specials
+            scores = scores.masked_fill(special, float("-inf"))
+        return scores
+
+    def _outputs(
+        self,
+        labels: torch.Tensor | None,
+        logits_to_keep: int | torch.Tensor,
+        num_items_in_batch: torch.Tensor | int | None,
+        **inputs: Any,
+    ) -> dict[str, Any]:
+        outputs = self.model(**inputs)
+        hidden_states = outputs.last_hidden_state
+        loss = None
+        if labels is None:
+            keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+            logits = self.score_items(self.head(hidden_states[:, keep]))  # (batch, kept, vocab_size)
+        else:
+            labelled = labels != -100
+            logits = self.score_items(self.head(hidden_states[labelled]))  # (num_labelled, vocab_size)
+            loss = item_cross_entropy(logits, labels[labelled], num_items_in_batch)
+        return {
+            "loss": loss,
+            "logits": logits,
+            "hidden_states": outputs.hidden_states,
+            "attentions": outputs.attentions,
+        }
+
+
+class Bert4RecForMaskedLM(_ItemScorer):
+    """Masked item prediction: the item behind each `[MASK]` from what stands on both sides (Sun et al., CIKM 2019)."""
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        seen_ids: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> MaskedLMOutput:
+        """Score the items.
+
+        Args:
+            input_ids: Token ids `(batch, length)`, oldest first, with `[MASK]` where an item is asked for.
+            attention_mask: 1 for tokens, 0 for padding `(batch, length)`.
+            inputs_embeds: Item embeddings in place of `input_ids`.
+            labels: Token id of the item at a position, -100 elsewhere `(batch, length)`.
+            logits_to_keep: Without labels, score only the last so many positions, or those of an index tensor.
+            num_items_in_batch: Labelled positions of the whole optimiser step.
+            seen_ids: Not read; `Trainer` hands it on to the ranking metrics.
+
+        Returns:
+            With labels, the loss and logits `(num_labelled, vocab_size)`; without, logits `(batch, kept, vocab_size)`.
+        """
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "inputs_embeds": inputs_embeds, **kwargs}
+        return MaskedLMOutput(**self._outputs(labels, logits_to_keep, num_items_in_batch, **inputs))
+
+
+class Bert4RecForCausalLM(_ItemScorer):
+    """Next-item prediction at every position (Kang and McAuley, ICDM 2018).
+
+    Labels stand at the position that predicts them: `labels[:, t]` is the item after `input_ids[:, t]`, as
+    `DataCollatorForNextItem` makes them. The model shifts nothing, so that positions count from the newest *input*.
+    """
+
+    _is_causal = True
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        seen_ids: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> CausalLMOutput:
+        """Score the next items; arguments and returns as in [`Bert4RecForMaskedLM.forward`], labels one step on."""
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "inputs_embeds": inputs_embeds, **kwargs}
+        return CausalLMOutput(**self._outputs(labels, logits_to_keep, num_items_in_batch, **inputs))
+
+
+class Bert4RecForSequenceClassification(Bert4RecPreTrainedModel):
+    """A new head over the pooled history, for tasks on users: single label, multi label or regression."""
+
+    def __init__(self, config: Bert4RecConfig) -> None:
+        super().__init__(config)
+        self.model = Bert4RecModel(config)
+        self.dropout = nn.Dropout(config.classifier_dropout)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> SequenceClassifierOutput:
+        """Classify users.
+
+        Args:
+            input_ids: Token ids `(batch, length)`.
+            attention_mask: 1 for tokens, 0 for padding `(batch, length)`.
+            inputs_embeds: Item embeddings in place of `input_ids`.
+            labels: Class ids `(batch,)`, 0/1 floats `(batch, num_labels)` or values `(batch,)` for regression.
+        """
+        outputs = self.model(input_ids=input_ids, attention_mask=attention_mask, inputs_embeds=inputs_embeds, **kwargs)
+        pooled = self._pool(outputs.last_hidden_state, attention_mask)  # (batch, hidden_size)
+        logits = self.classifier(self.dropout(pooled))  # (batch, num_labels)
+        loss = None if labels is None else self._loss(logits, labels)
+        return SequenceClassifierOutput(
+            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
+
+    def _pool(self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
+        if attention_mask is None:
+            attention_mask = torch.ones(hidden_states.shape[:2], dtype=torch.long, device=hidden_states.device)
+        if self.config.classifier_pooling == "mean":
+            weights = attention_mask.unsqueeze(-1).to(hidden_states.dtype)
+            return (hidden_states * weights).sum(1) / weights.sum(1).clamp(min=1)
+        steps = torch.arange(hidden_states.shape[1], device=hidden_states.device)
+        newest = (attention_mask.long() * steps).argmax(dim=-1)
+        return hidden_states[torch.arange(len(newest), device=newest.device), newest]
+
+    def _loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        kind = self.config.problem_type
+        if kind is None:
+            whole = not labels.is_floating_point()
+            multi = "single_label_classification" if whole else "multi_label_classification"
+            kind = "regression" if self.config.num_labels == 1 else multi
+        if kind == "regression":
+            return F.mse_loss(logits.float().reshape(labels.shape), labels.float())
+        if kind == "single_label_classification":
+            return F.cross_entropy(logits.float(), labels)
+        return F.binary_cross_entropy_with_logits(logits.float(), labels.float())
+
+
+__all__ = [
+    "Bert4RecForCausalLM",
+    "Bert4RecForMaskedLM",
+    "Bert4RecForSequenceClassification",
+    "Bert4RecModel",
+    "Bert4RecPreTrainedModel",
+]

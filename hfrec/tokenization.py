@@ -1,0 +1,209 @@
+"""Raw item ids and token ids: a WordLevel vocabulary without a pre-tokenizer, so that an id may hold spaces."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import PreTrainedTokenizerFast
+from transformers.utils import cached_file
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SPECIAL_TOKENS = ("[PAD]", "[MASK]", "[UNK]")
+NUM_SPECIAL_TOKENS = len(SPECIAL_TOKENS)
+ITEMS_FILE = "items.parquet"
+UnknownPolicy = Literal["error", "drop", "unk"]
+
+
+class ItemTokenizer(PreTrainedTokenizerFast):  # type: ignore[misc]
+    """Maps raw item ids to token ids: `[PAD]=0, [MASK]=1, [UNK]=2`, then one token an item.
+
+    The saved folder is loaded by plain `AutoTokenizer` without this class; `items.parquet` beside it adds titles,
+    metadata and training counts.
+
+    Example:
+        >>> tokenizer = ItemTokenizer.from_items(["b 1", "a"])
+        >>> tokenizer.encode_column(["a", "b 1"]).to_pylist()
+        [4, 3]
+        >>> tokenizer.decode_items([3, 4])
+        ['b 1', 'a']
+    """
+
+    model_input_names = ["input_ids", "attention_mask"]
+
+    # Not set in an `__init__`: the parent reads tokenizer.json as it is only for classes without one.
+    _items: pa.Table | None = None
+
+    @classmethod
+    def from_items(
+        cls,
+        items: Iterable[str] | pa.Array | pa.ChunkedArray,
+        *,
+        metadata: pa.Table | None = None,
+        counts: Mapping[str, int] | None = None,
+    ) -> ItemTokenizer:
+        """Build the vocabulary from item ids, in the order given.
+
+        Args:
+            items: Raw item ids, each once; anything but a string is turned into one.
+            metadata: Table with `item_id` and further columns (`title`, …); rows of other items are left out.
+            counts: Interactions of each item in the training data; 0 where an item is missing.
+
+        Raises:
+            ValueError: No item, an id twice, a null id, or the name of a special token as id.
+        """
+        import pyarrow as pa
+
+        ids = items.to_pylist() if isinstance(items, (pa.Array, pa.ChunkedArray)) else list(items)
+        _check_item_ids(ids)
+        ids = [str(item) for item in ids]
+        vocabulary = {token: index for index, token in enumerate([*SPECIAL_TOKENS, *ids])}
+        if len(vocabulary) != len(ids) + NUM_SPECIAL_TOKENS:
+            duplicate = next(item for index, item in enumerate(ids) if vocabulary[item] != index + NUM_SPECIAL_TOKENS)
+            raise ValueError(f"`items` must hold each item id once, found {duplicate!r} twice: pass the unique ids.")
+        pad, mask, unk = SPECIAL_TOKENS
+        tokenizer = cls(
+            tokenizer_object=Tokenizer(WordLevel(vocabulary, unk_token=unk)),
+            pad_token=pad,
+            mask_token=mask,
+            unk_token=unk,
+            padding_side="left",
+            truncation_side="left",
+            clean_up_tokenization_spaces=False,
+        )
+        tokenizer._items = _items_table(ids, metadata, counts)
+        return tokenizer
+
+    @property
+    def items(self) -> pa.Table:
+        """Table whose row `i` is token id `i + 3`: `item_id`, metadata such as `title`, `count`."""
+        if self._items is None:
+            ids = self.convert_ids_to_tokens(list(range(NUM_SPECIAL_TOKENS, len(self))))
+            self._items = _items_table(ids, None, None)
+        return self._items
+
+    def encode_column(
+        self, column: pa.Array | pa.ChunkedArray | Sequence[str], *, unknown: UnknownPolicy = "error"
+    ) -> pa.Array | pa.ChunkedArray:
+        """Token ids of a column of raw item ids, through Arrow.
+
+        Args:
+            column: Raw item ids `(n,)`.
+            unknown: What becomes of an id outside the vocabulary: an error, a null (`drop`) or `[UNK]`.
+
+        Returns:
+            int32 token ids `(n,)`.
+
+        Raises:
+            ValueError: An unknown id under `unknown="error"`, or another policy's name.
+        """
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        if unknown not in ("error", "drop", "unk"):
+            raise ValueError(f"`unknown` must be 'error', 'drop' or 'unk', found {unknown!r}.")
+        values = column if isinstance(column, (pa.Array, pa.ChunkedArray)) else pa.array(list(column), pa.string())
+        values = values if pa.types.is_string(values.type) else values.cast(pa.string())
+        index = pc.index_in(values, value_set=self.items["item_id"])
+        tokens = pc.cast(pc.add(index, NUM_SPECIAL_TOKENS), pa.int32())
+        if unknown == "error" and tokens.null_count:
+            missing = pc.unique(values.filter(pc.is_null(tokens)))
+            shown = ", ".join(repr(item) for item in missing[:5].to_pylist())
+            raise ValueError(
+                f"{len(missing)} item ids are not in the vocabulary of {len(self.items)} items: {shown}. "
+                "Drop them (unknown='drop'), map them to [UNK] (unknown='unk') or add them to the model first."
+            )
+        return pc.fill_null(tokens, self.unk_token_id) if unknown == "unk" else tokens
+
+    def decode_items(self, token_ids: Iterable[int]) -> list[str]:
+        """Raw item ids of token ids; a special token is given by its name."""
+        tokens: list[str] = self.convert_ids_to_tokens([int(token) for token in token_ids])
+        return tokens
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> tuple[str, ...]:  # type: ignore[override]
+        """Save `tokenizer.json`, `tokenizer_config.json` and `items.parquet`."""
+        import pyarrow.parquet as pq
+
+        os.makedirs(save_directory, exist_ok=True)
+        path = os.path.join(save_directory, ITEMS_FILE)
+        pq.write_table(self.items, path)
+        files = super().save_pretrained(save_directory, **kwargs)
+        _name_stock_class(os.path.join(save_directory, "tokenizer_config.json"))
+        return (*files, path)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any) -> ItemTokenizer:  # type: ignore[override]
+        """Load from a folder or hub id, `items.parquet` included.
+
+        Raises:
+            ValueError: The tokenizer there is not an item tokenizer, or `items.parquet` does not fit it.
+        """
+        import pyarrow.parquet as pq
+
+        tokenizer: ItemTokenizer = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        specials = tuple(tokenizer.convert_ids_to_tokens(list(range(min(NUM_SPECIAL_TOKENS, len(tokenizer))))))
+        if specials != SPECIAL_TOKENS:
+            raise ValueError(
+                f"Expected an item tokenizer whose first tokens are {SPECIAL_TOKENS}, found {specials} in "
+                f"`{pretrained_model_name_or_path}`: pass a checkpoint written by hfrec."
+            )
+        names = ("revision", "subfolder", "token", "cache_dir", "local_files_only")
+        hub = {name: kwargs[name] for name in names if kwargs.get(name) is not None}
+        path = cached_file(
+            pretrained_model_name_or_path, ITEMS_FILE, _raise_exceptions_for_missing_entries=False, **hub
+        )
+        if path is not None:
+            tokenizer._items = _checked_items(pq.read_table(path), tokenizer, path)
+        return tokenizer
+
+
+def _name_stock_class(path: str) -> None:
+    """Let plain `AutoTokenizer` load the folder: it would look for a class of ours otherwise."""
+    with open(path, encoding="utf-8") as file:
+        config = json.load(file)
+    config["tokenizer_class"] = "PreTrainedTokenizerFast"
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(config, file, indent=2, ensure_ascii=False)
+        file.write("\n")
+
+
+def _check_item_ids(ids: Sequence[object]) -> None:
+    if not ids:
+        raise ValueError("`items` is empty: expected at least one item id.")
+    if any(item is None for item in ids):
+        raise ValueError("`items` holds a null id: drop the rows without an item first.")
+    clash = [token for token in SPECIAL_TOKENS if token in set(ids)]
+    if clash:
+        raise ValueError(f"`items` holds {clash}, the names of special tokens: rename these items.")
+
+
+def _items_table(ids: list[str], metadata: pa.Table | None, counts: Mapping[str, int] | None) -> pa.Table:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    table = pa.table({"item_id": pa.array(ids, pa.string())})
+    if metadata is not None:
+        keys = metadata["item_id"].cast(pa.string())
+        rows = pc.index_in(table["item_id"], value_set=keys)
+        for name in metadata.column_names:
+            if name not in ("item_id", "count"):
+                table = table.append_column(name, metadata[name].take(rows))
+    if counts is not None:
+        table = table.append_column("count", pa.array([int(counts.get(item, 0)) for item in ids], pa.int64()))
+    return table
+
+
+def _checked_items(table: pa.Table, tokenizer: ItemTokenizer, path: str) -> pa.Table:
+    expected = tokenizer.convert_ids_to_tokens(list(range(NUM_SPECIAL_TOKENS, len(tokenizer))))
+    if table["item_id"].to_pylist() != expected:
+        raise ValueError(
+            f"{path} lists {len(table)} items that are not the {len(expected)} items of tokenizer.json in their order: "
+            "the folder mixes two checkpoints; save model and tokenizer again."
+        )
+    return table
