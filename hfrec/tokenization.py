@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
-from transformers.utils import cached_file
+from transformers.utils.hub import cached_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -21,7 +21,7 @@ ITEMS_FILE = "items.parquet"
 UnknownPolicy = Literal["error", "drop", "unk"]
 
 
-class ItemTokenizer(PreTrainedTokenizerFast):  # type: ignore[misc]
+class ItemTokenizer(PreTrainedTokenizerFast):
     """Maps raw item ids to token ids: `[PAD]=0, [MASK]=1, [UNK]=2`, then one token an item.
 
     The saved folder is loaded by plain `AutoTokenizer` without this class; `items.parquet` beside it adds titles,
@@ -35,7 +35,7 @@ class ItemTokenizer(PreTrainedTokenizerFast):  # type: ignore[misc]
         ['b 1', 'a']
     """
 
-    model_input_names = ["input_ids", "attention_mask"]
+    model_input_names = ["input_ids", "attention_mask"]  # noqa: RUF012  # the parent declares it
 
     # Not set in an `__init__`: the parent reads tokenizer.json as it is only for classes without one.
     _items: pa.Table | None = None
@@ -84,8 +84,7 @@ class ItemTokenizer(PreTrainedTokenizerFast):  # type: ignore[misc]
     def items(self) -> pa.Table:
         """Table whose row `i` is token id `i + 3`: `item_id`, metadata such as `title`, `count`."""
         if self._items is None:
-            ids = self.convert_ids_to_tokens(list(range(NUM_SPECIAL_TOKENS, len(self))))
-            self._items = _items_table(ids, None, None)
+            self._items = _items_table(self.decode_items(range(NUM_SPECIAL_TOKENS, len(self))), None, None)
         return self._items
 
     def encode_column(
@@ -108,7 +107,7 @@ class ItemTokenizer(PreTrainedTokenizerFast):  # type: ignore[misc]
 
         if unknown not in ("error", "drop", "unk"):
             raise ValueError(f"`unknown` must be 'error', 'drop' or 'unk', found {unknown!r}.")
-        values = column if isinstance(column, (pa.Array, pa.ChunkedArray)) else pa.array(list(column), pa.string())
+        values = column if isinstance(column, (pa.Array, pa.ChunkedArray)) else pa.array(list(column))
         values = values if pa.types.is_string(values.type) else values.cast(pa.string())
         index = pc.index_in(values, value_set=self.items["item_id"])
         tokens = pc.cast(pc.add(index, NUM_SPECIAL_TOKENS), pa.int32())
@@ -123,8 +122,7 @@ class ItemTokenizer(PreTrainedTokenizerFast):  # type: ignore[misc]
 
     def decode_items(self, token_ids: Iterable[int]) -> list[str]:
         """Raw item ids of token ids; a special token is given by its name."""
-        tokens: list[str] = self.convert_ids_to_tokens([int(token) for token in token_ids])
-        return tokens
+        return cast(list[str], self.convert_ids_to_tokens([int(token) for token in token_ids]))
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> tuple[str, ...]:  # type: ignore[override]
         """Save `tokenizer.json`, `tokenizer_config.json` and `items.parquet`."""
@@ -189,6 +187,10 @@ def _items_table(ids: list[str], metadata: pa.Table | None, counts: Mapping[str,
 
     table = pa.table({"item_id": pa.array(ids, pa.string())})
     if metadata is not None:
+        if "item_id" not in metadata.column_names:
+            raise ValueError(
+                f"`metadata` needs a column 'item_id', found {metadata.column_names}: rename the id column."
+            )
         keys = metadata["item_id"].cast(pa.string())
         rows = pc.index_in(table["item_id"], value_set=keys)
         for name in metadata.column_names:

@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
+from transformers.activations import ACT2FN
 
 
 @strict
@@ -27,7 +28,7 @@ class Bert4RecConfig(PreTrainedConfig):
         max_position_embeddings (`int`): Longest sequence of tokens, the `[MASK]` of the masked model included.
         rotary_base (`float`): Base of the rotary angles.
         hidden_dropout_prob (`float`): Dropout on the embeddings and on what each block adds.
-        attention_probs_dropout_prob (`float`): Dropout on the attention weights; above 0 it forces an unfused path on CPU.
+        attention_probs_dropout_prob (`float`): Dropout on the attention weights; above 0 the CPU path is unfused.
         classifier_dropout (`float`): Dropout before the head of the sequence classifier.
         head_transform (`bool`): Dense layer, activation and norm between the body and the item scores, as BERT has it.
         head_bias (`bool`): A learnt bias for each item.
@@ -81,6 +82,8 @@ class Bert4RecConfig(PreTrainedConfig):
         for name in (*positive, "max_position_embeddings", "rotary_base", "layer_norm_eps", "initializer_range"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"`{name}` must be above 0, found {getattr(self, name)}.")
+        if self.hidden_act not in ACT2FN:
+            raise ValueError(f"`hidden_act` must be one of {sorted(ACT2FN)}, found {self.hidden_act!r}.")
         if self.vocab_size <= self.num_special_tokens:
             raise ValueError(
                 f"`vocab_size` must be above `num_special_tokens` ({self.num_special_tokens}), found {self.vocab_size}."
@@ -98,6 +101,15 @@ class Bert4RecConfig(PreTrainedConfig):
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ValueError(f"`{name}` must be in [0, 1), found {getattr(self, name)}.")
+
+    def validate_special_tokens(self) -> None:
+        """Refuse special tokens that share an id or lie among the items."""
+        ids = [self.mask_token_id, self.unk_token_id, *([] if self.pad_token_id is None else [self.pad_token_id])]
+        if len(set(ids)) != len(ids) or not all(0 <= token < self.num_special_tokens for token in ids):
+            raise ValueError(
+                "`pad_token_id`, `mask_token_id` and `unk_token_id` must differ and lie in "
+                f"[0, {self.num_special_tokens}), found {self.pad_token_id}, {self.mask_token_id}, {self.unk_token_id}."
+            )
 
     @classmethod
     def bert4rec(cls, **kwargs: Any) -> "Bert4RecConfig":

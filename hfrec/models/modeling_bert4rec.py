@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -50,14 +50,20 @@ def positions_from_newest(attention_mask: torch.Tensor) -> torch.Tensor:
     return mask.flip(-1).cumsum(-1).flip(-1) - mask
 
 
+def _embedding_size(config: Bert4RecConfig) -> int:
+    """The config fills it in on construction; this tells the type checker so."""
+    return config.embedding_size or config.hidden_size
+
+
 class Bert4RecEmbeddings(nn.Module):
     """Item embeddings, widened to `hidden_size` when factorised, plus positions counted from the newest item."""
 
     def __init__(self, config: Bert4RecConfig) -> None:
         super().__init__()
-        self.item_embeddings = nn.Embedding(config.vocab_size, config.embedding_size, padding_idx=config.pad_token_id)
-        factorised = config.embedding_size != config.hidden_size
-        self.projection = nn.Linear(config.embedding_size, config.hidden_size) if factorised else nn.Identity()
+        width = _embedding_size(config)
+        self.item_embeddings = nn.Embedding(config.vocab_size, width, padding_idx=config.pad_token_id)
+        factorised = width != config.hidden_size
+        self.projection = nn.Linear(width, config.hidden_size) if factorised else nn.Identity()
         absolute = config.position_embedding_type == "absolute"
         self.position_embeddings = (
             nn.Embedding(config.max_position_embeddings, config.hidden_size) if absolute else None
@@ -145,9 +151,10 @@ class Bert4RecMLP(nn.Module):
     def __init__(self, config: Bert4RecConfig) -> None:
         super().__init__()
         self.gated = config.gated_mlp
-        self.input = nn.Linear(config.hidden_size, config.intermediate_size * (2 if config.gated_mlp else 1))
+        width = config.intermediate_size or 4 * config.hidden_size
+        self.input = nn.Linear(config.hidden_size, width * (2 if config.gated_mlp else 1))
         self.activation = ACT2FN[config.hidden_act]
-        self.output = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.output = nn.Linear(width, config.hidden_size)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         widened = self.input(hidden_states)  # (batch, length, intermediate_size [* 2])
@@ -190,19 +197,19 @@ class Bert4RecPreTrainedModel(PreTrainedModel):
     config_class = Bert4RecConfig
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
-    _no_split_modules = ["Bert4RecEmbeddings", "Bert4RecLayer"]
+    _no_split_modules = ["Bert4RecEmbeddings", "Bert4RecLayer"]  # noqa: RUF012  # the parent declares it
     _supports_flash_attn = True
     _supports_sdpa = True
     _supports_flex_attn = True
     _supports_attention_backend = True
-    _can_record_outputs = {"hidden_states": Bert4RecLayer, "attentions": Bert4RecAttention}
+    _can_record_outputs = {"hidden_states": Bert4RecLayer, "attentions": Bert4RecAttention}  # noqa: RUF012  # the parent declares it
 
     def save_pretrained(
-        self, save_directory: str | os.PathLike[str], is_main_process: bool = True, **kwargs: Any
+        self, save_directory: str | os.PathLike[str], is_main_process: bool = True, *args: Any, **kwargs: Any
     ) -> None:
         """Save weights, config and the remote code with the full `auto_map`, so that every Auto class loads it."""
         self.config.auto_map = dict(AUTO_MAP)
-        super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
+        super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
         here = Path(__file__).parent
         for name in REMOTE_CODE_FILES if is_main_process else ():
             if (Path(save_directory) / name).resolve() != (here / name).resolve():
@@ -213,7 +220,7 @@ class Bert4RecPreTrainedModel(PreTrainedModel):
         if new_num_position_embeddings < 1:
             raise ValueError(f"`new_num_position_embeddings` must be above 0, found {new_num_position_embeddings}.")
         self.config.max_position_embeddings = new_num_position_embeddings
-        embeddings = self.base_model.embeddings
+        embeddings = cast(Bert4RecModel, self.base_model).embeddings
         old = embeddings.position_embeddings
         if old is None or old.num_embeddings == new_num_position_embeddings:
             return
@@ -226,10 +233,9 @@ class Bert4RecPreTrainedModel(PreTrainedModel):
         new.weight.requires_grad_(old.weight.requires_grad)
         embeddings.position_embeddings = new
 
-    def get_position_embeddings(self) -> nn.Embedding | None:
+    def get_position_embeddings(self) -> nn.Embedding | None:  # type: ignore[override]  # rotary has no table
         """The table of positions, or None for rotary and no positions."""
-        table: nn.Embedding | None = self.base_model.embeddings.position_embeddings
-        return table
+        return cast(Bert4RecModel, self.base_model).embeddings.position_embeddings
 
 
 class Bert4RecModel(Bert4RecPreTrainedModel):
@@ -253,8 +259,8 @@ class Bert4RecModel(Bert4RecPreTrainedModel):
     def get_input_embeddings(self) -> nn.Embedding:
         return self.embeddings.item_embeddings
 
-    def set_input_embeddings(self, value: nn.Embedding) -> None:
-        self.embeddings.item_embeddings = value
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.embeddings.item_embeddings = cast(nn.Embedding, value)
 
     @merge_with_config_defaults
     @capture_outputs
@@ -291,7 +297,7 @@ class Bert4RecModel(Bert4RecPreTrainedModel):
             position_ids = positions_from_newest(attention_mask)
         hidden_states = self.embeddings(inputs_embeds, position_ids)
         make_mask = create_causal_mask if self.is_causal else create_bidirectional_mask
-        extra = {"past_key_values": None} if self.is_causal else {}
+        extra: dict[str, Any] = {"past_key_values": None} if self.is_causal else {}
         mask = make_mask(config=self.config, inputs_embeds=hidden_states, attention_mask=attention_mask, **extra)
         rotary = None
         if self.config.position_embedding_type == "rotary":
@@ -307,9 +313,10 @@ class Bert4RecHead(nn.Module):
 
     def __init__(self, config: Bert4RecConfig) -> None:
         super().__init__()
-        factorised = config.embedding_size != config.hidden_size
-        dense = nn.Linear(config.hidden_size, config.embedding_size)
-        norm = nn.LayerNorm(config.embedding_size, eps=config.layer_norm_eps)
+        width = _embedding_size(config)
+        factorised = width != config.hidden_size
+        dense = nn.Linear(config.hidden_size, width)
+        norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.dense = dense if config.head_transform or factorised else nn.Identity()
         self.activation = ACT2FN[config.hidden_act] if config.head_transform else nn.Identity()
         self.norm = norm if config.head_transform else nn.Identity()
@@ -321,14 +328,14 @@ class Bert4RecHead(nn.Module):
 class _ItemScorer(Bert4RecPreTrainedModel):
     """Body, transform and tied item scores; the parent of the masked and the causal model."""
 
-    _tied_weights_keys = {"decoder.weight": "model.embeddings.item_embeddings.weight"}
+    _tied_weights_keys = {"decoder.weight": "model.embeddings.item_embeddings.weight"}  # noqa: RUF012  # the parent declares it
     _is_causal = False
 
     def __init__(self, config: Bert4RecConfig) -> None:
         super().__init__(config)
         self.model = Bert4RecModel(config, is_causal=self._is_causal)
         self.head = Bert4RecHead(config)
-        self.decoder = nn.Linear(config.embedding_size, config.vocab_size, bias=config.head_bias)
+        self.decoder = nn.Linear(_embedding_size(config), config.vocab_size, bias=config.head_bias)
         self.post_init()
 
     def get_output_embeddings(self) -> nn.Linear:
@@ -454,7 +461,7 @@ class Bert4RecForSequenceClassification(Bert4RecPreTrainedModel):
         super().__init__(config)
         self.model = Bert4RecModel(config)
         self.dropout = nn.Dropout(config.classifier_dropout)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.classifier = nn.Linear(config.hidden_size, cast(int, config.num_labels))
         self.post_init()
 
     @can_return_tuple
@@ -493,7 +500,7 @@ class Bert4RecForSequenceClassification(Bert4RecPreTrainedModel):
         return hidden_states[torch.arange(len(newest), device=newest.device), newest]
 
     def _loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        kind = self.config.problem_type
+        kind: str | None = self.config.problem_type
         if kind is None:
             whole = not labels.is_floating_point()
             multi = "single_label_classification" if whole else "multi_label_classification"
