@@ -1,0 +1,317 @@
+"""One validated, sorted table of interactions from any source: the start of every way through the package."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from os import PathLike
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from hfrec.data.catalogs import NAMED_DATASETS, load_named
+from hfrec.data.readers import Part, find_items_file, read_source
+from hfrec.data.validation import ids_to_strings, normalise_part
+
+Duplicates = Literal["keep", "first", "last", "consecutive"]
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class InteractionsReport:
+    """What was read, dropped and kept. `str(report)` is for people, `report.to_dict()` for JSON.
+
+    Args:
+        source (`str`): Where the log came from.
+        rows_read (`int`): Interactions in the source.
+        duplicates_dropped (`int`): Interactions dropped by the `duplicates` policy.
+        core_rows_dropped (`int`): Interactions dropped by `min_user_interactions` and `min_item_interactions`.
+        core_users_dropped (`int`), core_items_dropped (`int`): Users and items that these limits removed wholly.
+        core_rounds (`int`): Passes until nothing changed any more.
+        num_interactions (`int`), num_users (`int`), num_items (`int`): What is left.
+        tied_interactions (`int`): Interactions at the same time as the one before of the same user (order: the file's).
+    """
+
+    source: str
+    rows_read: int
+    duplicates_dropped: int
+    core_rows_dropped: int
+    core_users_dropped: int
+    core_items_dropped: int
+    core_rounds: int
+    num_interactions: int
+    num_users: int
+    num_items: int
+    tied_interactions: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as a dictionary that JSON can hold."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.source}: {self.rows_read:,} interactions read, {self.duplicates_dropped:,} dropped as duplicates, "
+            f"{self.core_rows_dropped:,} by the minimum counts ({self.core_users_dropped:,} users, "
+            f"{self.core_items_dropped:,} items, {self.core_rounds} rounds); kept {self.num_interactions:,} of "
+            f"{self.num_users:,} users on {self.num_items:,} items, {self.tied_interactions:,} tied in time"
+        )
+
+
+@dataclass(frozen=True)
+class Interactions:
+    """A validated log, sorted by (user_id, timestamp), ties in the order of the source.
+
+    Args:
+        table (`pa.Table`): `user_id: string, item_id: string, timestamp: int64 | float64 | timestamp[us]`, then
+            further columns of the source. Build it with [`load_interactions`].
+        items (`pa.Table` or `None`): `item_id: string` and metadata such as `title`, one row per item.
+        report ([`InteractionsReport`]): What reading dropped and kept.
+    """
+
+    table: pa.Table
+    items: pa.Table | None
+    report: InteractionsReport
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    @cached_property
+    def num_users(self) -> int:
+        """Number of different users."""
+        return int(pc.count_distinct(self.table["user_id"]).as_py())
+
+    @cached_property
+    def num_items(self) -> int:
+        """Number of different items."""
+        return int(pc.count_distinct(self.table["item_id"]).as_py())
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of users, items and times: equal for equal content, whatever file it came from."""
+        digest = hashlib.sha256()
+        for name in ("user_id", "item_id"):
+            strings = self.table[name].cast(pa.large_string()).combine_chunks()
+            digest.update(np.asarray(pc.binary_length(strings), dtype=np.int64).tobytes())
+            if len(strings):
+                digest.update(_joined(strings))
+        digest.update(str(self.table["timestamp"].type).encode())
+        digest.update(timestamps_to_numpy(self.table["timestamp"]).tobytes())
+        return digest.hexdigest()
+
+    def select(self, mask: npt.NDArray[np.bool_]) -> Interactions:
+        """The interactions where `mask` (`(len(self),)`, bool) is true, in the same order."""
+        return Interactions(table=self.table.filter(pa.array(mask)), items=self.items, report=self.report)
+
+
+def load_interactions(
+    source: Any,
+    *,
+    user_column: str = "user_id",
+    item_column: str = "item_id",
+    timestamp_column: str = "timestamp",
+    min_user_interactions: int = 1,
+    min_item_interactions: int = 1,
+    duplicates: Duplicates = "keep",
+    items: Any = None,
+    split: str = "train",
+) -> Interactions:
+    """Read an interaction log from any source into one validated, sorted table.
+
+    Args:
+        source: Path or glob of .csv, .tsv, .jsonl (each also .gz) or .parquet files; a folder of them (where there is
+            an `interactions.*`, that alone is read, and `items.*` beside it as item metadata); "ml-100k", "ml-1m" or
+            "synthetic" (a folder of that name: "./ml-100k"); a hub id `owner/name[@revision]`; a pandas or polars
+            frame, `pyarrow.Table` or `datasets.Dataset`.
+        user_column (`str`), item_column (`str`), timestamp_column (`str`): Names in the source. Ids of any type
+            become strings; times are numbers, ISO strings or datetimes (zoned ones are turned to UTC).
+        min_user_interactions (`int`), min_item_interactions (`int`): Users and items with fewer are dropped, over and
+            over until all that are left have enough (k-core). 1 drops nothing.
+        duplicates (`str`): "keep"; "first" or "last" of each (user, item); "consecutive" keeps the first of repeats
+            that follow each other directly.
+        items: Item metadata with the item ids in a column named `item_column` or "item_id"; any kind of `source`.
+        split (`str`): Split of a data set from the hub.
+
+    Returns:
+        [`Interactions`]: With a `report`, which is also printed to stderr when anything was dropped.
+
+    Raises:
+        ValueError: A missing column, empty file, null id, unparsable time (each with file, row, column and value), an
+            unknown format, or nothing left after filtering.
+        FileNotFoundError: Nothing lies at `source`.
+
+    Example:
+
+    ```python
+    >>> import pyarrow as pa
+    >>> log = pa.table({"user_id": [7, 7, 5], "item_id": ["b", "a", "b"], "timestamp": [2, 1, 3]})
+    >>> load_interactions(log).table["item_id"].to_pylist()
+    ['b', 'a', 'b']
+
+    ```
+    """
+    _check_arguments(min_user_interactions, min_item_interactions, duplicates)
+    columns = (user_column, item_column, timestamp_column)
+    parts, metadata = _read(source, items=items, columns=columns, split=split)
+    tables = [
+        normalise_part(part, user_column=user_column, item_column=item_column, timestamp_column=timestamp_column)
+        for part in parts
+    ]
+    table = _sorted(_concatenated(tables, parts))
+    name = str(source) if isinstance(source, (str, PathLike)) else parts[0].name
+    table, report = _filtered(name, table, min_user_interactions, min_item_interactions, duplicates)
+    if report.num_interactions < report.rows_read:
+        print(report, file=sys.stderr)
+    return Interactions(table=table, items=metadata, report=report)
+
+
+def concatenate_interactions(first: Interactions, second: Interactions) -> Interactions:
+    """Join two parts of one log, e.g. train and validation into the history of the test targets.
+
+    Args:
+        first ([`Interactions`]): Comes first where times are tied; its `items` and `report` are kept.
+        second ([`Interactions`]): The other part.
+
+    Returns:
+        [`Interactions`]: Sorted by (user_id, timestamp).
+    """
+    table = _sorted(pa.concat_tables([first.table, second.table]))
+    return Interactions(table=table, items=first.items, report=first.report)
+
+
+def user_codes(table: pa.Table) -> IntArray:
+    """Number of each row's user, from 0 in the order of a sorted table. Shape `(num_rows,)`."""
+    return _codes(table["user_id"])
+
+
+def timestamps_to_numpy(column: pa.ChunkedArray) -> npt.NDArray[Any]:
+    """Times as int64 (microseconds for datetimes) or float64. Shape `(num_rows,)`."""
+    if pa.types.is_timestamp(column.type):
+        column = column.cast(pa.int64())
+    return np.asarray(column.combine_chunks())
+
+
+def _check_arguments(min_user: int, min_item: int, duplicates: str) -> None:
+    for name, value in (("min_user_interactions", min_user), ("min_item_interactions", min_item)):
+        if value < 1:
+            raise ValueError(f"`{name}` must be at least 1 (which drops nothing), found {value}.")
+    if duplicates not in ("keep", "first", "last", "consecutive"):
+        raise ValueError(f"`duplicates` must be 'keep', 'first', 'last' or 'consecutive', found {duplicates!r}.")
+
+
+def _read(source: Any, *, items: Any, columns: tuple[str, str, str], split: str) -> tuple[list[Part], pa.Table | None]:
+    if isinstance(source, str) and source in NAMED_DATASETS:
+        if columns != ("user_id", "item_id", "timestamp"):
+            raise ValueError(f"The columns of {source!r} are user_id, item_id and timestamp, found {columns}.")
+        log, metadata = load_named(source)
+        parts = [Part(source, log)]
+        items = metadata if items is None else items
+    else:
+        parts = read_source(source, string_columns=columns, split=split)
+        items = find_items_file(source) if items is None else items
+    return parts, None if items is None else _read_items(items, item_column=columns[1])
+
+
+def _read_items(items: Any, *, item_column: str) -> pa.Table:
+    parts = read_source(items, string_columns=(item_column, "item_id"))
+    if len(parts) != 1:
+        raise ValueError(f"`items` must be one table, found {len(parts)} files. Join them first.")
+    table = parts[0].table
+    column = next((name for name in (item_column, "item_id") if name in table.column_names), None)
+    if column is None:
+        found = ", ".join(table.column_names)
+        raise ValueError(f"{parts[0].name}: `items` has no column {item_column!r} or 'item_id'. Found: {found}.")
+    ids = ids_to_strings(parts[0], column)
+    counts = pc.value_counts(ids.combine_chunks())
+    repeated = counts.filter(pc.greater(counts.field("counts"), 1))
+    if len(repeated):
+        raise ValueError(f"{parts[0].name}: item {repeated[0]['values'].as_py()!r} has more than one row in `items`.")
+    return pa.table({"item_id": ids, **{name: table[name] for name in table.column_names if name != column}})
+
+
+def _concatenated(tables: list[pa.Table], parts: list[Part]) -> pa.Table:
+    try:
+        return pa.concat_tables(tables, promote_options="permissive")
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        names = ", ".join(part.name for part in parts[:5])
+        raise ValueError(f"The files ({names}) disagree about a column's type: {error}. Make them alike.") from error
+
+
+def _codes(column: pa.ChunkedArray) -> IntArray:
+    encoded = column.combine_chunks().dictionary_encode()
+    rank = np.empty(len(encoded.dictionary), dtype=np.int64)
+    rank[np.asarray(pc.sort_indices(encoded.dictionary))] = np.arange(len(rank))
+    return np.asarray(rank[np.asarray(encoded.indices)], dtype=np.int64)
+
+
+def _joined(strings: pa.Array) -> memoryview:
+    _, offsets, data = strings.buffers()
+    bounds = np.frombuffer(offsets, dtype=np.int64)[strings.offset : strings.offset + len(strings) + 1]
+    return memoryview(data)[bounds[0] : bounds[-1]]
+
+
+def _sorted(table: pa.Table) -> pa.Table:
+    # lexsort is stable, so that ties keep the order of the source; the last key is the first to sort by.
+    order = np.lexsort((timestamps_to_numpy(table["timestamp"]), user_codes(table)))
+    return table.take(pa.array(order))
+
+
+def _filtered(
+    source: str, table: pa.Table, min_user: int, min_item: int, duplicates: str
+) -> tuple[pa.Table, InteractionsReport]:
+    users, items = user_codes(table), _codes(table["item_id"])
+    unique = _unique_mask(users, items, duplicates)
+    keep, rounds = _core_mask(users, items, unique, min_user=min_user, min_item=min_item)
+    if not keep.any():
+        raise ValueError(
+            f"{source}: every user was filtered out by `min_user_interactions`={min_user} and "
+            f"`min_item_interactions`={min_item} ({len(table):,} interactions of {users.max() + 1:,} users were read). "
+            "Lower them."
+        )
+    kept = table.filter(pa.array(keep))
+    kept_users, kept_items = np.unique(users[keep]).size, np.unique(items[keep]).size
+    times, codes = timestamps_to_numpy(kept["timestamp"]), users[keep]
+    report = InteractionsReport(
+        source=source,
+        rows_read=len(table),
+        duplicates_dropped=int((~unique).sum()),
+        core_rows_dropped=int(unique.sum() - keep.sum()),
+        core_users_dropped=int(users.max()) + 1 - kept_users,
+        core_items_dropped=int(items.max()) + 1 - kept_items,
+        core_rounds=rounds,
+        num_interactions=int(keep.sum()),
+        num_users=kept_users,
+        num_items=kept_items,
+        tied_interactions=int(((times[1:] == times[:-1]) & (codes[1:] == codes[:-1])).sum()),
+    )
+    return kept, report
+
+
+def _unique_mask(users: IntArray, items: IntArray, duplicates: str) -> npt.NDArray[np.bool_]:
+    mask = np.ones(len(users), dtype=bool)
+    if duplicates == "consecutive":
+        mask[1:] = (users[1:] != users[:-1]) | (items[1:] != items[:-1])
+    elif duplicates != "keep":
+        pairs = users * (int(items.max()) + 1) + items
+        step = 1 if duplicates == "first" else -1
+        _, first = np.unique(pairs[::step], return_index=True)
+        mask[:] = False
+        mask[first if step == 1 else len(users) - 1 - first] = True
+    return mask
+
+
+def _core_mask(
+    users: IntArray, items: IntArray, start: npt.NDArray[np.bool_], *, min_user: int, min_item: int
+) -> tuple[npt.NDArray[np.bool_], int]:
+    mask, rounds = start.copy(), 0
+    while True:
+        enough = (np.bincount(users[mask], minlength=int(users.max()) + 1) >= min_user)[users]
+        enough &= (np.bincount(items[mask], minlength=int(items.max()) + 1) >= min_item)[items]
+        if not (mask & ~enough).any():
+            return mask, rounds
+        mask &= enough
+        rounds += 1

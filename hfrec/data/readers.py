@@ -1,0 +1,195 @@
+"""Read an interaction log from wherever it lies into Arrow tables, without judging its content.
+
+Each part keeps the name of its file, so that a later error can say where the bad row is.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from glob import glob, has_magic
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.json as pa_json
+import pyarrow.parquet as pa_parquet
+
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
+JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
+PARQUET_SUFFIXES = (".parquet", ".pq")
+FORMATS = ".csv, .tsv, .jsonl, .ndjson, .json (JSON lines), each also with .gz, and .parquet"
+_HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+(@[\w./-]+)?$")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One file (or one object in memory) of a log.
+
+    Args:
+        name (`str`): What an error calls it: the path, or e.g. "pandas.DataFrame".
+        table (`pa.Table`): The rows as they were read.
+    """
+
+    name: str
+    table: pa.Table
+
+
+def read_source(source: Any, *, string_columns: tuple[str, ...] = (), split: str = "train") -> list[Part]:
+    """Read a path, glob, folder, hub data-set id or in-memory table.
+
+    Args:
+        source: See [`load_interactions`].
+        string_columns (`tuple[str, ...]`): Columns never to be guessed as numbers in CSV and TSV ("007" stays "007").
+        split (`str`): Split of a data set from the hub.
+
+    Returns:
+        `list[Part]`: At least one part, files in alphabetical order.
+
+    Raises:
+        FileNotFoundError: Nothing lies at `source`.
+        ValueError: The format is unknown, or a file cannot be parsed.
+        TypeError: `source` is an object of an unsupported type.
+    """
+    if isinstance(source, (str, PathLike)):
+        files = find_files(source)
+        if files:
+            return [Part(str(file), read_file(file, string_columns=string_columns)) for file in files]
+        return [_read_hub(str(source), split=split)]
+    return [_read_object(source, string_columns=string_columns)]
+
+
+def find_files(source: str | PathLike[str]) -> list[Path]:
+    """Resolve a path, glob or folder to files; an empty list means that `source` can only be a hub id."""
+    text = str(source)
+    path = Path(text).expanduser()
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        return _files_of_folder(path)
+    if has_magic(text):
+        files = sorted(Path(name) for name in glob(str(path), recursive=True) if Path(name).is_file())
+        if not files:
+            raise FileNotFoundError(f"No file matches the glob `{text}`. Check the pattern and the working folder.")
+        return files
+    if isinstance(source, str) and _HUB_ID.match(text) and format_of(path) is None and not text.startswith("."):
+        return []
+    raise FileNotFoundError(
+        f"`source` {text!r} is no file, folder, glob, named data set or hub id (`owner/name`). Check the path; "
+        "named data sets are 'ml-100k', 'ml-1m' and 'synthetic'."
+    )
+
+
+def find_items_file(source: Any) -> Path | None:
+    """The `items.*` file of a folder that also holds `interactions.*`, or `None`."""
+    if not isinstance(source, (str, PathLike)) or not Path(source).expanduser().is_dir():
+        return None
+    files = _supported(Path(source).expanduser())
+    has_interactions = any(_stem(file) == "interactions" for file in files)
+    return next((file for file in files if _stem(file) == "items"), None) if has_interactions else None
+
+
+def format_of(path: Path) -> str | None:
+    """The suffix that decides how `path` is read, without .gz; `None` when it is not supported."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    compressed = bool(suffixes) and suffixes[-1] == ".gz"
+    suffix = suffixes[-2] if compressed and len(suffixes) > 1 else (suffixes[-1] if suffixes else "")
+    if suffix in DELIMITERS or suffix in JSON_SUFFIXES or (suffix in PARQUET_SUFFIXES and not compressed):
+        return suffix
+    return None
+
+
+def read_file(path: Path, *, string_columns: tuple[str, ...] = ()) -> pa.Table:
+    """Read one CSV, TSV, JSON-lines or Parquet file."""
+    suffix = format_of(path)
+    if suffix is None:
+        raise ValueError(f"{path}: unknown format. Expected {FORMATS}. Rename or convert the file.")
+    if path.stat().st_size == 0:
+        raise ValueError(f"{path}: the file is empty. Expected a log with at least one interaction.")
+    try:
+        if suffix in DELIMITERS:
+            return _read_csv(path, delimiter=DELIMITERS[suffix], string_columns=string_columns)
+        return pa_json.read_json(path) if suffix in JSON_SUFFIXES else pa_parquet.read_table(path)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+        if "empty" in str(error).lower():
+            raise ValueError(f"{path}: the file is empty. Expected a log with at least one interaction.") from error
+        raise ValueError(
+            f"{path}: not readable as {suffix}: {error}. Repair the file or correct its suffix."
+        ) from error
+
+
+def _read_csv(path: Path, *, delimiter: str, string_columns: tuple[str, ...]) -> pa.Table:
+    convert = pa_csv.ConvertOptions(
+        column_types={name: pa.string() for name in string_columns},
+        null_values=[""],  # "NA" and "null" are ids like any other
+        strings_can_be_null=True,
+    )
+    parse = pa_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
+    return pa_csv.read_csv(path, parse_options=parse, convert_options=convert)
+
+
+def _supported(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.rglob("*") if file.is_file() and format_of(file) is not None)
+
+
+def _stem(path: Path) -> str:
+    return path.name.split(".")[0]
+
+
+def _files_of_folder(folder: Path) -> list[Path]:
+    files = _supported(folder)
+    if not files:
+        raise FileNotFoundError(f"The folder {folder} holds no readable file. Expected {FORMATS}.")
+    return [file for file in files if _stem(file) == "interactions"] or files
+
+
+def _read_hub(source: str, *, split: str) -> Part:
+    import datasets
+
+    name, _, revision = source.partition("@")
+    try:
+        dataset = datasets.load_dataset(name, split=split, revision=revision or None)
+    except (OSError, ValueError, RuntimeError) as error:  # hub, network, split and script errors are all of these
+        raise FileNotFoundError(
+            f"`source` {source!r} is neither a local file or folder nor a data set that the hub gives: {error}"
+        ) from error
+    return Part(f"{source} ({split})", _dataset_to_table(dataset))
+
+
+def _dataset_to_table(dataset: Any) -> pa.Table:
+    return dataset.with_format("arrow")[:]
+
+
+def _read_object(source: Any, *, string_columns: tuple[str, ...]) -> Part:
+    if isinstance(source, pa.Table):
+        return Part("pyarrow.Table", source)
+    if isinstance(source, pa.RecordBatch):
+        return Part("pyarrow.RecordBatch", pa.Table.from_batches([source]))
+    package = type(source).__module__.split(".")[0]
+    kind = f"{package}.{type(source).__name__}"
+    if kind == "pandas.DataFrame":
+        return Part(kind, _pandas_to_table(source, string_columns=string_columns))
+    if kind == "polars.DataFrame":
+        return Part(kind, source.to_arrow())
+    if kind == "polars.LazyFrame":
+        return Part(kind, source.collect().to_arrow())
+    if kind == "datasets.Dataset":
+        return Part(kind, _dataset_to_table(source))
+    remedy = f" Choose one of its splits, {sorted(source)}." if kind == "datasets.DatasetDict" else ""
+    raise TypeError(
+        "`source` must be a path, glob, folder, hub id, pandas or polars frame, pyarrow.Table or datasets.Dataset; "
+        f"found {kind}.{remedy}"
+    )
+
+
+def _pandas_to_table(frame: Any, *, string_columns: tuple[str, ...]) -> pa.Table:
+    # Object columns may mix types ("any id"), which Arrow refuses: ids are named by their string.
+    frame = frame.rename(columns=str)
+    mixed = [name for name in string_columns if name in frame.columns and frame[name].dtype == object]
+    frame = frame.assign(**{name: frame[name].map(str, na_action="ignore") for name in mixed})
+    try:
+        return pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise ValueError(f"pandas.DataFrame: a column mixes types: {error}. Give each column one type.") from error

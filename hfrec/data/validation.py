@@ -1,0 +1,157 @@
+"""Turn the raw columns of one part into ids and timestamps, or say which row cannot be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from hfrec.data.readers import Part
+
+_Parse = Callable[[Any], Any]
+_ZONED = pa.timestamp("us", tz="UTC")
+
+
+def normalise_part(part: Part, *, user_column: str, item_column: str, timestamp_column: str) -> pa.Table:
+    """Check one part and give its columns their canonical names and types.
+
+    Args:
+        part ([`Part`]): What was read.
+        user_column (`str`), item_column (`str`), timestamp_column (`str`): Names in the source.
+
+    Returns:
+        `pa.Table`: `user_id: string, item_id: string, timestamp: int64 | float64 | timestamp[us]`, then the others.
+
+    Raises:
+        ValueError: With part, row, column and value of what is wrong.
+    """
+    names = {"user_id": user_column, "item_id": item_column, "timestamp": timestamp_column}
+    _check_columns(part, names)
+    if part.table.num_rows == 0:
+        raise ValueError(f"{part.name}: no rows. Expected a log with at least one interaction.")
+    columns = {
+        "user_id": ids_to_strings(part, user_column),
+        "item_id": ids_to_strings(part, item_column),
+        "timestamp": _timestamps(part, timestamp_column),
+    }
+    further = [name for name in part.table.column_names if name not in names.values()]
+    clash = [name for name in further if name in names]
+    if clash:
+        raise ValueError(f"{part.name}: column {clash[0]!r} would be hidden by {names[clash[0]]!r}: rename or drop it.")
+    return pa.table({**columns, **{name: part.table[name] for name in further}})
+
+
+def ids_to_strings(part: Part, column: str) -> pa.ChunkedArray:
+    """Ids of any flat type as strings; whole floats (pandas' integers with gaps) lose their ".0"."""
+    values = _flat(part.table[column])
+    if pa.types.is_floating(values.type):
+        values = pc.if_else(pc.is_nan(values), None, values)
+        if pc.all(pc.equal(pc.floor(values), values)).as_py():
+            values = values.cast(pa.int64())
+    _check_nulls(part, column, values)
+    try:
+        strings = values.cast(pa.string())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise ValueError(
+            f"{part.name}, column {column!r}: ids of type {values.type} cannot be read as strings ({error}). "
+            "Expected strings, numbers or booleans."
+        ) from error
+    empty = pc.index(pc.equal(pc.utf8_trim_whitespace(strings), ""), True).as_py()
+    if empty >= 0:
+        raise _bad_value(part, column, empty, strings[empty].as_py(), "a non-empty id")
+    return strings
+
+
+def _check_columns(part: Part, names: dict[str, str]) -> None:
+    found = part.table.column_names
+    for canonical, name in names.items():
+        argument = canonical.removesuffix("_id") + "_column"
+        if found.count(name) != 1:
+            problem = "missing" if name not in found else "there more than once"
+            raise ValueError(
+                f"{part.name}: column {name!r} (`{argument}`) is {problem}. Found: {', '.join(found)}. "
+                f"Name the right one with `{argument}`."
+            )
+    if len(set(names.values())) < len(names):
+        raise ValueError(f"`user_column`, `item_column` and `timestamp_column` must differ, found {names}.")
+
+
+def _check_nulls(part: Part, column: str, values: pa.ChunkedArray) -> None:
+    if values.null_count:
+        row = pc.index(pc.is_null(values), True).as_py()
+        raise _bad_value(part, column, row, None, f"a value in every row ({values.null_count} null)")
+
+
+def _bad_value(part: Part, column: str, row: int, value: Any, expected: str) -> ValueError:
+    return ValueError(
+        f"{part.name}, row {row + 1} (counted from 1, header not counted), column {column!r}: found {value!r}, "
+        f"expected {expected}. Repair or remove that row."
+    )
+
+
+def _flat(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    return values.cast(values.type.value_type) if pa.types.is_dictionary(values.type) else values
+
+
+def _timestamps(part: Part, column: str) -> pa.ChunkedArray:
+    values = _flat(part.table[column])
+    _check_nulls(part, column, values)
+    kind = values.type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or kind == pa.string_view():
+        return _timestamps_from_strings(part, column, values.cast(pa.string()))
+    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+        return values.cast(pa.timestamp("us", tz=getattr(kind, "tz", None)), safe=False).cast(pa.timestamp("us"))
+    if pa.types.is_integer(kind):
+        return values.cast(pa.int64())
+    if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        return _finite(part, column, values.cast(pa.float64()))
+    raise ValueError(f"{part.name}, column {column!r}: found type {kind}, expected numbers, ISO strings or datetimes.")
+
+
+def _finite(part: Part, column: str, values: pa.ChunkedArray) -> pa.ChunkedArray:
+    row = pc.index(pc.is_finite(values), False).as_py()
+    if row >= 0:
+        raise _bad_value(part, column, row, values[row].as_py(), "a finite number")
+    return values
+
+
+def _parsers() -> list[_Parse]:
+    return [
+        lambda values: values.cast(pa.int64()),
+        lambda values: values.cast(pa.float64()),
+        lambda values: values.cast(pa.timestamp("us")),
+        lambda values: values.cast(_ZONED).cast(pa.timestamp("us")),
+    ]
+
+
+def _timestamps_from_strings(part: Part, column: str, values: pa.ChunkedArray) -> pa.ChunkedArray:
+    for parse in _parsers():
+        if _parses(values, parse):
+            parsed = parse(values)
+            return _finite(part, column, parsed) if pa.types.is_floating(parsed.type) else parsed
+    # The kind of the first value is what the column is taken to be; the first row that is not of it gets the blame.
+    kind = next((parse for parse in _parsers()[1:] if _parses(values.slice(0, 1), parse)), None)
+    row = 0 if kind is None else _first_unparsable(values, kind)
+    expected = "a number or an ISO time such as 2024-05-31T12:00:00, and one kind in the whole column"
+    raise _bad_value(part, column, row, values[row].as_py(), expected)
+
+
+def _parses(values: pa.ChunkedArray, parse: _Parse) -> bool:
+    try:
+        parse(values)
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
+def _first_unparsable(values: pa.ChunkedArray, parse: _Parse) -> int:
+    low, high = 0, len(values)  # rows before `low` parse; the first bad row lies in [low, high)
+    while high - low > 1:
+        middle = (low + high) // 2
+        if _parses(values.slice(low, middle - low), parse):
+            low = middle
+        else:
+            high = middle
+    return low

@@ -1,0 +1,248 @@
+"""Reading a log: any source gives one table; what is wrong is named with file, row, column and value."""
+
+from __future__ import annotations
+
+import gzip
+from datetime import datetime
+from pathlib import Path
+
+import datasets
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from hfrec.data.interactions import concatenate_interactions, load_interactions
+
+ROWS = {"user_id": ["u2", "u1", "u2", "u1"], "item_id": ["a", "b c", "b c", "a"], "timestamp": [5, 2, 1, 9]}
+CSV = "user_id,item_id,timestamp\nu2,a,5\nu1,b c,2\nu2,b c,1\nu1,a,9\n"
+EXPECTED = [("u1", "b c", 2), ("u1", "a", 9), ("u2", "b c", 1), ("u2", "a", 5)]
+
+
+def rows(interactions):
+    return list(
+        zip(*(interactions.table[name].to_pylist() for name in ("user_id", "item_id", "timestamp")), strict=True)
+    )
+
+
+def log(users, items, times):
+    return pa.table({"user_id": users, "item_id": items, "timestamp": times})
+
+
+def write(path: Path, text: str) -> str:
+    path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
+    return str(path)
+
+
+def every_source(folder: Path):
+    yield write(folder / "a.csv", CSV)
+    yield Path(write(folder / "a.csv.gz", CSV))
+    yield write(folder / "a.tsv", CSV.replace(",", "\t"))
+    lines = "\n".join(pd.DataFrame(ROWS).iloc[i].to_json() for i in range(4))
+    yield write(folder / "a.jsonl", lines)
+    yield write(folder / "a.jsonl.gz", lines)
+    pq.write_table(pa.table(ROWS), folder / "a.parquet")
+    yield folder / "a.parquet"
+    yield pa.table(ROWS)
+    yield pd.DataFrame(ROWS)
+    yield pd.DataFrame(ROWS).astype({"user_id": "category", "item_id": object})
+    yield pl.DataFrame(ROWS)
+    yield pl.DataFrame(ROWS).lazy()
+    yield datasets.Dataset.from_dict(ROWS)
+    yield datasets.Dataset.from_dict({k: v[::-1] for k, v in ROWS.items()}).select([3, 2, 1, 0])
+
+
+def test_every_source_gives_the_same_table(tmp_path):
+    """Stops a source whose rows, order or fingerprint silently differ from the others'."""
+    loaded = [load_interactions(source) for source in every_source(tmp_path)]
+    assert [rows(interactions) for interactions in loaded] == [EXPECTED] * len(loaded)
+    assert len({interactions.fingerprint for interactions in loaded}) == 1
+    assert loaded[0].num_users == 2 and loaded[0].num_items == 2 and len(loaded[0]) == 4
+
+
+def test_glob_and_folder_read_all_files_in_order(tmp_path):
+    """Stops a folder of which only one file is read."""
+    write(tmp_path / "part-1.csv", "user_id,item_id,timestamp\nu,b,1\n")
+    write(tmp_path / "part-0.csv", "user_id,item_id,timestamp\nu,a,1\n")
+    for source in (tmp_path, str(tmp_path / "part-*.csv")):
+        assert rows(load_interactions(source)) == [("u", "a", 1), ("u", "b", 1)]
+
+
+def test_folder_with_interactions_takes_items_beside_it(tmp_path):
+    """Stops item titles from being read as interactions, or lost."""
+    write(tmp_path / "interactions.csv", CSV)
+    write(tmp_path / "items.csv", "item_id,title\na,Film A\nb c,Film B\n")
+    write(tmp_path / "users.csv", "user_id,age\nu1,3\n")
+    loaded = load_interactions(tmp_path)
+    assert rows(loaded) == EXPECTED
+    assert loaded.items.to_pylist() == [{"item_id": "a", "title": "Film A"}, {"item_id": "b c", "title": "Film B"}]
+
+
+def test_ties_keep_the_order_of_the_source():
+    """Stops an unstable sort, which would change the targets."""
+    items = [str(number) for number in range(200)]
+    assert load_interactions(log(["u"] * 200, items, [1] * 200)).table["item_id"].to_pylist() == items
+
+
+@pytest.mark.parametrize(
+    ("ids", "expected"),
+    [
+        ([7, 10], ["10", "7"]),
+        ([1.0, 2.0], ["1", "2"]),
+        ([True, False], ["false", "true"]),
+        (["é", "007"], ["007", "é"]),
+    ],
+)
+def test_ids_of_any_type_become_strings(ids, expected):
+    """Stops 7 and "7" from being two users; users are sorted as strings."""
+    assert load_interactions(log(ids, ["a", "a"], [1, 2])).table["user_id"].to_pylist() == expected
+
+
+def test_csv_ids_keep_leading_zeros_and_pandas_ids_may_mix_types(tmp_path):
+    """Stops "007" from becoming 7."""
+    source = write(tmp_path / "a.csv", "u,item_id,t,rating\n007,NA,1,4.5\n")
+    loaded = load_interactions(source, user_column="u", timestamp_column="t")
+    assert loaded.table.to_pylist() == [{"user_id": "007", "item_id": "NA", "timestamp": 1, "rating": 4.5}]
+    mixed = pd.DataFrame({"user_id": [1, "x"], "item_id": ["a", 2], "timestamp": [1, 2]})
+    assert rows(load_interactions(mixed)) == [("1", "a", 1), ("x", "2", 2)]
+
+
+@pytest.mark.parametrize(
+    ("times", "expected"),
+    [
+        (["3", "1"], [1, 3]),
+        (["1.5", "1"], [1.0, 1.5]),
+        (["2024-01-02", "2024-01-01"], [datetime(2024, 1, 1), datetime(2024, 1, 2)]),
+        (["2024-01-01T02:00:00+02:00", "2023-12-31T23:00:00Z"], [datetime(2023, 12, 31, 23), datetime(2024, 1, 1)]),
+        ([datetime(2024, 1, 1, 5), datetime(2024, 1, 1)], [datetime(2024, 1, 1), datetime(2024, 1, 1, 5)]),
+    ],
+)
+def test_times_as_numbers_strings_and_datetimes(times, expected):
+    """Stops times from being sorted as text ("10" before "9")."""
+    assert load_interactions(log(["u", "u"], ["a", "b"], times)).table["timestamp"].to_pylist() == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("a.csv", "user,item_id,timestamp\nu,a,1\n", ["'user_id'", "`user_column`", "user, item_id, timestamp"]),
+        ("a.csv", "", ["a.csv", "empty"]),
+        ("a.csv.gz", "", ["a.csv.gz", "empty"]),
+        ("a.csv", "user_id,item_id,timestamp\n", ["a.csv", "no rows"]),
+        ("a.csv", "user_id,item_id,timestamp\nu,a,1\nv,,2\n", ["a.csv", "row 2", "'item_id'", "None"]),
+        ("a.csv", "user_id,item_id,timestamp\nu,a,1\nv,b,\n", ["row 2", "'timestamp'", "None"]),
+        ("a.csv", "user_id,item_id,timestamp\nu,a,1\nv,b,2\nv,c,soon\n", ["a.csv", "row 3", "'timestamp'", "'soon'"]),
+        ("a.csv", "user_id,item_id,timestamp\nu,a,2024-01-01\nv,b,2024-13-01\n", ["row 2", "'2024-13-01'"]),
+        ("a.csv", "user_id,item_id,timestamp\nu,a,1.5\nv,b,nan\n", ["row 2", "nan"]),
+        ("a.csv", "user_id,item_id,timestamp\nu,a\n", ["a.csv", "not readable"]),
+        ("a.xlsx", "x", ["a.xlsx", "unknown format", ".parquet"]),
+        ("a.parquet", "x", ["a.parquet", "not readable"]),
+    ],
+)
+def test_bad_files_are_named_with_row_column_and_value(tmp_path, name, text, words):
+    """Stops bad rows from being guessed at or dropped without a word."""
+    with pytest.raises(ValueError) as error:
+        load_interactions(write(tmp_path / name, text))
+    assert [word for word in words if word not in str(error.value)] == []
+
+
+def test_the_first_unparsable_row_is_found_among_many():
+    """Stops an error that blames the wrong row."""
+    times = [str(number) for number in range(5000)]
+    times[3217] = times[4000] = "x"
+    with pytest.raises(ValueError, match=r"row 3218 .*'x'"):
+        load_interactions(log(["u"] * 5000, ["a"] * 5000, times))
+
+
+def test_missing_sources_are_errors(tmp_path, monkeypatch):
+    """Stops a mistyped path from being asked of the hub, or read as an empty log."""
+    for source in (tmp_path / "none", str(tmp_path / "*.csv"), "ml-10k", "./data/none", "data/none.csv"):
+        with pytest.raises(FileNotFoundError):
+            load_interactions(source)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match="no readable file"):
+        load_interactions(tmp_path / "empty")
+    with pytest.raises(TypeError, match=r"found builtins\.int"):
+        load_interactions(3)
+    with pytest.raises(TypeError, match="train"):
+        load_interactions(datasets.DatasetDict(train=datasets.Dataset.from_dict(ROWS)))
+
+
+def test_hub_id_is_asked_with_its_revision_and_split(monkeypatch):
+    """Stops the revision of a hub id from being ignored."""
+    asked = []
+
+    def load(name, *, split, revision):
+        asked.append((name, split, revision))
+        if name == "owner/none":
+            raise datasets.exceptions.DatasetNotFoundError("not there")
+        return datasets.Dataset.from_dict(ROWS)
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    assert rows(load_interactions("owner/log@v1", split="all")) == EXPECTED
+    assert asked == [("owner/log", "all", "v1")]
+    with pytest.raises(FileNotFoundError, match=r"owner/none.*not there"):
+        load_interactions("owner/none")
+
+
+def test_core_is_taken_to_the_fixed_point_and_counted(capsys):
+    """Stops one pass of filtering, after which users below the minimum are left."""
+    # Dropping item c (once) leaves user w with one, whose going leaves item b with one, and so v with one.
+    users = ["u", "u", "v", "v", "w", "w", "x", "x"]
+    items = ["a", "d", "a", "b", "b", "c", "a", "d"]
+    loaded = load_interactions(log(users, items, range(8)), min_user_interactions=2, min_item_interactions=2)
+    assert sorted(set(loaded.table["user_id"].to_pylist())) == ["u", "x"]
+    report = loaded.report.to_dict()
+    assert (report["core_rows_dropped"], report["core_users_dropped"], report["core_items_dropped"]) == (4, 2, 2)
+    assert report["rows_read"] == 8 and report["num_interactions"] == len(loaded) == 4
+    assert str(loaded.report) in capsys.readouterr().err
+
+
+def test_every_user_filtered_out_is_an_error():
+    """Stops an empty log from reaching training."""
+    with pytest.raises(ValueError, match="every user was filtered out by `min_user_interactions`=5"):
+        load_interactions(pa.table(ROWS), min_user_interactions=5)
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"), [("keep", "aabab"), ("first", "ab"), ("last", "ab"), ("consecutive", "abab")]
+)
+def test_duplicates(policy, expected):
+    """Stops a policy that keeps the wrong one of two equal items."""
+    loaded = load_interactions(log(["u"] * 5, list("aabab"), [1, 2, 3, 4, 5]), duplicates=policy)
+    assert "".join(loaded.table["item_id"].to_pylist()) == expected
+    times = {"first": [1, 3], "last": [4, 5], "consecutive": [1, 3, 4, 5], "keep": [1, 2, 3, 4, 5]}
+    assert loaded.table["timestamp"].to_pylist() == times[policy]
+    assert loaded.report.duplicates_dropped == 5 - len(expected)
+
+
+def test_bad_arguments_and_bad_items_are_errors():
+    """Stops typos in options from being taken as defaults."""
+    with pytest.raises(ValueError, match="`duplicates`"):
+        load_interactions(pa.table(ROWS), duplicates="drop")
+    with pytest.raises(ValueError, match="`min_item_interactions`"):
+        load_interactions(pa.table(ROWS), min_item_interactions=0)
+    with pytest.raises(ValueError, match="'a' has more than one row"):
+        load_interactions(pa.table(ROWS), items=pa.table({"item_id": ["a", "a"]}))
+    with pytest.raises(ValueError, match="Found: name"):
+        load_interactions(pa.table(ROWS), items=pa.table({"name": ["a"]}))
+    with pytest.raises(ValueError, match="would be hidden"):
+        load_interactions(pa.table({**ROWS, "u": [1, 2, 3, 4]}), user_column="u")
+    with pytest.raises(ValueError, match="more than once"):
+        load_interactions(pa.Table.from_arrays([pa.array(["a"])] * 2, names=["user_id", "user_id"]))
+
+
+def test_fingerprint_depends_on_content_alone():
+    """Stops two different logs with the same joined text from having one fingerprint."""
+    first, second = log(["u", "u"], ["ab", "c"], [1, 2]), log(["u", "u"], ["a", "bc"], [1, 2])
+    assert load_interactions(first).fingerprint != load_interactions(second).fingerprint
+    assert load_interactions(first).fingerprint == load_interactions(first.slice(0).take([1, 0])).fingerprint
+
+
+def test_concatenate_puts_the_first_part_first_on_ties():
+    """Stops the validation item from moving before the training items at the same time."""
+    whole = load_interactions(log(["u"] * 4, list("dcba"), [1] * 4))
+    mask = pa.array([True, True, True, False]).to_numpy(zero_copy_only=False)
+    joined = concatenate_interactions(whole.select(mask), whole.select(~mask))
+    assert joined.table["item_id"].to_pylist() == list("dcba")
