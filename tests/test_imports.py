@@ -19,13 +19,17 @@ PACKAGE = ROOT / "hfrec"
 # Every room and the rooms it may import from, besides itself. The longest matching name decides.
 _DATA = {"hfrec.tokenization"}
 _MODEL_USERS = {"hfrec.models", "hfrec.data", *_DATA}
-_TRAINING = {*_MODEL_USERS, "hfrec.evaluation", "hfrec.evaluation.metrics", "hfrec.training.l2sp", "hfrec.transfer"}
+_L2SP = {"hfrec.training.l2sp", "hfrec.training.anchors", "hfrec.training.reference"}
+_TRAINING = {*_MODEL_USERS, "hfrec.evaluation", "hfrec.evaluation.metrics", *_L2SP, "hfrec.transfer"}
 _HUB = {*_TRAINING, "hfrec.training", "hfrec.inference"}
 ALLOWED: dict[str, set[str]] = {
     "hfrec.models": set(),
     "hfrec.tokenization": set(),
     "hfrec.evaluation.metrics": set(),
-    "hfrec.training.l2sp": set(),
+    # L2-SP works on any transformers model: its three files know each other and nothing else of ours.
+    "hfrec.training.l2sp": {"hfrec.training.anchors", "hfrec.training.reference"},
+    "hfrec.training.anchors": {"hfrec.training.reference"},
+    "hfrec.training.reference": set(),
     "hfrec.data": _DATA,
     "hfrec.evaluation": {*_MODEL_USERS, "hfrec.evaluation.metrics"},
     "hfrec.transfer": _MODEL_USERS,
