@@ -1,0 +1,21 @@
+"""Ranking evaluation over the whole catalogue: ranks, metrics with intervals, and the baselines to beat."""
+
+from hfrec.evaluation.baselines import EASEBaseline, ItemKNNBaseline, PopularityBaseline, rank_baseline
+from hfrec.evaluation.metrics import coverage, mean_popularity, metric_values, paired_bootstrap, ranking_metrics
+from hfrec.evaluation.ranking import make_compute_metrics, preprocess_ranks, rank_dataset, target_ranks
+
+__all__ = [
+    "EASEBaseline",
+    "ItemKNNBaseline",
+    "PopularityBaseline",
+    "coverage",
+    "make_compute_metrics",
+    "mean_popularity",
+    "metric_values",
+    "paired_bootstrap",
+    "preprocess_ranks",
+    "rank_baseline",
+    "rank_dataset",
+    "ranking_metrics",
+    "target_ranks",
+]
