@@ -1,6 +1,6 @@
 """Ranking metrics: pure functions here; `metrics.py` wraps them as a module for `evaluate.load` on this folder."""
 
-from hfrec.evaluation.metrics.rank_metrics import (
+from hfrec.evaluation.metrics.functions import (
     coverage,
     mean_popularity,
     metric_values,

@@ -8,7 +8,7 @@ from typing import Any
 import datasets
 import evaluate
 
-from .rank_metrics import coverage, mean_popularity, ranking_metrics
+from .functions import coverage, mean_popularity, ranking_metrics
 
 _DESCRIPTION = """
 Hit rate, NDCG, MRR and recall at k over the ranks of held-out items, with bootstrap intervals over rows; coverage of
