@@ -187,6 +187,9 @@ def _read_object(source: Any, *, string_columns: tuple[str, ...]) -> Part:
 def _pandas_to_table(frame: Any, *, string_columns: tuple[str, ...]) -> pa.Table:
     # Object columns may mix types ("any id"), which Arrow refuses: ids are named by their string.
     frame = frame.rename(columns=str)
+    if not frame.columns.is_unique:
+        twice = sorted(set(frame.columns[frame.columns.duplicated()]))
+        raise ValueError(f"pandas.DataFrame: columns {twice} are there more than once. Rename or drop them.")
     mixed = [name for name in string_columns if name in frame.columns and frame[name].dtype == object]
     frame = frame.assign(**{name: frame[name].map(str, na_action="ignore") for name in mixed})
     try:

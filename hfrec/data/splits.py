@@ -305,7 +305,7 @@ def _time_value(value: Time, kind: pa.DataType, name: str) -> int | float:
         return value
     if isinstance(value, str):
         try:
-            value = datetime.fromisoformat(value)
+            value = datetime.fromisoformat(value.replace("Z", "+00:00"))  # Python 3.10 does not read the "Z"
         except ValueError as error:
             raise ValueError(f"`{name}` must be an ISO time, found {value!r}.") from error
     if not isinstance(value, datetime):

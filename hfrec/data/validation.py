@@ -104,10 +104,20 @@ def _timestamps(part: Part, column: str) -> pa.ChunkedArray:
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
         return values.cast(pa.timestamp("us", tz=getattr(kind, "tz", None)), safe=False).cast(pa.timestamp("us"))
     if pa.types.is_integer(kind):
-        return values.cast(pa.int64())
+        return _int64(part, column, values)
     if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         return _finite(part, column, values.cast(pa.float64()))
     raise ValueError(f"{part.name}, column {column!r}: found type {kind}, expected numbers, ISO strings or datetimes.")
+
+
+def _int64(part: Part, column: str, values: pa.ChunkedArray) -> pa.ChunkedArray:
+    def parse(some: pa.ChunkedArray) -> pa.ChunkedArray:
+        return some.cast(pa.int64())
+
+    if not _parses(values, parse):  # only uint64 can hold more
+        row = _first_unparsable(values, parse)
+        raise _bad_value(part, column, row, values[row].as_py(), "a time below 2**63")
+    return parse(values)
 
 
 def _finite(part: Part, column: str, values: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -229,6 +229,11 @@ def test_bad_arguments_and_bad_items_are_errors():
         load_interactions(pa.table(ROWS), items=pa.table({"name": ["a"]}))
     with pytest.raises(ValueError, match="would be hidden"):
         load_interactions(pa.table({**ROWS, "u": [1, 2, 3, 4]}), user_column="u")
+    twice = pd.DataFrame([[1, 2, 3, 4]], columns=["user_id", "user_id", "item_id", "timestamp"])
+    with pytest.raises(ValueError, match=r"\['user_id'\] are there more than once"):
+        load_interactions(twice)
+    with pytest.raises(ValueError, match=r"row 2 .*9223372036854775813"):
+        load_interactions(log(["u", "u"], ["a", "b"], pa.array([1, 2**63 + 5], pa.uint64())))
     with pytest.raises(ValueError, match="more than once"):
         load_interactions(pa.Table.from_arrays([pa.array(["a"])] * 2, names=["user_id", "user_id"]))
 

@@ -57,7 +57,7 @@ def test_split_by_time_is_global():
 def test_split_by_time_takes_iso_strings_and_zones():
     """Stops a local time from being compared with UTC."""
     log = make("u:abc", [datetime(2024, 1, day) for day in (1, 2, 3)])
-    for start in ("2024-01-03", datetime(2024, 1, 3), "2024-01-03T02:00:00+02:00"):
+    for start in ("2024-01-03", datetime(2024, 1, 3), "2024-01-03T02:00:00+02:00", "2024-01-03T00:00:00Z"):
         assert parts(split_by_time(log, validation_start="2024-01-02", test_start=start)) == ["ua", "ub", "uc"]
 
 
