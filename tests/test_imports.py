@@ -254,3 +254,11 @@ def test_import_prints_seeds_and_logs_nothing(imported: dict[str, object]) -> No
     assert imported["stderr"] == ""
     assert imported["random_state_kept"]
     assert imported["log_level_kept"]
+
+
+def test_every_public_name_can_be_imported() -> None:
+    """A lazily exported name with a wrong path fails only in the user's hands."""
+    import hfrec
+
+    missing = [name for name in hfrec.__all__ if not hasattr(hfrec, name)]
+    assert not missing, f"`hfrec.__all__` lists names that do not exist: {missing}"
