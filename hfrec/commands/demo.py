@@ -1,0 +1,137 @@
+"""The whole way on MovieLens-100K: pretrain on early users, fine-tune on late ones, compare, recommend.
+
+hfrec demo --output_dir outputs/demo
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .parsing import parse_arguments
+
+
+@dataclass
+class DemoArguments:
+    """Size of the demonstration; the defaults take minutes on two cores."""
+
+    output_dir: str = field(default="outputs/demo", metadata={"help": "New or empty folder."})
+    dataset: str = field(default="ml-100k", metadata={"help": "Named data set, file or folder."})
+    target_fraction: float = field(default=0.2, metadata={"help": "Share of users, the latest, that are the target."})
+    max_length: int = field(default=50, metadata={"help": "Newest items the model reads."})
+    source_epochs: float = field(default=40, metadata={"help": "Epochs of pretraining."})
+    target_epochs: float = field(default=30, metadata={"help": "Most epochs of each run on the target."})
+    l2sp_alpha: float = field(default=0.1, metadata={"help": "Strength of L2-SP, decoupled."})
+    seed: int = field(default=0, metadata={"help": "Seed of all runs."})
+
+
+def parse(words: Sequence[str]) -> DemoArguments:
+    """Flags or a settings file into the dataclass."""
+    (arguments,) = parse_arguments("demo", (DemoArguments,), words)
+    return arguments  # type: ignore[no-any-return]
+
+
+def main(arguments: DemoArguments) -> dict[str, Any]:
+    """Run every arm, print the table, ten recommendations and how to load the checkpoint."""
+    from ..data.interactions import load_interactions
+    from ..data.splits import hold_out_users, leave_one_out
+    from ..evaluation.protocol import evaluate_checkpoint
+    from ..hub.checkpoint import load_checkpoint
+    from ..training.run import write_json
+
+    folder = Path(arguments.output_dir)
+    if folder.is_dir() and any(folder.iterdir()):
+        raise ValueError(f"`output_dir` {folder} is not empty: expected a new or empty folder.")
+    print(f"1/5  Reading {arguments.dataset}", flush=True)
+    log = load_interactions(arguments.dataset)
+    source, target = hold_out_users(log, fraction=arguments.target_fraction, by="latest")
+    files = {"source": folder / "source.parquet", "target": folder / "target.parquet"}
+    write_log(source, files["source"], folder)
+    write_log(target, files["target"], folder)
+    print(f"     source: {source.num_users} users, {len(source):,} interactions (those who came first)")
+    print(f"     target: {target.num_users} users, {len(target):,} interactions (those who came later)")
+    arms = train_arms(arguments, folder, files)
+    model, tokenizer = load_checkpoint(folder / "pretrained")
+    arms["zero-shot"] = evaluate_checkpoint(model, tokenizer, leave_one_out(target), baselines=False)
+    print_table(arms)
+    show_recommendations(folder / "finetuned_l2sp", target)
+    write_json(folder / "demo_results.json", arms)
+    return arms
+
+
+def write_log(interactions: Any, path: Path, folder: Path) -> None:
+    """Write one part of the log, with the item metadata in reach of the commands."""
+    import pyarrow.parquet as pq
+
+    folder.mkdir(parents=True, exist_ok=True)
+    table = interactions.table
+    if interactions.items is not None and "title" in interactions.items.column_names:
+        pq.write_table(interactions.items, folder / "items.parquet")
+    pq.write_table(table, path)
+
+
+def train_arms(arguments: DemoArguments, folder: Path, files: dict[str, Path]) -> dict[str, Any]:
+    """Pretrain, fine-tune with and without L2-SP, and train from scratch; test results by arm."""
+    from . import finetune, pretrain
+
+    shared = ["--max_length", arguments.max_length, "--seed", arguments.seed, "--warmup_steps", 20]
+    shared += ["--disable_tqdm", "false", "--items_file", folder / "items.parquet", "--early_stopping_patience", 8]
+    on_target = [*shared, "--train_file", files["target"], "--num_train_epochs", arguments.target_epochs]
+    start = [*on_target, "--model_name_or_path", folder / "pretrained", "--learning_rate", 5e-4]
+    pull = ["--l2sp_mode", "decoupled", "--l2sp_alpha", arguments.l2sp_alpha]
+    results = {}
+    print("2/5  Pretraining on the source", flush=True)
+    epochs = ["--num_train_epochs", arguments.source_epochs]
+    run(pretrain, [*shared, *epochs, "--train_file", files["source"], "--output_dir", folder / "pretrained"])
+    print("3/5  Fine-tuning on the target, without and with L2-SP", flush=True)
+    results["fine-tuned"] = run(finetune, [*start, "--output_dir", folder / "finetuned"])
+    results["fine-tuned + L2-SP"] = run(finetune, [*start, *pull, "--output_dir", folder / "finetuned_l2sp"])
+    print("4/5  Training from scratch on the target", flush=True)
+    results["scratch"] = run(pretrain, [*on_target, "--output_dir", folder / "scratch"])
+    return results
+
+
+def run(command: Any, words: Sequence[Any]) -> dict[str, Any]:
+    """The test results of a training command."""
+    results: dict[str, Any] = command.main(command.parse([str(word) for word in words]))["test"]
+    return results
+
+
+def print_table(arms: dict[str, Any]) -> None:
+    """NDCG@10 and HR@10 on the target's test items, seen items filtered, with 95 % intervals."""
+    from ..evaluation.table import align, cell
+
+    baselines = arms["fine-tuned"]["baselines"]
+    rows = {"popularity": baselines["popularity"], "item-kNN": baselines["item_knn"]}
+    rows |= {name: arms[name] for name in ("scratch", "zero-shot", "fine-tuned", "fine-tuned + L2-SP")}
+    metrics = ("ndcg@10", "hit_rate@10")
+    body = [[name, *(cell(row["filter_seen"], metric) for metric in metrics)] for name, row in rows.items()]
+    print(f"\n5/5  Target users' last items, {arms['fine-tuned']['n_users']} users, whole catalogue, seen filtered")
+    print(align([["", "NDCG@10 [95 %]", "HR@10 [95 %]"], *body]))
+
+
+def show_recommendations(checkpoint: Path, target: Any) -> None:
+    """One user's history, ten recommendations with titles, and the lines that load the checkpoint."""
+    from ..hub.checkpoint import load_checkpoint
+    from ..inference.recommend import recommend
+    from .recommend import histories_of
+
+    model, tokenizer = load_checkpoint(checkpoint)
+    users, histories = histories_of(target.table)
+    titles = (
+        dict(zip(*(tokenizer.items[name].to_pylist() for name in ("item_id", "title")), strict=True))
+        if ("title" in tokenizer.items.column_names)
+        else {}
+    )
+    print(f"\nUser {users[0]} saw last:")
+    for item in histories[0][-5:]:
+        print(f"    {titles.get(item) or item}")
+    print("and is recommended:")
+    for found in recommend(model, tokenizer, histories[:1], top_k=10, unknown_items="drop")[0]:
+        print(f"    {found['rank']:>2}. {found.get('title') or found['item_id']}  ({found['score']:.2f})")
+    print(f"\nThe checkpoint lies in {checkpoint}. Load it with:\n")
+    print("    import hfrec")
+    print("    from transformers import pipeline")
+    print(f'    recommender = pipeline("recommendation", model="{checkpoint}")')

@@ -1,0 +1,30 @@
+"""Print versions and devices, for bug reports."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def parse(words: Sequence[str]) -> None:
+    """Takes no flags."""
+    if list(words) not in ([], ["--help"], ["-h"]):
+        raise ValueError(f"expected no flags, found {' '.join(words)}.")
+
+
+def main(arguments: None) -> dict[str, str]:
+    """Print versions and devices."""
+    import platform
+
+    import torch
+
+    from ..evaluation.protocol import versions
+
+    facts = {
+        **versions(),
+        "platform": platform.platform(),
+        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+        "threads": str(torch.get_num_threads()),
+    }
+    for name, value in facts.items():
+        print(f"{name}: {value}")
+    return facts

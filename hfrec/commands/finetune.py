@@ -1,0 +1,105 @@
+"""Go on from a checkpoint on another log, held to it by L2-SP.
+
+hfrec finetune --model_name_or_path out --train_file target.csv --output_dir tuned --l2sp_alpha 0.01
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, TrainerCallback
+
+from ..data.splits import Split
+from ..hub.checkpoint import load_checkpoint
+from ..tokenization import ItemTokenizer
+from ..training.arguments import DataArguments, FinetuneArguments, RecommenderTrainingArguments
+from ..training.freezing import GradualUnfreezingCallback, freeze, layerwise_learning_rates
+from ..training.l2sp import L2SPCallback
+from ..training.run import build_tokenizer, check_output_folder, load_split, seed_everything, train_and_evaluate
+from .parsing import parse_arguments
+from .pretrain import report
+
+Arguments = tuple[DataArguments, FinetuneArguments, RecommenderTrainingArguments]
+
+
+def parse(words: Sequence[str]) -> Arguments:
+    """Flags or a settings file into the dataclasses."""
+    data, start, training = parse_arguments(
+        "finetune", (DataArguments, FinetuneArguments, RecommenderTrainingArguments), words
+    )
+    return data, start, training
+
+
+def main(arguments: Arguments) -> dict[str, Any]:
+    """Fine-tune and test; returns what `all_results.json` holds."""
+    data, start, training = arguments
+    check_output_folder(training)
+    model, tokenizer = load_checkpoint(start.model_name_or_path, revision=start.model_revision)
+    _, split = load_split(data)
+    seed_everything(training)
+    tokenizer = cover_items(model, tokenizer, split)
+    if data.max_length is not None:
+        model.resize_position_embeddings(data.max_length)
+    freeze(model, start.freeze)
+    results = train_and_evaluate(
+        model,
+        tokenizer,
+        split,
+        data=data,
+        training=training,
+        callbacks=build_callbacks(start, tokenizer),
+        optimizer=build_optimizer(model, start, training),
+        extra={"finetuning": vars(start)},
+    )
+    report(results, training.output_dir)
+    return results
+
+
+def cover_items(model: PreTrainedModel, tokenizer: ItemTokenizer, split: Split) -> ItemTokenizer:
+    """Give the training items that the checkpoint does not know rows of their own."""
+    from ..transfer.vocabulary import add_items
+
+    target = build_tokenizer(split.train)
+    known = tokenizer.get_vocab()
+    new = [item for item in target.items["item_id"].to_pylist() if item not in known]
+    shared = len(target.items) - len(new)
+    print(f"{shared:,} of {len(target.items):,} items are the checkpoint's, {len(new):,} are new.")
+    if shared == 0:
+        raise ValueError("No item of the log is in the checkpoint: expected a shared catalogue, found none shared.")
+    return add_items(model, tokenizer, new, metadata=split.train.items) if new else tokenizer
+
+
+def build_callbacks(start: FinetuneArguments, tokenizer: ItemTokenizer) -> list[TrainerCallback]:
+    """L2-SP and gradual unfreezing, where asked for."""
+    callbacks: list[TrainerCallback] = []
+    if start.l2sp_alpha or start.l2sp_beta:
+        callbacks.append(
+            L2SPCallback(
+                start.model_name_or_path,
+                alpha=start.l2sp_alpha,
+                beta=start.l2sp_beta,
+                mode=start.l2sp_mode,
+                tokenizer=tokenizer,
+                revision=start.model_revision,
+            )
+        )
+    if start.unfreeze_every_steps is not None:
+        callbacks.append(GradualUnfreezingCallback(every=start.unfreeze_every_steps, unit="step"))
+    return callbacks
+
+
+def build_optimizer(
+    model: PreTrainedModel, start: FinetuneArguments, training: RecommenderTrainingArguments
+) -> torch.optim.Optimizer | None:
+    """AdamW with a learning rate for each layer, or None for the Trainer's own optimiser."""
+    if start.layerwise_lr_decay is None:
+        return None
+    groups = layerwise_learning_rates(
+        model,
+        learning_rate=training.learning_rate,
+        decay=start.layerwise_lr_decay,
+        weight_decay=training.weight_decay,
+    )
+    return torch.optim.AdamW(groups, betas=(training.adam_beta1, training.adam_beta2), eps=training.adam_epsilon)

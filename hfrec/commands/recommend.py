@@ -1,0 +1,100 @@
+"""Recommend items for the histories in a file.
+
+hfrec recommend --model_name_or_path out --history_file interactions.csv --top_k 10 --output_file recommendations.csv
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from .parsing import parse_arguments
+
+FORMATS = (".csv", ".parquet", ".jsonl")
+
+
+@dataclass
+class RecommendArguments:
+    """Whose histories, how many items, and where they go."""
+
+    model_name_or_path: str = field(metadata={"help": "Checkpoint: a folder or a hub id."})
+    history_file: str = field(metadata={"help": "Log of the users to recommend for."})
+    output_file: str = field(metadata={"help": "Recommendations: .csv, .parquet or .jsonl."})
+    top_k: int = field(default=10, metadata={"help": "Items a user."})
+    filter_seen: bool = field(default=True, metadata={"help": "Leave out the items of the history."})
+    unknown_items: Literal["error", "drop", "unk"] = field(
+        default="error", metadata={"help": "What becomes of items outside the vocabulary."}
+    )
+    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit on the hub."})
+    user_column: str = field(default="user_id", metadata={"help": "Column of the user ids."})
+    item_column: str = field(default="item_id", metadata={"help": "Column of the item ids."})
+    timestamp_column: str = field(default="timestamp", metadata={"help": "Column of the times."})
+
+
+def parse(words: Sequence[str]) -> RecommendArguments:
+    """Flags or a settings file into the dataclass."""
+    (arguments,) = parse_arguments("recommend", (RecommendArguments,), words)
+    return arguments  # type: ignore[no-any-return]
+
+
+def main(arguments: RecommendArguments) -> list[list[dict[str, Any]]]:
+    """Recommend for every user of the file and write one row a recommendation."""
+    from ..data.interactions import load_interactions
+    from ..hub.checkpoint import load_checkpoint
+    from ..inference.recommend import recommend
+
+    output = Path(arguments.output_file)
+    if output.suffix not in FORMATS:
+        raise ValueError(f"`output_file` must end in {', '.join(FORMATS)}, found {output.name!r}.")
+    model, tokenizer = load_checkpoint(arguments.model_name_or_path, revision=arguments.revision)
+    interactions = load_interactions(
+        arguments.history_file,
+        user_column=arguments.user_column,
+        item_column=arguments.item_column,
+        timestamp_column=arguments.timestamp_column,
+    )
+    users, histories = histories_of(interactions.table)
+    found = recommend(
+        model,
+        tokenizer,
+        histories,
+        top_k=arguments.top_k,
+        filter_seen=arguments.filter_seen,
+        unknown_items=arguments.unknown_items,
+    )
+    rows = [{"user_id": user, **item} for user, items in zip(users, found, strict=True) for item in items]
+    write_rows(rows, output)
+    print(f"{len(rows):,} recommendations for {len(users):,} users: {output}")
+    return found
+
+
+def histories_of(table: Any) -> tuple[list[str], list[list[str]]]:
+    """Users and their item ids, oldest first, of a sorted table."""
+    grouped = (
+        table.select(["user_id", "item_id"]).group_by("user_id", use_threads=False).aggregate([("item_id", "list")])
+    )
+    return grouped["user_id"].to_pylist(), grouped["item_id_list"].to_pylist()
+
+
+def write_rows(rows: list[dict[str, Any]], output: Path) -> None:
+    """Write rows as CSV, Parquet or JSON lines, whole or not at all."""
+    import json
+
+    import pyarrow as pa
+    import pyarrow.csv
+    import pyarrow.parquet
+
+    output.parent.mkdir(parents=True, exist_ok=True)
+    draft = output.with_name(output.name + ".tmp")
+    table = pa.Table.from_pylist(rows)
+    if output.suffix == ".csv":
+        pyarrow.csv.write_csv(table, draft)
+    elif output.suffix == ".parquet":
+        pyarrow.parquet.write_table(table, draft)
+    else:
+        lines = (json.dumps(row, ensure_ascii=False) for row in rows)
+        draft.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    os.replace(draft, output)

@@ -1,0 +1,86 @@
+"""The evaluation protocol of the commands: leave-one-out, the whole catalogue, baselines beside the model."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import version
+from typing import Any, Literal
+
+from transformers import PreTrainedModel
+
+from ..data.collators import DataCollatorForNextItem
+from ..data.sequences import to_evaluation_sequences, to_sequences
+from ..data.splits import Split
+from ..tokenization import ItemTokenizer
+from .baselines import Baseline, ItemKNNBaseline, PopularityBaseline, rank_baseline
+from .metrics.functions import ranking_metrics
+from .ranking import rank_dataset
+
+PROTOCOL = {
+    "split": "leave-one-out: the last item of each user is the target, all before it the history",
+    "candidates": "the whole catalogue of the training vocabulary, no sampled negatives",
+    "score_ties": "pessimistic: an item with the target's score ranks before it",
+    "time_ties": "stable sort by (user, timestamp), file order on ties",
+    "unknown_targets": "counted as misses",
+    "baselines_trained_on": "the training part of the same split",
+    "intervals": "95 %, bootstrap over users, 1000 resamples",
+}
+
+
+Objective = Literal["masked", "causal"]
+
+
+def objective_of(model: PreTrainedModel) -> Objective:
+    """`causal` or `masked`, by the class name, which a remotely loaded class shares."""
+    return "causal" if type(model).__name__.endswith("ForCausalLM") else "masked"
+
+
+def versions() -> dict[str, str]:
+    """Versions that a result hangs on."""
+    names = ("hfrec", "torch", "transformers", "datasets", "accelerate", "numpy")
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+
+
+def evaluate_checkpoint(
+    model: PreTrainedModel, tokenizer: ItemTokenizer, split: Split, *, batch_size: int = 256, baselines: bool = True
+) -> dict[str, Any]:
+    """Test a model on the last item of each user, with and without the seen filter, beside the baselines.
+
+    Args:
+        model: Masked or causal model.
+        tokenizer: Its item tokenizer.
+        split: A leave-one-out split; the validation item belongs to the test history.
+        batch_size: Users scored at a time.
+        baselines: Whether popularity and item-kNN are fitted and ranked too.
+
+    Returns:
+        `protocol`, `filter_seen`, `unfiltered`, `baselines`, `n_users`, `n_unknown_targets`.
+    """
+    if len(tokenizer) != model.config.vocab_size:
+        raise ValueError(
+            f"The tokenizer has {len(tokenizer)} tokens and the model {model.config.vocab_size}: they belong to "
+            "different checkpoints; load both from one folder."
+        )
+    dataset = to_evaluation_sequences(split.history, split.test, tokenizer)
+    collator = DataCollatorForNextItem(tokenizer, objective_of(model), max_length=model.config.max_position_embeddings)
+    ranks = rank_dataset(model, dataset, collator, batch_size=batch_size)
+    targets = dataset.data["target"].to_numpy()
+    results: dict[str, Any] = {
+        "protocol": PROTOCOL,
+        "n_users": len(dataset),
+        "n_unknown_targets": int((targets == tokenizer.unk_token_id).sum()),
+        "filter_seen": ranking_metrics(ranks["filter_seen"]),
+        "unfiltered": ranking_metrics(ranks["unfiltered"]),
+        "baselines": {},
+    }
+    if baselines:
+        train = to_sequences(split.train, tokenizer, unknown="drop").data["input_ids"].combine_chunks()
+        histories = dataset.data["input_ids"].combine_chunks()
+        fitted: dict[str, Baseline] = {
+            "popularity": PopularityBaseline().fit(train, vocab_size=len(tokenizer)),
+            "item_knn": ItemKNNBaseline().fit(train, vocab_size=len(tokenizer)),
+        }
+        for name, baseline in fitted.items():
+            found = rank_baseline(baseline, histories, targets)
+            results["baselines"][name] = {key: ranking_metrics(found[key]) for key in ("filter_seen", "unfiltered")}
+    return results

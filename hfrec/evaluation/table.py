@@ -1,0 +1,37 @@
+"""Results as a table for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def results_table(results: Mapping[str, Any], metrics: Sequence[str] = ("ndcg@10", "hit_rate@10")) -> str:
+    """A text table of a model and its baselines, seen items filtered and not, with 95 % intervals.
+
+    Args:
+        results: What `evaluate_checkpoint` returns.
+        metrics: Columns.
+    """
+    rows = {**results["baselines"], "model": results}
+    body = [
+        [name, setting, *(cell(row[setting], metric) for metric in metrics)]
+        for setting in ("filter_seen", "unfiltered")
+        for name, row in rows.items()
+    ]
+    note = f"{results['n_users']:,} users, {results['n_unknown_targets']:,} targets outside the vocabulary (misses)"
+    return align([["", "seen items", *metrics], *body]) + "\n" + note
+
+
+def cell(values: Mapping[str, Any], metric: str) -> str:
+    """A metric with its interval."""
+    low, high = values[f"{metric}_ci"]
+    return f"{values[metric]:.4f} [{low:.4f}, {high:.4f}]"
+
+
+def align(rows: Sequence[Sequence[str]]) -> str:
+    """Pad the columns of rows of text to one width."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )

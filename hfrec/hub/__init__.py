@@ -1,0 +1,1 @@
+"""Checkpoints as folders and on a model hub."""

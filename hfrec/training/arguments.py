@@ -1,0 +1,117 @@
+"""The dataclasses behind `hfrec pretrain` and `hfrec finetune`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from transformers import TrainingArguments
+
+
+@dataclass
+class DataArguments:
+    """Where the log comes from and how it becomes sequences."""
+
+    train_file: str | None = field(default=None, metadata={"help": "File, folder or glob of the interaction log."})
+    dataset: str | None = field(default=None, metadata={"help": "ml-100k, ml-1m, synthetic or a hub id."})
+    items_file: str | None = field(default=None, metadata={"help": "Item metadata (title, …) by item id."})
+    user_column: str = field(default="user_id", metadata={"help": "Column of the user ids."})
+    item_column: str = field(default="item_id", metadata={"help": "Column of the item ids."})
+    timestamp_column: str = field(default="timestamp", metadata={"help": "Column of the times."})
+    min_user_interactions: int = field(default=1, metadata={"help": "Users with fewer are dropped (k-core)."})
+    min_item_interactions: int = field(default=1, metadata={"help": "Items with fewer are dropped (k-core)."})
+    duplicates: Literal["keep", "first", "last", "consecutive"] = field(
+        default="keep", metadata={"help": "What becomes of repeated (user, item) pairs."}
+    )
+    max_length: int | None = field(
+        default=None, metadata={"help": "Newest tokens the model reads. Default: 100, or the checkpoint's."}
+    )
+    windows: Literal["newest", "overlapping"] = field(
+        default="overlapping", metadata={"help": "Longer histories: only their newest part, or overlapping windows."}
+    )
+    mlm_probability: float = field(default=0.2, metadata={"help": "Share of items to predict (masked objective)."})
+    mask_last_probability: float = field(
+        default=0.1, metadata={"help": "Share of rows with only the newest item masked (masked objective)."}
+    )
+
+    def __post_init__(self) -> None:
+        if (self.train_file is None) == (self.dataset is None):
+            raise ValueError("Expected exactly one of `--train_file` and `--dataset`.")
+        if self.max_length is not None and self.max_length < 2:
+            raise ValueError(f"`max_length` must be at least 2, found {self.max_length}.")
+
+    @property
+    def source(self) -> str:
+        """The file or the name of the data set."""
+        return self.train_file or self.dataset or ""
+
+
+@dataclass
+class ModelArguments:
+    """A new model; the fields are those of `Bert4RecConfig`."""
+
+    objective: Literal["masked", "causal"] = field(
+        default="masked", metadata={"help": "Masked items (BERT4Rec) or the next item everywhere (SASRec)."}
+    )
+    hidden_size: int = field(default=64, metadata={"help": "Width of the layers."})
+    embedding_size: int | None = field(default=None, metadata={"help": "Width of the item embeddings (factorised)."})
+    num_hidden_layers: int = field(default=2, metadata={"help": "Layers."})
+    num_attention_heads: int = field(default=2, metadata={"help": "Heads of a layer."})
+    intermediate_size: int | None = field(default=None, metadata={"help": "Feed-forward width; 4 x hidden_size."})
+    hidden_act: str = field(default="gelu", metadata={"help": "Activation."})
+    gated_mlp: bool = field(default=False, metadata={"help": "Gated feed-forward part."})
+    norm_position: Literal["pre", "post"] = field(default="pre", metadata={"help": "Norm before or after a block."})
+    position_embedding_type: Literal["absolute", "rotary", "none"] = field(
+        default="absolute", metadata={"help": "Positions, counted from the newest item."}
+    )
+    hidden_dropout_prob: float = field(default=0.2, metadata={"help": "Dropout on embeddings and blocks."})
+    attention_probs_dropout_prob: float = field(default=0.0, metadata={"help": "Dropout on attention weights."})
+    head_transform: bool = field(default=True, metadata={"help": "Dense layer and norm before the item scores."})
+
+
+@dataclass
+class FinetuneArguments:
+    """Where fine-tuning starts from, what is frozen and how it is held to its start."""
+
+    model_name_or_path: str = field(metadata={"help": "Pretrained checkpoint: a folder or a hub id."})
+    model_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit on the hub."})
+    l2sp_alpha: float = field(default=0.0, metadata={"help": "Strength of L2-SP on pretrained weights; 0 is off."})
+    l2sp_beta: float = field(default=0.0, metadata={"help": "Strength of the decay of new weights under L2-SP."})
+    l2sp_mode: Literal["coupled", "decoupled"] = field(
+        default="coupled", metadata={"help": "Gradient of the penalty, or a pull beside the adaptive gradient."}
+    )
+    freeze: str = field(default="none", metadata={"help": "none, embeddings, backbone or layers:N."})
+    unfreeze_every_steps: int | None = field(
+        default=None, metadata={"help": "Gradual unfreezing: one more layer, from the top, every so many steps."}
+    )
+    layerwise_lr_decay: float | None = field(
+        default=None, metadata={"help": "Factor on the learning rate for each layer further down."}
+    )
+
+
+@dataclass
+class RecommenderTrainingArguments(TrainingArguments):
+    """`TrainingArguments` with the defaults of a recommender; everything else is the parent's.
+
+    Differs from the parent: learning rate 1e-3, batches of 128 and 256, 100 epochs with evaluation and a checkpoint
+    after each, best checkpoint by `ndcg@10`, two checkpoints kept, labels that carry the seen items.
+    """
+
+    output_dir: str = field(default="outputs/run", metadata={"help": "New or empty folder of the checkpoint."})
+    learning_rate: float = 1e-3
+    per_device_train_batch_size: int = 128
+    per_device_eval_batch_size: int = 256
+    num_train_epochs: float = 100.0
+    eval_strategy: str = "epoch"
+    save_strategy: str = "epoch"
+    logging_strategy: str = "epoch"
+    save_total_limit: int | None = 2
+    load_best_model_at_end: bool = True
+    metric_for_best_model: str | None = "ndcg@10"
+    greater_is_better: bool | None = True
+    remove_unused_columns: bool = False
+    label_names: list[str] | None = field(default_factory=lambda: ["labels", "seen_ids"])
+    report_to: str | list[str] | None = "none"
+    early_stopping_patience: int = field(
+        default=10, metadata={"help": "Evaluations without a better metric before training stops; 0 never stops."}
+    )
