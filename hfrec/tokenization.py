@@ -25,7 +25,8 @@ class ItemTokenizer(PreTrainedTokenizerFast):
     """Maps raw item ids to token ids: `[PAD]=0, [MASK]=1, [UNK]=2`, then one token an item.
 
     The saved folder is loaded by plain `AutoTokenizer` without this class; `items.parquet` beside it adds titles,
-    metadata and training counts.
+    metadata and training counts. Beside a model whose code transformers does not know, `AutoTokenizer` asks whether
+    to run it; `trust_remote_code=False` answers, as the tokenizer needs none.
 
     Example:
         >>> tokenizer = ItemTokenizer.from_items(["b 1", "a"])

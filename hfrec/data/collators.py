@@ -199,5 +199,6 @@ class DataCollatorForNextItem:
                 "`features` holds a history of fewer than 2 items: the causal objective has no label there."
             )
         input_ids, attention_mask = pad_newest([row[:-1] for row in histories], self.max_length, self.padding_side)
-        labels, _ = pad_newest([row[1:] for row in histories], self.max_length, self.padding_side, fill=IGNORED)
+        labels, _ = pad_newest([row[1:] for row in histories], self.max_length, self.padding_side)
+        labels = labels.masked_fill(labels < NUM_SPECIAL_TOKENS, IGNORED)  # neither padding nor [UNK] is predicted
         return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}

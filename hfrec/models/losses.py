@@ -11,9 +11,9 @@ def item_cross_entropy(
 
     Args:
         logits: Scores `(num_labelled, vocab_size)`.
-        labels: Token ids of the targets `(num_labelled,)`.
+        labels: Token ids of the targets `(num_labelled,)`; -100 does not count.
         num_items_in_batch: Labelled positions of the whole optimiser step, over accumulation steps and processes;
-            the sum is divided by it. The mean over `labels` when left out.
+            the sum is divided by it. The mean over the counted labels when left out.
 
     Returns:
         A scalar; 0 with a gradient of 0 when nothing is labelled.
@@ -24,5 +24,5 @@ def item_cross_entropy(
     """
     total = F.cross_entropy(logits.float(), labels, reduction="sum")
     if num_items_in_batch is None:
-        return total / max(labels.numel(), 1)
+        return total / (labels != -100).sum().clamp(min=1)
     return total / num_items_in_batch

@@ -386,7 +386,10 @@ class _ItemScorer(Bert4RecPreTrainedModel):
         else:
             labelled = labels != -100
             logits = self.score_items(self.head(hidden_states[labelled]))  # (num_labelled, vocab_size)
-            loss = item_cross_entropy(logits, labels[labelled], num_items_in_batch)
+            targets = labels[labelled]
+            # An unknown target ([UNK]) is a miss in the ranking; its score, minus infinity, would spoil the loss.
+            items = targets.masked_fill(targets < self.config.num_special_tokens, -100)
+            loss = item_cross_entropy(logits, items, num_items_in_batch)
         return {
             "loss": loss,
             "logits": logits,

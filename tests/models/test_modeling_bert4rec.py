@@ -102,6 +102,19 @@ def test_no_label_at_all_gives_loss_zero() -> None:
     assert outputs.logits.shape == (0, 20)
 
 
+def test_an_unknown_target_keeps_its_row_and_leaves_the_loss_finite() -> None:
+    """One user whose target is [UNK] would make the evaluation loss of all infinite."""
+    model = _model()
+    batch = _pad(HISTORIES, 6)
+    labels = torch.full((3, 6), -100)
+    labels[:, 5] = torch.tensor([8, 2, 3])
+    outputs = model(**batch, labels=labels)
+    assert outputs.logits.shape == (3, 20)
+    torch.testing.assert_close(outputs.loss, F.cross_entropy(outputs.logits[[0, 2]], torch.tensor([8, 3])))
+    outputs.loss.backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+
+
 def test_logits_to_keep() -> None:
     """A slice from the wrong end scores the oldest items."""
     model = _model()
@@ -261,7 +274,7 @@ def test_the_body_compiles_without_graph_breaks(causal: bool) -> None:
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_resized_vocabulary_keeps_scores_bias_and_tie(tied: bool) -> None:
-    """New items that cost the old ones their popularity bias, or a head that came loose, make fine-tuning start anew."""
+    """New items that cost the old ones their bias, or a head that came loose, make fine-tuning start anew."""
     model = _model(tie_word_embeddings=tied)
     before, bias = _scores(model, HISTORIES, 6), model.decoder.bias.detach().clone()
     model.resize_token_embeddings(25)

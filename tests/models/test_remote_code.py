@@ -1,0 +1,109 @@
+"""Checkpoints load by `trust_remote_code=True` where hfrec is not installed."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hfrec.models import Bert4RecConfig, Bert4RecForMaskedLM
+from hfrec.tokenization import ItemTokenizer
+
+PROGRAM = """
+import importlib.abc, json, sys
+
+class Absent(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "hfrec":
+            raise ImportError("hfrec is not installed here")
+
+sys.meta_path.insert(0, Absent())
+import torch
+from transformers import (
+    AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer
+)
+
+folder, copy = sys.argv[1:]
+tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+ids = torch.tensor([[3, 4, 1]])
+found = {
+    "tokenizer": type(tokenizer).__name__,
+    "vocabulary": tokenizer.get_vocab(),
+    "ids": tokenizer(["b 1", "a", "never seen"])["input_ids"],
+    "config": type(AutoConfig.from_pretrained(folder, trust_remote_code=True)).__name__,
+    "classes": {},
+}
+for auto in (AutoModel, AutoModelForMaskedLM, AutoModelForCausalLM, AutoModelForSequenceClassification):
+    model = auto.from_pretrained(folder, trust_remote_code=True)
+    found["classes"][auto.__name__] = type(model).__name__
+    if auto is AutoModelForMaskedLM:
+        found["logits"] = model.eval()(ids).logits[..., 3:].tolist()
+        model.save_pretrained(copy)
+again = AutoModelForMaskedLM.from_pretrained(copy, trust_remote_code=True).eval()
+found["again"] = again(ids).logits[..., 3:].tolist()
+AutoModelForSequenceClassification.from_pretrained(copy, trust_remote_code=True)
+found["hfrec"] = [name for name in sys.modules if name.split(".")[0] == "hfrec"]
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("checkpoint")
+    torch.manual_seed(0)
+    Bert4RecForMaskedLM(Bert4RecConfig(vocab_size=6, hidden_size=8, max_position_embeddings=4)).save_pretrained(path)
+    ItemTokenizer.from_items(["b 1", "a", "c"]).save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def found(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What a process without hfrec makes of the folder."""
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment |= {"HF_HOME": str(elsewhere / "home"), "HF_MODULES_CACHE": str(elsewhere / "modules")}
+    environment |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", PROGRAM, str(folder), str(elsewhere / "copy")]
+    process = subprocess.run(command, capture_output=True, text=True, cwd=elsewhere, env=environment, check=False)
+    assert process.returncode == 0, process.stderr
+    result: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
+    return {**result, "copy": elsewhere / "copy"}
+
+
+def test_every_auto_class_loads_without_hfrec(found: dict[str, Any]) -> None:
+    """A checkpoint that needs the library loads for its author alone."""
+    assert found["hfrec"] == []
+    assert found["config"] == "Bert4RecConfig"
+    assert found["classes"] == {
+        "AutoModel": "Bert4RecModel",
+        "AutoModelForMaskedLM": "Bert4RecForMaskedLM",
+        "AutoModelForCausalLM": "Bert4RecForCausalLM",
+        "AutoModelForSequenceClassification": "Bert4RecForSequenceClassification",
+    }
+
+
+def test_scores_are_those_of_the_library(found: dict[str, Any], folder: Path) -> None:
+    """Code that travelled without one of its parts could score otherwise."""
+    model = Bert4RecForMaskedLM.from_pretrained(folder).eval()
+    expected = model(torch.tensor([[3, 4, 1]])).logits[..., 3:]
+    torch.testing.assert_close(torch.tensor(found["logits"]), expected)
+
+
+def test_a_remotely_loaded_model_saves_a_folder_that_loads_again(found: dict[str, Any]) -> None:
+    """transformers writes the map of one Auto class only, so the copy of a copy would be lost to the others."""
+    assert found["again"] == found["logits"]
+    config = json.loads((found["copy"] / "config.json").read_text())
+    assert len(config["auto_map"]) == 5
+    assert all("--" not in target for target in config["auto_map"].values())
+    assert Bert4RecForMaskedLM.from_pretrained(found["copy"]).config.vocab_size == 6
+
+
+def test_plain_auto_tokenizer_loads_without_hfrec(found: dict[str, Any]) -> None:
+    """A tokenizer class of ours in the folder would make AutoTokenizer refuse it."""
+    assert found["tokenizer"] in ("PreTrainedTokenizerFast", "TokenizersBackend")
+    assert found["vocabulary"] == {"[PAD]": 0, "[MASK]": 1, "[UNK]": 2, "b 1": 3, "a": 4, "c": 5}
+    assert found["ids"] == [[3], [4], [2]]
