@@ -1,0 +1,146 @@
+"""`pipeline("recommendation")` of transformers: raw histories in, recommendations out."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from transformers import PreTrainedConfig
+from transformers.pipelines.base import Pipeline
+
+from ..models import Bert4RecForCausalLM, Bert4RecForMaskedLM
+from ..tokenization import ItemTokenizer
+from .recommend import objective_of, recommend
+
+_PARAMETERS = ("top_k", "filter_seen", "allow", "deny", "unknown_items")
+_HUB_PARAMETERS = ("revision", "token", "cache_dir", "local_files_only", "subfolder")
+
+
+class CheckpointLoader:
+    """Loads a checkpoint with the class that wrote it: a causal model read as a masked one gives wrong scores silently.
+
+    Example:
+        >>> CheckpointLoader.from_pretrained("folder")  # doctest: +SKIP
+    """
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
+    ) -> Bert4RecForMaskedLM | Bert4RecForCausalLM:
+        """Load a masked or a causal model.
+
+        Args:
+            pretrained_model_name_or_path: Folder or hub id.
+            kwargs: Those of the model's own `from_pretrained`.
+
+        Raises:
+            ValueError: The checkpoint is neither.
+        """
+        hub = {name: kwargs[name] for name in _HUB_PARAMETERS if kwargs.get(name) is not None}
+        config, _ = PreTrainedConfig.get_config_dict(pretrained_model_name_or_path, **hub)
+        architectures = config.get("architectures") or []
+        for model_class in (Bert4RecForMaskedLM, Bert4RecForCausalLM):
+            if model_class.__name__ in architectures:
+                model: Bert4RecForMaskedLM | Bert4RecForCausalLM = model_class.from_pretrained(
+                    pretrained_model_name_or_path, **kwargs
+                )
+                return model
+        raise ValueError(
+            f"Expected a checkpoint of Bert4RecForMaskedLM or Bert4RecForCausalLM, found {architectures} in "
+            f"`{pretrained_model_name_or_path}`: pass a model that `hfrec pretrain` or `hfrec finetune` wrote."
+        )
+
+
+class RecommendationPipeline(Pipeline):
+    """What [`recommend`] does, behind `transformers.pipeline`.
+
+    Args:
+        model: Folder, hub id or model.
+        tokenizer: Needed with a model object only; a folder's own otherwise.
+        kwargs: `top_k`, `filter_seen`, `allow`, `deny`, `unknown_items` and `batch_size` of [`recommend`], as defaults
+            of the calls.
+
+    Example:
+        >>> import hfrec
+        >>> from transformers import pipeline
+        >>> tokenizer = ItemTokenizer.from_items(["a", "b"])
+        >>> model = Bert4RecForMaskedLM(hfrec.Bert4RecConfig(vocab_size=len(tokenizer)))
+        >>> recommender = RecommendationPipeline(model, tokenizer, task="recommendation", top_k=1, device=-1)
+        >>> recommender(["a"])[0]["item_id"]
+        'b'
+    """
+
+    tokenizer: Any
+    _load_tokenizer: Any = True
+    _load_processor: Any = False
+    _load_image_processor: Any = False
+    _load_video_processor: Any = False
+    _load_feature_extractor: Any = False
+
+    def __init__(self, model: Any, tokenizer: Any = None, **kwargs: Any) -> None:
+        objective_of(model)  # transformers falls back to the class that a foreign checkpoint names
+        items: Any = _item_tokenizer(model, tokenizer)  # the parent declares the slow tokenizer only
+        super().__init__(model=model, tokenizer=items, **kwargs)
+
+    def __call__(self, inputs: Any, *, batch_size: int | None = None, **kwargs: Any) -> Any:  # type: ignore[override]
+        """Recommend to one user or to several.
+
+        Args:
+            inputs: One history (a list of raw item ids, oldest first), or several (a list of lists or an Arrow list
+                array). `[]` is no history at all, `[[]]` a user without one.
+            batch_size: Histories scored at a time; 256 unless given here or to the pipeline.
+            kwargs: `top_k`, `filter_seen`, `allow`, `deny`, `unknown_items` as in [`recommend`].
+
+        Returns:
+            A list of `{"item_id", "score", "rank"[, "title"]}` for one history, a list of such lists for several.
+        """
+        single = _is_single_history(inputs)
+        preprocess, forward, postprocess = self._sanitize_parameters(**kwargs)
+        size = batch_size or self._batch_size
+        forward = {**self._forward_params, **forward, **({} if size is None else {"batch_size": size})}
+        histories = [list(inputs)] if single else inputs
+        found = self.run_single(histories, preprocess, forward, postprocess)  # type: ignore[no-untyped-call]  # of transformers
+        return found[0] if single else found
+
+    def _sanitize_parameters(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        wrong = sorted(set(kwargs) - set(_PARAMETERS))
+        if wrong:
+            raise TypeError(f"Expected the parameters {', '.join(_PARAMETERS)} and batch_size, found {wrong}.")
+        return {}, kwargs, {}
+
+    def preprocess(self, input_: Any, **_: Any) -> Any:
+        return {"histories": input_}
+
+    def _forward(self, input_tensors: Any, **forward_parameters: Any) -> Any:
+        return recommend(self.model, self.tokenizer, input_tensors["histories"], **forward_parameters)
+
+    def postprocess(self, model_outputs: Any, **_: Any) -> Any:
+        return model_outputs
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
+        """Save model and tokenizer. The parent would add this file as remote code, which cannot stand alone."""
+        self.model.save_pretrained(save_directory, **kwargs)
+        self.tokenizer.save_pretrained(save_directory)
+
+
+def _item_tokenizer(model: Any, tokenizer: Any) -> ItemTokenizer:
+    """The tokenizer with its items: transformers hands over the stock class, which knows no titles."""
+    if isinstance(tokenizer, ItemTokenizer):
+        return tokenizer
+    if tokenizer is None:
+        raise ValueError("`tokenizer` must be given with a model object, found None. Pass its ItemTokenizer.")
+    name = tokenizer.name_or_path
+    same = name == model.name_or_path
+    revision = getattr(model.config, "_commit_hash", None) if same else None
+    return ItemTokenizer.from_pretrained(name, **({} if revision is None else {"revision": revision}))
+
+
+def _is_single_history(inputs: Any) -> bool:
+    import numpy as np
+    import pyarrow as pa
+
+    if isinstance(inputs, (pa.Array, pa.ChunkedArray)):
+        return not (pa.types.is_list(inputs.type) or pa.types.is_large_list(inputs.type))
+    if isinstance(inputs, (str, bytes)) or not hasattr(inputs, "__len__"):
+        raise TypeError(f"`inputs` must be a list of item ids or a list of such lists, found {inputs!r}.")
+    return len(inputs) > 0 and not isinstance(inputs[0], (list, tuple, np.ndarray, pa.Array))

@@ -1,0 +1,309 @@
+"""The best items for raw item histories, users and catalogue in chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..data.collators import DataCollatorForNextItem
+from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer, UnknownPolicy
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+ITEM_CHUNK_SIZE = 16384  # items scored at a time
+_NOTHING = torch.iinfo(torch.int64).min  # sort key below that of every score
+_LOW = 2**32 - 1  # mask of the half of a sort key that holds the token id
+
+
+def recommend(
+    model: Any,
+    tokenizer: ItemTokenizer,
+    histories: Sequence[Sequence[Any]] | pa.Array | pa.ChunkedArray,
+    top_k: int = 10,
+    *,
+    filter_seen: bool = True,
+    allow: Iterable[Any] | None = None,
+    deny: Iterable[Any] | None = None,
+    unknown_items: UnknownPolicy = "error",
+    batch_size: int = 256,
+) -> list[list[dict[str, Any]]]:
+    """The `top_k` items that each history's next item most likely is.
+
+    The model reads the newest items of a history that it has positions for; the seen filter reads all of it. No more
+    than `(batch_size, 16384)` scores exist at a time. Equal scores are ordered by token id.
+
+    Args:
+        model: `Bert4RecForMaskedLM` or `Bert4RecForCausalLM`; computes where it is, its training mode is restored.
+        tokenizer: The tokenizer of this model.
+        histories: Raw item ids of each user, oldest first, of any length; ids that are not strings are turned into
+            strings. Lists, or an Arrow list array.
+        top_k: Items for each history.
+        filter_seen: Leave out the items of the history; a user with fewer unseen items than `top_k` gets a shorter
+            list.
+        allow: Raw ids that may be recommended; all when None.
+        deny: Raw ids that may not be recommended.
+        unknown_items: What becomes of an id of a history outside the vocabulary: an error, left out (`drop`) or read
+            as `[UNK]` (`unk`).
+        batch_size: Histories scored at a time.
+
+    Returns:
+        For each history its items, best first: `item_id`, `score` (logit), `rank` from 1 and, where the tokenizer
+        knows titles, `title`.
+
+    Raises:
+        ValueError: An unknown or null item, `top_k` below 1 or above the number of items that may be recommended,
+            tokenizer and model of different size, a NaN score, or an empty history with a causal model.
+        TypeError: A history that is not a list of ids, or a model of another kind.
+
+    Example:
+        >>> from hfrec import Bert4RecConfig, Bert4RecForMaskedLM
+        >>> tokenizer = ItemTokenizer.from_items(["a", "b", "c"])
+        >>> model = Bert4RecForMaskedLM(Bert4RecConfig(vocab_size=len(tokenizer)))
+        >>> found = recommend(model, tokenizer, [["a", "b"], ["c"]], top_k=1, deny=["b"])
+        >>> [[(item["item_id"], item["rank"]) for item in items] for items in found]
+        [[('c', 1)], [('a', 1)]]
+    """
+    objective = objective_of(model)
+    vocab_size = _checked_vocab_size(model, tokenizer)
+    if batch_size < 1:
+        raise ValueError(f"`batch_size` must be at least 1, found {batch_size}.")
+    rankable = _rankable(tokenizer, vocab_size, allow, deny)
+    _check_top_k(top_k, int(rankable.sum()))
+    rows = _encode(tokenizer, histories, unknown_items)
+    _check_not_empty(rows, objective)
+    device = next(model.parameters()).device
+    rankable = rankable.to(device)
+    collator = DataCollatorForNextItem(tokenizer, objective, max_length=model.config.max_position_embeddings)
+    found: list[list[dict[str, Any]]] = []
+    was_training = model.training
+    model.train(False)
+    try:
+        for start in range(0, len(rows), batch_size):
+            batch = collator([{"input_ids": row} for row in rows[start : start + batch_size]])
+            batch = {name: value.to(device) for name, value in batch.items()}
+            scores, token_ids = _best_of_batch(model, batch, rankable, top_k, filter_seen, start)
+            found += _named(tokenizer, scores, token_ids)
+    finally:
+        model.train(was_training)
+    return found
+
+
+@torch.no_grad()
+def _best_of_batch(
+    model: Any, batch: dict[str, Tensor], rankable: Tensor, top_k: int, filter_seen: bool, first_row: int
+) -> tuple[Tensor, Tensor]:
+    """Scores and token ids `(batch, top_k)`, 0 where a user has no further item."""
+    representation = model.encode_history(batch["input_ids"], batch["attention_mask"])  # (batch, embedding_size)
+    seen = batch["seen_ids"] if filter_seen else batch["seen_ids"][:, :0]  # (batch, longest)
+
+    def score(start: int, stop: int) -> Tensor:
+        scores: Tensor = model.score_items(representation, start, stop)
+        return _without_nan(scores, start, first_row)
+
+    keys = best_keys(score, rankable, seen, top_k, item_chunk_size=ITEM_CHUNK_SIZE)
+    return decode_keys(keys)
+
+
+def best_keys(
+    score_chunk: Callable[[int, int], Tensor], rankable: Tensor, seen: Tensor, top_k: int, *, item_chunk_size: int
+) -> Tensor:
+    """Sort keys of the best rankable unseen items of each user, the catalogue going by in chunks.
+
+    Args:
+        score_chunk: Gives the scores `(batch, stop - start)` of token ids start..stop.
+        rankable: True for the token ids that may be recommended `(vocab_size,)`.
+        seen: Token ids that may not be, each user's own `(batch, longest)`, filled with 0.
+        top_k: Items kept.
+        item_chunk_size: Items scored at a time.
+
+    Returns:
+        int64 `(batch, top_k)`, best first.
+    """
+    best = torch.full((len(seen), top_k), _NOTHING, dtype=torch.int64, device=rankable.device)
+    for start in range(0, len(rankable), item_chunk_size):
+        stop = min(start + item_chunk_size, len(rankable))
+        keys = encode_keys(score_chunk(start, stop), start).masked_fill(~rankable[start:stop], _NOTHING)
+        # One spare column at the end takes the seen items of other chunks.
+        place = torch.where((seen >= start) & (seen < stop), seen - start, stop - start)
+        keys = torch.cat([keys, best[:, :1]], dim=1).scatter(1, place, _NOTHING)[:, : stop - start]
+        best = torch.cat([best, keys], dim=1).topk(top_k, dim=1).values
+    return best
+
+
+def encode_keys(scores: Tensor, start: int) -> Tensor:
+    """Integers that order as the scores do, and equal scores by token id; `(batch, n)` to int64 `(batch, n)`.
+
+    `topk` says nothing on the order of equal values; no two of these keys are equal.
+    """
+    bits = scores.float().view(torch.int32).long()
+    ordered = torch.where(bits >= 0, bits, -(bits & 0x7FFFFFFF))  # sign and magnitude to an ordinary integer
+    ids = torch.arange(start, start + scores.shape[1], device=scores.device)
+    return ordered * 2**32 + (_LOW - ids)
+
+
+def decode_keys(keys: Tensor) -> tuple[Tensor, Tensor]:
+    """Scores and token ids of sort keys; token id 0 where there was no item."""
+    ordered = keys >> 32
+    magnitude = ordered.abs().clamp(max=0x7FFFFFFF).to(torch.int32).view(torch.float32)
+    scores = torch.where(ordered >= 0, magnitude, -magnitude)
+    return scores, (_LOW - (keys & _LOW)).masked_fill(keys == _NOTHING, 0)
+
+
+def _named(tokenizer: ItemTokenizer, scores: Tensor, token_ids: Tensor) -> list[list[dict[str, Any]]]:
+    """Rows of a batch in words; one look-up for all of them."""
+    kept = token_ids != 0  # (batch, top_k)
+    places = (token_ids[kept] - NUM_SPECIAL_TOKENS).cpu().numpy()
+    names = ["item_id", "title"] if "title" in tokenizer.items.column_names else ["item_id"]
+    items = iter(tokenizer.items.select(names).take(places).to_pylist())
+    values = iter(scores[kept].tolist())
+    return [
+        [
+            {"item_id": item["item_id"], "score": next(values), "rank": rank, **item}
+            for rank, item in zip(range(1, count + 1), items, strict=False)
+        ]
+        for count in kept.sum(dim=1).tolist()
+    ]
+
+
+def _encode(
+    tokenizer: ItemTokenizer, histories: Sequence[Sequence[Any]] | pa.Array | pa.ChunkedArray, unknown: UnknownPolicy
+) -> list[NDArray[np.int64]]:
+    """Token ids of each history."""
+    if unknown not in ("error", "drop", "unk"):
+        raise ValueError(f"`unknown_items` must be 'error', 'drop' or 'unk', found {unknown!r}.")
+    ids, sizes = _flatten(histories)
+    tokens = tokenizer.encode_column(ids, unknown="drop")
+    known = tokens.is_valid().to_numpy(zero_copy_only=False)
+    if not known.all():
+        place = int(np.argmin(known))
+        row = int(np.searchsorted(np.cumsum(sizes), place, side="right"))
+        item = ids[place].as_py()
+        if item is None:
+            raise ValueError(f"`histories` must hold item ids, found a null in history {row}. Leave it out.")
+        if unknown == "error":
+            raise ValueError(
+                f"`histories` must hold items of the vocabulary, found {item!r} in history {row}. Leave such items out "
+                "(unknown_items='drop'), read them as [UNK] (unknown_items='unk') or add them to the model first."
+            )
+    values = tokens.fill_null(tokenizer.unk_token_id).to_numpy(zero_copy_only=False).astype(np.int64)
+    bounds = np.cumsum(sizes)[:-1]
+    rows, masks = np.split(values, bounds), np.split(known, bounds)
+    if not len(sizes):
+        return []
+    return [row[mask] for row, mask in zip(rows, masks, strict=True)] if unknown == "drop" else rows
+
+
+def _flatten(histories: Sequence[Sequence[Any]] | pa.Array | pa.ChunkedArray) -> tuple[pa.Array, NDArray[np.int64]]:
+    """All ids one after the other as strings, and the length of each history."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if isinstance(histories, pa.ChunkedArray):
+        histories = histories.combine_chunks()
+    if isinstance(histories, pa.Array):
+        if not (pa.types.is_list(histories.type) or pa.types.is_large_list(histories.type)):
+            raise TypeError(f"`histories` must be an Arrow list array, found {histories.type}. Give one list a user.")
+        if histories.null_count:
+            raise ValueError(
+                f"`histories` must not be null, found {histories.null_count} nulls. Give a new user an empty list."
+            )
+        sizes = pc.list_value_length(histories).to_numpy(zero_copy_only=False).astype(np.int64)
+        return histories.flatten().cast(pa.string()), sizes
+    for row, history in enumerate(histories):
+        if isinstance(history, (str, bytes)) or not hasattr(history, "__len__"):
+            raise TypeError(
+                f"`histories` must hold one list of item ids a user, found {history!r} as history {row}. For a single "
+                "user pass [history]."
+            )
+    ids = [None if item is None else str(item) for history in histories for item in history]
+    return pa.array(ids, pa.string()), np.array([len(history) for history in histories], dtype=np.int64)
+
+
+def _rankable(
+    tokenizer: ItemTokenizer, vocab_size: int, allow: Iterable[Any] | None, deny: Iterable[Any] | None
+) -> Tensor:
+    """True for the token ids that may be recommended `(vocab_size,)`."""
+    mask = torch.arange(vocab_size) >= NUM_SPECIAL_TOKENS
+    if allow is not None:
+        mask &= _membership("allow", tokenizer, vocab_size, allow)
+    if deny is not None:
+        mask &= ~_membership("deny", tokenizer, vocab_size, deny)
+    return mask
+
+
+def _membership(name: str, tokenizer: ItemTokenizer, vocab_size: int, items: Iterable[Any]) -> Tensor:
+    if isinstance(items, (str, bytes)):
+        raise TypeError(f"`{name}` must be a list of item ids, found {items!r}. Pass [{items!r}].")
+    ids = [str(item) for item in items]
+    if not ids:
+        return torch.zeros(vocab_size, dtype=torch.bool)
+    tokens = tokenizer.encode_column(ids, unknown="drop")
+    if tokens.null_count:
+        unknown = [item for item, known in zip(ids, tokens.is_valid().to_pylist(), strict=True) if not known]
+        raise ValueError(
+            f"`{name}` must hold items of the vocabulary, found {len(unknown)} others: {', '.join(unknown[:5])}. "
+            "Leave them out or add them to the model first."
+        )
+    places = torch.from_numpy(tokens.to_numpy(zero_copy_only=False).astype(np.int64))
+    return torch.zeros(vocab_size, dtype=torch.bool).index_fill(0, places, True)
+
+
+def objective_of(model: Any) -> Literal["masked", "causal"]:
+    """What the model was trained for.
+
+    By the name of its class: a model loaded as remote code has a class of its own, an adapter wraps it in another.
+    """
+    names = [kind.__name__ for kind in type(model).__mro__] + list(model.config.architectures or [])
+    for name in names:
+        if name == "Bert4RecForCausalLM":
+            return "causal"
+        if name == "Bert4RecForMaskedLM":
+            return "masked"
+    raise TypeError(
+        f"`model` must be a Bert4RecForMaskedLM or a Bert4RecForCausalLM, found {type(model).__name__}. Load the "
+        "checkpoint with one of these classes."
+    )
+
+
+def _checked_vocab_size(model: Any, tokenizer: ItemTokenizer) -> int:
+    vocab_size = int(model.config.vocab_size)
+    if len(tokenizer) != vocab_size:
+        raise ValueError(
+            f"`tokenizer` must have the model's {vocab_size} tokens, found {len(tokenizer)}. Load both from the same "
+            "checkpoint."
+        )
+    return vocab_size
+
+
+def _check_top_k(top_k: int, candidates: int) -> None:
+    if not 1 <= top_k <= candidates:
+        raise ValueError(
+            f"`top_k` must be between 1 and the {candidates} items that may be recommended, found {top_k}. Ask for "
+            "fewer items or widen `allow` and `deny`."
+        )
+
+
+def _check_not_empty(rows: list[NDArray[np.int64]], objective: str) -> None:
+    empty = [index for index, row in enumerate(rows) if not len(row)] if objective == "causal" else []
+    if empty:
+        raise ValueError(
+            f"`histories` must each hold a known item for a causal model, found {len(empty)} empty, first history "
+            f"{empty[0]}. Recommend popular items to these users, or use a masked model."
+        )
+
+
+def _without_nan(scores: Tensor, start: int, first_row: int) -> Tensor:
+    bad = torch.isnan(scores)
+    if bad.any():
+        row, column = bad.nonzero()[0].tolist()
+        raise ValueError(
+            f"`model` must give numbers as scores, found {int(bad.sum())} NaN, first for history {first_row + row} at "
+            f"token id {start + column}. The model has diverged: use an earlier checkpoint."
+        )
+    return scores
