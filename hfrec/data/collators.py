@@ -16,7 +16,7 @@ PaddingSide = Literal["left", "right"]
 
 
 def pad_newest(
-    rows: Sequence[Any], length: int | None = None, padding_side: PaddingSide = "left", fill: int = 0
+    rows: Sequence[Any], length: int | None = None, padding_side: PaddingSide = "left"
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Pad rows of token ids to the longest, keeping the newest `length` of each.
 
@@ -32,7 +32,7 @@ def pad_newest(
     width = int(sizes.max(initial=0))
     steps = np.arange(width)
     mask = steps >= width - sizes[:, None] if padding_side == "left" else steps < sizes[:, None]
-    tokens = np.full((len(arrays), width), fill, dtype=np.int64)
+    tokens = np.zeros((len(arrays), width), dtype=np.int64)
     tokens[mask] = np.concatenate(arrays) if arrays else []
     return torch.from_numpy(tokens), torch.from_numpy(mask.astype(np.int64))
 
