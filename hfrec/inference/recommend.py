@@ -128,11 +128,12 @@ def best_keys(
     best = torch.full((len(seen), top_k), _NOTHING, dtype=torch.int64, device=rankable.device)
     for start in range(0, len(rankable), item_chunk_size):
         stop = min(start + item_chunk_size, len(rankable))
-        keys = encode_keys(score_chunk(start, stop), start).masked_fill(~rankable[start:stop], _NOTHING)
+        keys = encode_keys(score_chunk(start, stop), start).masked_fill_(~rankable[start:stop], _NOTHING)
         # One spare column at the end takes the seen items of other chunks.
         place = torch.where((seen >= start) & (seen < stop), seen - start, stop - start)
-        keys = torch.cat([keys, best[:, :1]], dim=1).scatter(1, place, _NOTHING)[:, : stop - start]
-        best = torch.cat([best, keys], dim=1).topk(top_k, dim=1).values
+        keys = torch.cat([keys, best[:, :1]], dim=1).scatter_(1, place, _NOTHING)[:, : stop - start]
+        best_here = keys.topk(min(top_k, stop - start), dim=1).values
+        best = torch.cat([best, best_here], dim=1).topk(top_k, dim=1).values
     return best
 
 
@@ -141,17 +142,19 @@ def encode_keys(scores: Tensor, start: int) -> Tensor:
 
     `topk` says nothing on the order of equal values; no two of these keys are equal.
     """
-    bits = scores.float().view(torch.int32).long()
-    ordered = torch.where(bits >= 0, bits, -(bits & 0x7FFFFFFF))  # sign and magnitude to an ordinary integer
+    bits = (scores.float() + 0.0).view(torch.int32)  # + 0.0 makes -0.0 the 0.0 that it equals
     ids = torch.arange(start, start + scores.shape[1], device=scores.device)
-    return ordered * 2**32 + (_LOW - ids)
+    return _flip_negative(bits).long().mul_(2**32).add_(_LOW - ids)
+
+
+def _flip_negative(bits: Tensor) -> Tensor:
+    """Floats' bits (sign and magnitude) to integers of the same order, and back."""
+    return bits ^ ((bits >> 31) & 0x7FFFFFFF)
 
 
 def decode_keys(keys: Tensor) -> tuple[Tensor, Tensor]:
     """Scores and token ids of sort keys; token id 0 where there was no item."""
-    ordered = keys >> 32
-    magnitude = ordered.abs().clamp(max=0x7FFFFFFF).to(torch.int32).view(torch.float32)
-    scores = torch.where(ordered >= 0, magnitude, -magnitude)
+    scores = _flip_negative((keys >> 32).to(torch.int32)).view(torch.float32)
     return scores, (_LOW - (keys & _LOW)).masked_fill(keys == _NOTHING, 0)
 
 
