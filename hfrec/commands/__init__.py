@@ -6,6 +6,8 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from huggingface_hub.errors import StrictDataclassError
+
 COMMANDS = {
     "pretrain": "Train a model on an interaction log.",
     "finetune": "Go on from a checkpoint on another log, held to it by L2-SP.",
@@ -44,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     module = import_module(f".{words[0]}", __name__)
     try:
         module.main(module.parse(words[1:]))
-    except (ValueError, OSError, TypeError, FloatingPointError) as error:
+    except (ValueError, OSError, TypeError, FloatingPointError, StrictDataclassError) as error:
         print(f"hfrec {words[0]}: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     return 0

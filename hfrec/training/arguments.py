@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+import torch
 from transformers import TrainingArguments
 
 
@@ -110,8 +111,10 @@ class RecommenderTrainingArguments(TrainingArguments):
     metric_for_best_model: str | None = "ndcg@10"
     greater_is_better: bool | None = True
     remove_unused_columns: bool = False
+    dataloader_pin_memory: bool = field(
+        default_factory=torch.cuda.is_available, metadata={"help": "Pinned host memory; useful with a GPU only."}
+    )
     label_names: list[str] | None = field(default_factory=lambda: ["labels", "seen_ids"])
-    report_to: str | list[str] | None = "none"
     early_stopping_patience: int = field(
         default=10, metadata={"help": "Evaluations without a better metric before training stops; 0 never stops."}
     )

@@ -1,0 +1,168 @@
+"""The commands from a file to a file, and what they refuse."""
+
+import json
+from pathlib import Path
+
+import pyarrow.csv
+import pytest
+from safetensors.torch import load_file
+
+from hfrec import load_checkpoint, recommend
+from hfrec.commands import COMMANDS, main, usage
+
+TINY = ["--max_length", "12", "--hidden_size", "16", "--num_hidden_layers", "1", "--per_device_train_batch_size", "16"]
+QUIET = ["--disable_tqdm", "true", "--early_stopping_patience", "0"]
+
+
+def test_pretrain_leaves_a_whole_folder_without_pickle(checkpoint: Path) -> None:
+    """A checkpoint that lacks a part, or holds a pickle, would be noticed only by whoever loads it."""
+    names = {path.name for path in checkpoint.iterdir() if path.is_file()}
+    code = {"configuration_bert4rec.py", "modeling_bert4rec.py", "losses.py"}
+    assert {"config.json", "model.safetensors", "tokenizer.json", "items.parquet", *code} <= names
+    assert not [name for name in names if name.endswith((".bin", ".pt", ".pkl", ".pth"))]
+
+
+def test_all_results_say_what_the_number_hangs_on(checkpoint: Path) -> None:
+    """A number without its protocol, data and versions can't be trusted later."""
+    results = json.loads((checkpoint / "all_results.json").read_text())
+    assert {"train", "validation", "test", "split", "data", "seed", "versions"} <= set(results)
+    assert len(results["data"]["train_fingerprint"]) == 64
+    low, high = results["test"]["filter_seen"]["ndcg@10_ci"]
+    assert low <= results["test"]["filter_seen"]["ndcg@10"] <= high
+
+
+def test_evaluate_repeats_the_numbers_of_pretrain(checkpoint: Path, log_file: Path, tmp_path: Path) -> None:
+    """Two code paths to one number would drift apart unseen; saving must change nothing either."""
+    words = ["evaluate", "--model_name_or_path", str(checkpoint), "--test_file", str(log_file)]
+    assert main([*words, "--output_dir", str(tmp_path)]) == 0
+    again = json.loads((tmp_path / "eval_results.json").read_text())
+    first = json.loads((checkpoint / "all_results.json").read_text())["test"]
+    for part in ("filter_seen", "unfiltered", "baselines", "n_users"):
+        assert again[part] == first[part], part
+
+
+def test_validation_metric_is_the_trainers(checkpoint: Path) -> None:
+    """Early stopping on a metric that the log does not hold would choose a random checkpoint."""
+    state = json.loads((checkpoint / "all_results.json").read_text())
+    assert 0.0 <= state["validation"]["eval_ndcg@10"] <= 1.0
+    assert state["best_checkpoint"] is not None
+
+
+def test_recommend_writes_what_the_function_returns(checkpoint: Path, log_file: Path, tmp_path: Path) -> None:
+    """The file and the function must not disagree."""
+    output = tmp_path / "out.csv"
+    words = ["recommend", "--model_name_or_path", str(checkpoint), "--history_file", str(log_file), "--top_k", "3"]
+    assert main([*words, "--unknown_items", "drop", "--output_file", str(output)]) == 0
+    rows = pyarrow.csv.read_csv(output).to_pylist()
+    log = pyarrow.csv.read_csv(log_file).to_pylist()
+    user = rows[0]["user_id"]
+    history = [row["item_id"] for row in sorted(log, key=lambda row: row["timestamp"]) if row["user_id"] == user]
+    model, tokenizer = load_checkpoint(checkpoint)
+    expected = recommend(model, tokenizer, [history], top_k=3, unknown_items="drop")[0]
+    assert [row["item_id"] for row in rows[:3]] == [item["item_id"] for item in expected]
+    assert [row["rank"] for row in rows[:3]] == [1, 2, 3]
+
+
+def test_finetune_with_a_strong_l2sp_stays_at_its_start(checkpoint: Path, log_file: Path, tmp_path: Path) -> None:
+    """L2-SP that never reaches the optimiser would look like plain fine-tuning."""
+    start = load_file(checkpoint / "model.safetensors")
+    moved = {}
+    for alpha in ("0", "20"):
+        folder = tmp_path / f"alpha{alpha}"
+        words = ["finetune", "--model_name_or_path", str(checkpoint), "--train_file", str(log_file)]
+        words += ["--output_dir", str(folder), "--num_train_epochs", "2", "--learning_rate", "0.01"]
+        words += ["--l2sp_mode", "decoupled", "--per_device_train_batch_size", "16"]
+        assert main([*words, "--l2sp_alpha", alpha, *QUIET]) == 0
+        end = load_file(folder / "model.safetensors")
+        moved[alpha] = sum(float((end[name] - start[name]).square().sum()) for name in start)
+    assert moved["20"] < 0.8 * moved["0"]
+
+
+def test_frozen_embeddings_do_not_move(checkpoint: Path, log_file: Path, tmp_path: Path) -> None:
+    """A freeze that is undone later would train what the user wanted kept."""
+    words = ["finetune", "--model_name_or_path", str(checkpoint), "--train_file", str(log_file)]
+    words += ["--output_dir", str(tmp_path / "frozen"), "--num_train_epochs", "1", "--freeze", "embeddings", *QUIET]
+    assert main(words) == 0
+    start, end = load_file(checkpoint / "model.safetensors"), load_file(tmp_path / "frozen" / "model.safetensors")
+    name = "model.embeddings.item_embeddings.weight"
+    assert start[name].equal(end[name])
+    assert any(not start[other].equal(end[other]) for other in start)
+
+
+def test_causal_pretraining_and_settings_file(log_file: Path, tmp_path: Path) -> None:
+    """The causal way has its own collator and label layout; a settings file must reach the same dataclasses."""
+    settings = {"train_file": str(log_file), "output_dir": str(tmp_path / "causal"), "objective": "causal"}
+    settings |= {"max_length": 12, "hidden_size": 16, "num_hidden_layers": 1, "num_train_epochs": 1.0}
+    settings |= {"disable_tqdm": True, "early_stopping_patience": 0}
+    path = tmp_path / "settings.json"
+    path.write_text(json.dumps(settings))
+    assert main(["pretrain", str(path)]) == 0
+    model, _ = load_checkpoint(tmp_path / "causal")
+    assert type(model).__name__ == "Bert4RecForCausalLM"
+
+
+def test_resume_equals_an_uninterrupted_run(log_file: Path, tmp_path: Path) -> None:
+    """A resumed run that draws other masks gives numbers that nobody can repeat."""
+    words = ["pretrain", "--train_file", str(log_file), "--load_best_model_at_end", "false", *TINY, *QUIET]
+    words += ["--num_train_epochs", "3", "--save_total_limit", "5"]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert main([*words, "--output_dir", str(whole)]) == 0
+    checkpoints = sorted(whole.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    cut.mkdir()
+    checkpoints[0].rename(cut / checkpoints[0].name)
+    assert main([*words, "--output_dir", str(cut)]) == 0
+    first, second = load_file(whole / "model.safetensors"), load_file(cut / "model.safetensors")
+    assert all(first[name].equal(second[name]) for name in first)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["pretrain", "--train_file", "missing.csv"], "missing.csv"),
+        (["pretrain", "--train_file", "a.csv", "--dataset", "ml-100k"], "exactly one"),
+        (["pretrain", "--train_file", "{log}", "--hidden_size", "15"], "hidden_size"),
+        (["pretrain", "--train_file", "{log}", "--mlm_probability", "2"], "mlm_probability"),
+        (["pretrain", "--train_file", "{log}", "--item_column", "sku"], "sku"),
+        (["pretrain", "--train_file", "{log}", "--min_user_interactions", "999"], "999"),
+        (["finetune", "--train_file", "{log}", "--model_name_or_path", "./nowhere"], "nowhere"),
+        (["finetune", "--train_file", "{log}", "--model_name_or_path", "{model}", "--freeze", "feet"], "feet"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(
+    words: list[str],
+    expected: str,
+    log_file: Path,
+    checkpoint: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A traceback says nothing to a newcomer, and a half-written folder blocks the next try."""
+    output = tmp_path / "out"
+    filled = [word.format(log=log_file, model=checkpoint) for word in words]
+    assert main([*filled, "--output_dir", str(output)]) == 1
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message.startswith(f"hfrec {words[0]}: ") and expected in message
+    assert not output.exists()
+
+
+def test_output_folder_in_use(checkpoint: Path, log_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A finished run must never be written over."""
+    assert main(["pretrain", "--train_file", str(log_file), "--output_dir", str(checkpoint)]) == 1
+    assert "finished run" in capsys.readouterr().err
+
+
+def test_checkpoint_of_another_model(tmp_path: Path, log_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Weights of another architecture would load as random ones."""
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.json").write_text('{"model_type": "bert"}')
+    words = ["evaluate", "--model_name_or_path", str(tmp_path / "other"), "--test_file", str(log_file)]
+    assert main([*words, "--output_dir", str(tmp_path / "out")]) == 1
+    assert "'bert'" in capsys.readouterr().err
+
+
+def test_usage_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    """A command that help does not name is not found."""
+    assert main(["--help"]) == 0
+    assert capsys.readouterr().out.strip() == usage()
+    assert all(name in usage() for name in COMMANDS)
+    assert main(["unknown"]) == 2
