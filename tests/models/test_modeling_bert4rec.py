@@ -213,7 +213,8 @@ def test_too_long_a_history_is_an_error() -> None:
 def test_attention_back_ends_agree(kind: type, position_embedding_type: str, implementation: str) -> None:
     """A mask that one back end reads otherwise makes the results hang on the machine.
 
-    Flex attention runs uncompiled here: its kernels take a minute to build, its masks are the same.
+    Flex attention runs uncompiled here, which checks its masks. Its compiled CPU kernels are not covered: under
+    torch 2.13 they gave scores that differ from sdpa on padded batches, for a reason not yet known.
     """
     reference = _model(kind, position_embedding_type=position_embedding_type)
     reference.set_attn_implementation("sdpa")
