@@ -10,7 +10,9 @@ from transformers import (
     AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
 )
+from transformers.pipelines import PIPELINE_REGISTRY
 
+from .inference.pipeline import CheckpointLoader, RecommendationPipeline
 from .models import (
     Bert4RecConfig,
     Bert4RecForCausalLM,
@@ -55,6 +57,7 @@ __all__ = [
     "Bert4RecForSequenceClassification",
     "Bert4RecModel",
     "ItemTokenizer",
+    "RecommendationPipeline",
     "__version__",
     *sorted(_LAZY),
 ]
@@ -64,6 +67,8 @@ AutoModel.register(Bert4RecConfig, Bert4RecModel, exist_ok=True)
 AutoModelForMaskedLM.register(Bert4RecConfig, Bert4RecForMaskedLM, exist_ok=True)
 AutoModelForCausalLM.register(Bert4RecConfig, Bert4RecForCausalLM, exist_ok=True)
 AutoModelForSequenceClassification.register(Bert4RecConfig, Bert4RecForSequenceClassification, exist_ok=True)
+
+PIPELINE_REGISTRY.register_pipeline("recommendation", RecommendationPipeline, pt_model=CheckpointLoader)
 
 
 def __getattr__(name: str) -> Any:
