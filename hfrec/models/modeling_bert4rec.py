@@ -333,6 +333,8 @@ class _ItemScorer(Bert4RecPreTrainedModel):
 
     def __init__(self, config: Bert4RecConfig) -> None:
         super().__init__(config)
+        # `Trainer` counts labels by this name, and the causal one would leave out each first label as shifted away.
+        self.loss_type = "ForMaskedLM"
         self.model = Bert4RecModel(config, is_causal=self._is_causal)
         self.head = Bert4RecHead(config)
         self.decoder = nn.Linear(_embedding_size(config), config.vocab_size, bias=config.head_bias)
