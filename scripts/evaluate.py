@@ -1,8 +1,11 @@
-"""`hfrec evaluate` from a checkout: python scripts/evaluate.py --help"""
+"""Rank the last item of each user: `hfrec evaluate` from a checkout.
+
+python scripts/evaluate.py --model_name_or_path out --test_file interactions.csv --output_dir evaluation
+"""
+
+import sys
 
 from hfrec.commands.evaluate import main, parse
 
 if __name__ == "__main__":
-    import sys
-
     main(parse(sys.argv[1:]))

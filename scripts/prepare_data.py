@@ -1,8 +1,11 @@
-"""`hfrec prepare` from a checkout: python scripts/prepare.py --help"""
+"""Read, filter and report a log: `hfrec prepare` from a checkout.
+
+python scripts/prepare_data.py --dataset ml-100k --output_dir prepared --min_user_interactions 5
+"""
+
+import sys
 
 from hfrec.commands.prepare import main, parse
 
 if __name__ == "__main__":
-    import sys
-
     main(parse(sys.argv[1:]))

@@ -1,8 +1,11 @@
-"""`hfrec pretrain` from a checkout: python scripts/pretrain.py --help"""
+"""Train a model on an interaction log: `hfrec pretrain` from a checkout.
+
+python scripts/pretrain.py --train_file interactions.csv --output_dir out --objective masked --max_length 100
+"""
+
+import sys
 
 from hfrec.commands.pretrain import main, parse
 
 if __name__ == "__main__":
-    import sys
-
     main(parse(sys.argv[1:]))

@@ -1,8 +1,11 @@
-"""`hfrec recommend` from a checkout: python scripts/recommend.py --help"""
+"""Recommend items for the histories in a file: `hfrec recommend` from a checkout.
+
+python scripts/recommend.py --model_name_or_path out --history_file interactions.csv --output_file recommendations.csv
+"""
+
+import sys
 
 from hfrec.commands.recommend import main, parse
 
 if __name__ == "__main__":
-    import sys
-
     main(parse(sys.argv[1:]))

@@ -23,7 +23,7 @@ class DemoArguments:
     max_length: int = field(default=50, metadata={"help": "Newest items the model reads."})
     source_epochs: float = field(default=40, metadata={"help": "Epochs of pretraining."})
     target_epochs: float = field(default=30, metadata={"help": "Most epochs of each run on the target."})
-    l2sp_alpha: float = field(default=0.1, metadata={"help": "Strength of L2-SP, decoupled."})
+    l2sp_alpha: float = field(default=20.0, metadata={"help": "Strength of L2-SP, decoupled."})
     seed: int = field(default=0, metadata={"help": "Seed of all runs."})
 
 
@@ -76,7 +76,8 @@ def train_arms(arguments: DemoArguments, folder: Path, files: dict[str, Path]) -
     """Pretrain, fine-tune with and without L2-SP, and train from scratch; test results by arm."""
     from . import finetune, pretrain
 
-    shared = ["--max_length", arguments.max_length, "--seed", arguments.seed, "--warmup_steps", 20]
+    shared = ["--max_length", arguments.max_length, "--seed", arguments.seed, "--warmup_steps", 50]
+    shared += ["--per_device_train_batch_size", 32]
     shared += ["--disable_tqdm", "false", "--items_file", folder / "items.parquet", "--early_stopping_patience", 8]
     on_target = [*shared, "--train_file", files["target"], "--num_train_epochs", arguments.target_epochs]
     start = [*on_target, "--model_name_or_path", folder / "pretrained", "--learning_rate", 5e-4]
