@@ -97,18 +97,26 @@ class Plan:
         known = self.vocabulary is not None and self.reference.vocabulary is not None
         return known and id(parameter) in self.tables and self.vocabulary != self.reference.vocabulary
 
+    def _shared_rows(self, name: str, parameter: Tensor, weight: Tensor) -> list[tuple[int, int]] | None:
+        """Rows (here, in the reference) of one item or position; None where all rows correspond as they stand."""
+        if self._by_item(parameter):
+            current, reference = self.vocabulary or {}, self.reference.vocabulary or {}
+            return [(row, reference[item]) for item, row in current.items() if item in reference]
+        if _is_position_table(name) and parameter.shape[0] != weight.shape[0]:
+            return [(row, row) for row in range(weight.shape[0])]
+        return None
+
     def _anchor(self, name: str, parameter: nn.Parameter, weight: Tensor) -> Term:
-        if not self._by_item(parameter):
+        shared = self._shared_rows(name, parameter, weight)
+        if shared is None:
             return Term(name, parameter, _place(weight.to(parameter.dtype), parameter), self.alpha, 1.0)
-        current, reference = self.vocabulary or {}, self.reference.vocabulary or {}
         limit_here, limit_there = parameter.shape[0], weight.shape[0]
-        shared = [(row, reference[item]) for item, row in current.items() if item in reference]
         pairs = torch.tensor([(a, b) for a, b in shared if a < limit_here and b < limit_there]).view(-1, 2)
         target = torch.zeros(parameter.shape, dtype=parameter.dtype)
         target[pairs[:, 0]] = weight[pairs[:, 1]].to(parameter.dtype)
         anchored = torch.zeros(limit_here, *[1] * (parameter.ndim - 1))  # (rows, 1, …)
         anchored[pairs[:, 0]] = 1.0
-        logger.info(f"L2-SP: `{name}` has {len(pairs)} rows with items of the reference, {limit_here - len(pairs)} new")
+        logger.info(f"L2-SP: `{name}` has {len(pairs)} rows of the reference, {limit_here - len(pairs)} new")
         strength = (self.alpha * anchored.double() + self.beta * (1 - anchored.double())).to(
             torch.promote_types(parameter.dtype, torch.float32)
         )
@@ -135,7 +143,8 @@ class Plan:
             if source is None:
                 continue
             shape, expected = parameters[key].shape, self.reference.weights[source].shape
-            rows_may_differ = self._by_item(parameters[key]) and shape[1:] == expected[1:]
+            by_row = self._by_item(parameters[key]) or _is_position_table(names[key][0])
+            rows_may_differ = by_row and shape[1:] == expected[1:]
             if shape != expected and not rows_may_differ:
                 hint = " (needs both tokenizers)" if key in self.tables and shape[1:] == expected[1:] else ""
                 clashes.append(f"{names[key][0]}: {tuple(shape)}, reference {tuple(expected)}{hint}")
@@ -144,6 +153,11 @@ class Plan:
                 f"L2-SP: shapes differ from the reference's: {listed(clashes)}. Pass the checkpoint this model was "
                 "initialised from; for another catalogue, pass `tokenizer` and `reference_tokenizer`."
             )
+
+
+def _is_position_table(name: str) -> bool:
+    """Whether the rows are positions: a longer or shorter table shares its first rows."""
+    return name.endswith("position_embeddings.weight")
 
 
 def block_of(name: str) -> str:

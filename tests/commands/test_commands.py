@@ -78,6 +78,22 @@ def test_finetune_with_a_strong_l2sp_stays_at_its_start(checkpoint: Path, log_fi
     assert moved["20"] < 0.8 * moved["0"]
 
 
+def test_finetuning_on_longer_histories_with_l2sp(checkpoint: Path, log_file: Path, tmp_path: Path) -> None:
+    """A longer position table must keep the old rows anchored, not refuse or lose them."""
+    words = ["finetune", "--model_name_or_path", str(checkpoint), "--train_file", str(log_file), "--max_length", "20"]
+    words += ["--output_dir", str(tmp_path / "long"), "--num_train_epochs", "1", "--l2sp_mode", "decoupled"]
+    # A pull of lr * alpha = 1 at each step puts an anchored weight back, so that only the last step shows.
+    words += ["--l2sp_alpha", "1000", "--learning_rate", "0.001", "--lr_scheduler_type", "constant", *QUIET]
+    assert main(words) == 0
+    name = "model.embeddings.position_embeddings.weight"
+    start, end = (
+        load_file(checkpoint / "model.safetensors")[name],
+        load_file(tmp_path / "long" / "model.safetensors")[name],
+    )
+    assert (len(start), len(end)) == (12, 20)
+    assert (end[:12] - start).abs().max() < 0.0011
+
+
 def test_frozen_embeddings_do_not_move(checkpoint: Path, log_file: Path, tmp_path: Path) -> None:
     """A freeze that is undone later would train what the user wanted kept."""
     words = ["finetune", "--model_name_or_path", str(checkpoint), "--train_file", str(log_file)]
