@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hfrec.commands import main
+from hfrec_command import main
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 

@@ -6,7 +6,7 @@ import pyarrow.csv
 import pytest
 
 from hfrec import synthetic_tables
-from hfrec.commands import main
+from hfrec_command import main
 
 TINY = ["--max_length", "12", "--hidden_size", "16", "--num_hidden_layers", "1", "--per_device_train_batch_size", "16"]
 QUIET = ["--disable_tqdm", "true", "--early_stopping_patience", "0"]

@@ -1,6 +1,8 @@
 """The commands from a file to a file, and what they refuse."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow.csv
@@ -8,8 +10,9 @@ import pytest
 from safetensors.torch import load_file
 
 from hfrec import load_checkpoint, recommend
-from hfrec.commands import COMMANDS, main, usage
+from hfrec_command import COMMANDS, main, usage
 
+ROOT = Path(__file__).parents[2]
 TINY = ["--max_length", "12", "--hidden_size", "16", "--num_hidden_layers", "1", "--per_device_train_batch_size", "16"]
 QUIET = ["--disable_tqdm", "true", "--early_stopping_patience", "0"]
 
@@ -182,3 +185,11 @@ def test_usage_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.strip() == usage()
     assert all(name in usage() for name in COMMANDS)
     assert main(["unknown"]) == 2
+
+
+def test_help_waits_for_neither_torch_nor_transformers() -> None:
+    """Help that takes five seconds is asked for once."""
+    code = "import sys; from hfrec_command import main; main(['--help'])"
+    code += "; print({'torch', 'transformers'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.splitlines()[-1] == "set()"

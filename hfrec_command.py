@@ -1,0 +1,42 @@
+"""Entry point of the console command `hfrec`.
+
+It stands outside the package because importing the package loads torch and transformers, and help must not wait for
+them.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+COMMANDS = {
+    "pretrain": "Train a model on an interaction log.",
+    "finetune": "Go on from a checkpoint on another log, held to it by L2-SP.",
+    "evaluate": "Rank the last item of each user over the whole catalogue.",
+    "recommend": "Recommend items for the histories in a file.",
+    "prepare": "Read, filter and report a log; write it as Parquet.",
+    "demo": "The whole way on MovieLens-100K.",
+    "env": "Print versions and devices.",
+}
+
+
+def usage() -> str:
+    """The text of `hfrec --help`."""
+    width = max(map(len, COMMANDS))
+    lines = (f"  {name:<{width}}  {text}" for name, text in COMMANDS.items())
+    head = "usage: hfrec COMMAND [--flags | settings.yaml | settings.json]"
+    return "\n".join([head, "", *lines, "", "hfrec COMMAND --help lists its flags."])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print help, refuse an unknown command, or hand over to `hfrec.commands`; returns the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help"):
+        print(usage())
+        return 0 if words else 2
+    if words[0] not in COMMANDS:
+        print(f"hfrec: unknown command {words[0]!r}, expected one of {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    from hfrec.commands import run
+
+    return run(words[0], words[1:])
