@@ -6,16 +6,19 @@ import platform
 from importlib.metadata import version
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from ..data.collators import DataCollatorForNextItem
 from ..data.sequences import to_evaluation_sequences, to_sequences
 from ..data.splits import Split
-from ..tokenization import ItemTokenizer
+from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer
 from .baselines import Baseline, ItemKNNBaseline, PopularityBaseline, rank_baseline
-from .metrics.functions import ranking_metrics
+from .metrics.functions import coverage, mean_popularity, ranking_metrics
 from .ranking import rank_dataset
 
+TOP_K = 10
 PROTOCOL = {
     "split": "leave-one-out: the last item of each user is the target, all before it the history",
     "candidates": "the whole catalogue of the training vocabulary, no sampled negatives",
@@ -23,6 +26,8 @@ PROTOCOL = {
     "time_ties": "stable sort by (user, timestamp), file order on ties",
     "unknown_targets": "counted as misses",
     "baselines_trained_on": "the training part of the same split",
+    "coverage": "share of the catalogue among all users' top items, seen items filtered",
+    "mean_popularity": "mean training interactions of those items",
     "intervals": "95 %, bootstrap over users, 1000 resamples",
 }
 
@@ -63,24 +68,36 @@ def evaluate_checkpoint(
         )
     dataset = to_evaluation_sequences(split.history, split.test, tokenizer)
     collator = DataCollatorForNextItem(tokenizer, objective_of(model), max_length=model.config.max_position_embeddings)
-    ranks = rank_dataset(model, dataset, collator, batch_size=batch_size)
+    train = to_sequences(split.train, tokenizer, unknown="drop").data["input_ids"].combine_chunks()
+    histories = dataset.data["input_ids"].combine_chunks()
     targets = dataset.data["target"].to_numpy()
+    top_k = min(TOP_K, len(tokenizer) - NUM_SPECIAL_TOKENS)
+    counts = np.bincount(train.values.to_numpy(), minlength=len(tokenizer))  # (vocab_size,)
     results: dict[str, Any] = {
         "protocol": PROTOCOL,
         "n_users": len(dataset),
         "n_unknown_targets": int((targets == tokenizer.unk_token_id).sum()),
-        "filter_seen": ranking_metrics(ranks["filter_seen"]),
-        "unfiltered": ranking_metrics(ranks["unfiltered"]),
+        **_summary(rank_dataset(model, dataset, collator, batch_size=batch_size, top_k=top_k), counts),
         "baselines": {},
     }
     if baselines:
-        train = to_sequences(split.train, tokenizer, unknown="drop").data["input_ids"].combine_chunks()
-        histories = dataset.data["input_ids"].combine_chunks()
         fitted: dict[str, Baseline] = {
             "popularity": PopularityBaseline().fit(train, vocab_size=len(tokenizer)),
             "item_knn": ItemKNNBaseline().fit(train, vocab_size=len(tokenizer)),
         }
         for name, baseline in fitted.items():
-            found = rank_baseline(baseline, histories, targets)
-            results["baselines"][name] = {key: ranking_metrics(found[key]) for key in ("filter_seen", "unfiltered")}
+            results["baselines"][name] = _summary(rank_baseline(baseline, histories, targets, top_k=top_k), counts)
     return results
+
+
+def _summary(ranks: dict[str, Any], counts: NDArray[np.int64]) -> dict[str, Any]:
+    """Metrics of both protocols, and what is recommended to whom: coverage and mean popularity of the top items."""
+    shown = ranks["recommended"]
+    beyond = {
+        f"coverage@{shown.shape[1]}": coverage(shown, num_items=len(counts) - NUM_SPECIAL_TOKENS),
+        f"mean_popularity@{shown.shape[1]}": mean_popularity(shown, item_counts=counts),
+    }
+    return {
+        "filter_seen": {**ranking_metrics(ranks["filter_seen"]), **beyond},
+        "unfiltered": ranking_metrics(ranks["unfiltered"]),
+    }
