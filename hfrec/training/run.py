@@ -171,24 +171,17 @@ def train_and_evaluate(
         What `all_results.json` holds.
     """
     checkpoint = check_output_folder(training)
-    objective = objective_of(model)
     max_length = model.config.max_position_embeddings
-    if training.early_stopping_patience and training.load_best_model_at_end:
-        stopping = EarlyStoppingCallback(early_stopping_patience=training.early_stopping_patience)
-        callbacks = [*callbacks, stopping]
-    trainer = Trainer(
-        model=model,
-        args=training,
-        data_collator=build_collator(tokenizer, objective, data, max_length),
-        train_dataset=training_sequences(split.train, tokenizer, objective, data, max_length),
-        eval_dataset=to_evaluation_sequences(split.train, split.validation, tokenizer),
-        processing_class=tokenizer,
-        compute_metrics=make_compute_metrics(),
-        preprocess_logits_for_metrics=preprocess_ranks,  # type: ignore[arg-type]  # two label names give a tuple
-        optimizers=(optimizer, None),
+    trainer = build_trainer(
+        model,
+        tokenizer,
+        training_sequences(split.train, tokenizer, objective_of(model), data, max_length),
+        to_evaluation_sequences(split.train, split.validation, tokenizer),
+        data=data,
+        training=training,
+        callbacks=callbacks,
+        optimizer=optimizer,
     )
-    # First in line, so that what they add to the logs reaches every reporter.
-    trainer.callback_handler.callbacks[:0] = [StopOnNaN(), *callbacks]
     resume = training.resume_from_checkpoint or checkpoint
     result = trainer.train(resume_from_checkpoint=resume)
     validation = trainer.evaluate()
@@ -211,6 +204,47 @@ def train_and_evaluate(
         results["test"] = evaluate_checkpoint(best, tokenizer, split)
         write_json(Path(training.output_dir) / "all_results.json", results)
     return results
+
+
+def build_trainer(
+    model: PreTrainedModel,
+    tokenizer: ItemTokenizer,
+    train_dataset: Any,
+    eval_dataset: Any,
+    *,
+    data: DataArguments,
+    training: RecommenderTrainingArguments,
+    callbacks: Sequence[TrainerCallback] = (),
+    optimizer: torch.optim.Optimizer | None = None,
+) -> Trainer:
+    """The stock `Trainer` with the collators and ranking metrics of the model's objective.
+
+    Args:
+        model: Masked or causal model.
+        tokenizer: Its item tokenizer.
+        train_dataset: Rows of `to_sequences`.
+        eval_dataset: Rows of `to_evaluation_sequences`.
+        data: Masking probabilities.
+        training: Arguments of the `Trainer`.
+        callbacks: Further callbacks; they stand before the reporters, so that what they log is reported.
+        optimizer: In place of the Trainer's own.
+    """
+    if training.early_stopping_patience and training.load_best_model_at_end:
+        stopping = EarlyStoppingCallback(early_stopping_patience=training.early_stopping_patience)
+        callbacks = [*callbacks, stopping]
+    trainer = Trainer(
+        model=model,
+        args=training,
+        data_collator=build_collator(tokenizer, objective_of(model), data, model.config.max_position_embeddings),
+        train_dataset=train_dataset,
+        eval_dataset=eval_dataset,
+        processing_class=tokenizer,
+        compute_metrics=make_compute_metrics(),
+        preprocess_logits_for_metrics=preprocess_ranks,  # type: ignore[arg-type]  # two label names give a tuple
+        optimizers=(optimizer, None),
+    )
+    trainer.callback_handler.callbacks[:0] = [StopOnNaN(), *callbacks]
+    return trainer
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
