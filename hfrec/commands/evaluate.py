@@ -35,13 +35,14 @@ def parse(words: Sequence[str]) -> EvaluateArguments:
 
 def main(arguments: EvaluateArguments) -> dict[str, Any]:
     """Evaluate, print the table and write `eval_results.json`."""
+    from ..data.files import check_folder, write_json
     from ..data.interactions import load_interactions
     from ..data.splits import leave_one_out
     from ..evaluation.protocol import evaluate_checkpoint, versions
     from ..evaluation.table import results_table
     from ..hub.checkpoint import load_checkpoint
-    from ..training.run import write_json
 
+    check_folder(Path(arguments.output_dir))
     model, tokenizer = load_checkpoint(arguments.model_name_or_path, revision=arguments.revision)
     interactions = load_interactions(
         arguments.test_file,
@@ -50,6 +51,11 @@ def main(arguments: EvaluateArguments) -> dict[str, Any]:
         timestamp_column=arguments.timestamp_column,
     )
     split = leave_one_out(interactions)
+    if len(split.test) == 0:
+        raise ValueError(
+            f"{arguments.test_file}: every user has one interaction only, so that none is left as history. Give a log "
+            "with two or more of each user."
+        )
     results = evaluate_checkpoint(model, tokenizer, split, batch_size=arguments.batch_size)
     results["data"] = {"source": arguments.test_file, "fingerprint": interactions.fingerprint}
     results["model"] = arguments.model_name_or_path

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+SETTINGS_SUFFIXES = (".yaml", ".yml", ".json")
 
 
 def parse_arguments(name: str, classes: Sequence[Any], words: Sequence[str]) -> tuple[Any, ...]:
     """Parse `words` into one instance of each dataclass.
+
+    The values of a settings file go through the same checks as flags; `null` is None, whatever the default.
 
     Args:
         name: Subcommand, for the usage line.
@@ -16,14 +22,63 @@ def parse_arguments(name: str, classes: Sequence[Any], words: Sequence[str]) -> 
         words: Flags, or a single path that ends in `.yaml`, `.yml` or `.json`.
 
     Raises:
-        ValueError: A value outside its range, a key that no dataclass has, a missing file.
+        ValueError: A value of another type or outside its range, an unknown flag or key, an unreadable settings file.
+        FileNotFoundError: No such settings file.
     """
+    parser = _parser(name, classes)
+    known = {action.dest: action for action in parser._actions}
+    if len(words) == 1 and Path(words[0]).suffix in SETTINGS_SUFFIXES:
+        settings = _read_settings(Path(words[0]))
+        _check_names(name, settings, known, where=f"{words[0]}: ")
+        parser.set_defaults(**{key: None for key, value in settings.items() if value is None})
+        words = [word for key, value in settings.items() if value is not None for word in _as_flag(key, value)]
+    _, unknown = parser.parse_known_args(list(words))
+    _check_names(name, [word for word in unknown if word.startswith("--")], known)
+    if unknown:
+        raise ValueError(f"expected flags or one settings file, found {unknown[0]!r} alone: put its flag before it.")
+    return tuple(parser.parse_args_into_dataclasses(list(words), look_for_args_file=False))
+
+
+def _parser(name: str, classes: Sequence[Any]) -> Any:
     from transformers import HfArgumentParser
 
-    parser = HfArgumentParser(list(classes), prog=f"hfrec {name}", allow_abbrev=False)
-    if len(words) == 1 and Path(words[0]).suffix in (".yaml", ".yml", ".json"):
-        if not Path(words[0]).is_file():
-            raise FileNotFoundError(f"no settings file at {words[0]}")
-        read = parser.parse_json_file if words[0].endswith(".json") else parser.parse_yaml_file
-        return tuple(read(words[0]))
-    return tuple(parser.parse_args_into_dataclasses(list(words)))
+    class Parser(HfArgumentParser):  # type: ignore[misc,unused-ignore]  # untyped in some versions
+        def error(self, message: str) -> NoReturn:
+            """One line in place of the usage of a hundred flags and an exit."""
+            raise ValueError(f"{message}. `hfrec {name} --help` lists the flags.")
+
+    return Parser(list(classes), prog=f"hfrec {name}", allow_abbrev=False)
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    import yaml
+
+    if not path.is_file():
+        raise FileNotFoundError(f"no settings file at {path}: check the path.")
+    text = path.read_text(encoding="utf-8")
+    try:
+        settings = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (json.JSONDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"{path}: not readable as {path.suffix[1:]}: {error}. Repair the file.") from error
+    if not isinstance(settings, dict):
+        raise ValueError(f"{path}: expected names of flags with their values, found a {type(settings).__name__}.")
+    return {str(key): value for key, value in settings.items()}
+
+
+def _as_flag(key: str, value: Any) -> list[str]:
+    if isinstance(value, list):
+        return [f"--{key}", *(_as_word(element) for element in value)]
+    return [f"--{key}={_as_word(value)}"]
+
+
+def _as_word(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _check_names(name: str, found: Sequence[str] | dict[str, Any], known: dict[str, Any], where: str = "") -> None:
+    for word in found:
+        key = word.removeprefix("--").partition("=")[0].replace("-", "_")
+        if key not in known:
+            near = get_close_matches(key, known, n=1)
+            hint = f"Did you mean {near[0]!r}?" if near else f"`hfrec {name} --help` lists them."
+            raise ValueError(f"{where}unknown flag {word!r}. {hint}")

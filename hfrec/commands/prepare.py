@@ -42,13 +42,12 @@ def main(arguments: PrepareArguments) -> dict[str, Any]:
     """Write the validated table and say what was dropped."""
     import pyarrow.parquet as pq
 
+    from ..data.files import check_new_folder, whole_files, write_json
     from ..data.interactions import load_interactions
     from ..data.splits import leakage_audit, leave_one_out
-    from ..training.run import write_json
 
     folder = Path(arguments.output_dir)
-    if folder.is_dir() and any(folder.iterdir()):
-        raise ValueError(f"`output_dir` {folder} is not empty: expected a new or empty folder.")
+    check_new_folder(folder)
     interactions = load_interactions(
         arguments.train_file or arguments.dataset,
         user_column=arguments.user_column,
@@ -64,11 +63,11 @@ def main(arguments: PrepareArguments) -> dict[str, Any]:
         "fingerprint": interactions.fingerprint,
         "leave_one_out": split.report.to_dict(),
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    pq.write_table(interactions.table, folder / "interactions.parquet")
-    if interactions.items is not None:
-        pq.write_table(interactions.items, folder / "items.parquet")
-    write_json(folder / "report.json", report)
+    with whole_files(folder) as draft:
+        pq.write_table(interactions.table, draft / "interactions.parquet")
+        if interactions.items is not None:
+            pq.write_table(interactions.items, draft / "items.parquet")
+        write_json(draft / "report.json", report)
     print(interactions.report)
     print(split.report)
     print(leakage_audit(split))

@@ -5,7 +5,6 @@ hfrec recommend --model_name_or_path out --history_file interactions.csv --top_k
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,6 +48,8 @@ def main(arguments: RecommendArguments) -> list[list[dict[str, Any]]]:
     output = Path(arguments.output_file)
     if output.suffix not in FORMATS:
         raise ValueError(f"`output_file` must end in {', '.join(FORMATS)}, found {output.name!r}.")
+    if output.is_dir():
+        raise ValueError(f"`output_file` {output} is a folder: name a file.")
     model, tokenizer = load_checkpoint(arguments.model_name_or_path, revision=arguments.revision)
     interactions = load_interactions(
         arguments.history_file,
@@ -87,14 +88,14 @@ def write_rows(rows: list[dict[str, Any]], output: Path) -> None:
     import pyarrow.csv
     import pyarrow.parquet
 
-    output.parent.mkdir(parents=True, exist_ok=True)
-    draft = output.with_name(output.name + ".tmp")
+    from ..data.files import whole_file
+
     table = pa.Table.from_pylist(rows)
-    if output.suffix == ".csv":
-        pyarrow.csv.write_csv(table, draft)
-    elif output.suffix == ".parquet":
-        pyarrow.parquet.write_table(table, draft)
-    else:
-        lines = (json.dumps(row, ensure_ascii=False) for row in rows)
-        draft.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    os.replace(draft, output)
+    with whole_file(output) as draft:
+        if output.suffix == ".csv":
+            pyarrow.csv.write_csv(table, draft)
+        elif output.suffix == ".parquet":
+            pyarrow.parquet.write_table(table, draft)
+        else:
+            lines = (json.dumps(row, ensure_ascii=False) for row in rows)
+            draft.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedModel
 
 from ..models import Bert4RecForCausalLM, Bert4RecForMaskedLM
@@ -22,10 +23,16 @@ def load_checkpoint(
         kwargs: Handed to `from_pretrained` of the model (`dtype`, `device_map`, …).
 
     Raises:
-        OSError: No such folder or hub id.
+        OSError: No such folder or hub id, or damaged weights.
         ValueError: A checkpoint of another model, or a tokenizer of another size.
     """
-    config = AutoConfig.from_pretrained(name_or_path, revision=revision)
+    try:
+        config = AutoConfig.from_pretrained(name_or_path, revision=revision)
+    except OSError as error:
+        raise OSError(
+            f"`{name_or_path}` is neither a checkpoint folder nor a model that the hub gives: check the path, or the "
+            f"hub id and the connection. {error}"
+        ) from error
     if config.model_type != "bert4rec":
         raise ValueError(f"`{name_or_path}` is a checkpoint of {config.model_type!r}, expected one of 'bert4rec'.")
     known = {model.__name__: model for model in (Bert4RecForMaskedLM, Bert4RecForCausalLM)}
@@ -36,8 +43,11 @@ def load_checkpoint(
     if len(tokenizer) != config.vocab_size:
         raise ValueError(
             f"`{name_or_path}` has a tokenizer of {len(tokenizer)} tokens and a model of {config.vocab_size}: "
-            "the folder mixes two checkpoints."
+            "the folder mixes two checkpoints. Save model and tokenizer into it again."
         )
-    model = known[architecture].from_pretrained(name_or_path, revision=revision or "main", **kwargs)
+    try:
+        model = known[architecture].from_pretrained(name_or_path, revision=revision or "main", **kwargs)
+    except SafetensorError as error:
+        raise OSError(f"The weights of `{name_or_path}` are damaged: {error}. Copy or save them again.") from error
     model.train(False)
     return model, tokenizer

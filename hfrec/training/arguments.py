@@ -95,7 +95,11 @@ class RecommenderTrainingArguments(TrainingArguments):
     """`TrainingArguments` with the defaults of a recommender; everything else is the parent's.
 
     Differs from the parent: learning rate 1e-3, batches of 128 and 256, 100 epochs with evaluation and a checkpoint
-    after each, best checkpoint by `ndcg@10`, two checkpoints kept, labels that carry the seen items.
+    after each, best checkpoint by `ndcg@10`, two checkpoints kept, labels that carry the seen items, losses
+    that are no numbers are logged as they are, and `--report_to` takes several names.
+
+    Raises:
+        ValueError: A value out of range.
     """
 
     output_dir: str = field(default="outputs/run", metadata={"help": "New or empty folder of the checkpoint."})
@@ -118,3 +122,16 @@ class RecommenderTrainingArguments(TrainingArguments):
     early_stopping_patience: int = field(
         default=10, metadata={"help": "Evaluations without a better metric before training stops; 0 never stops."}
     )
+    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Hide losses that are no numbers."})
+    report_to: list[str] = field(
+        default_factory=lambda: ["none"], metadata={"help": "Trackers, such as tensorboard and trackio."}
+    )
+
+    def __post_init__(self) -> None:
+        for name in ("num_train_epochs", "per_device_train_batch_size", "per_device_eval_batch_size"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"`{name}` must be above 0, found {getattr(self, name)}.")
+        for name in ("learning_rate", "early_stopping_patience"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"`{name}` must be at least 0, found {getattr(self, name)}.")
+        super().__post_init__()  # type: ignore[no-untyped-call]

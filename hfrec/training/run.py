@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +9,11 @@ from typing import Any
 
 import torch
 from transformers import EarlyStoppingCallback, PreTrainedModel, Trainer, TrainerCallback, set_seed
-from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging
 
 from ..data.collators import DataCollatorForMaskedItems, DataCollatorForNextItem
+from ..data.files import check_folder, check_new_folder, whole_files
+from ..data.files import write_json as write_json
 from ..data.interactions import Interactions, load_interactions
 from ..data.sequences import to_evaluation_sequences, to_sequences
 from ..data.splits import Split, leave_one_out
@@ -24,6 +22,7 @@ from ..evaluation.ranking import make_compute_metrics, preprocess_ranks
 from ..models import Bert4RecConfig, Bert4RecForCausalLM, Bert4RecForMaskedLM
 from ..tokenization import ItemTokenizer
 from .arguments import DataArguments, ModelArguments, RecommenderTrainingArguments
+from .checkpoints import StopOnNaN, last_whole_checkpoint, no_half_checkpoint
 
 logger = logging.get_logger(__name__)
 DEFAULT_MAX_LENGTH = 100
@@ -38,19 +37,6 @@ class TrainAndEvaluateCollator:
 
     def __call__(self, features: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         return self.evaluation(features) if "target" in features[0] else self.train(features)
-
-
-class StopOnNaN(TrainerCallback):
-    """Ends a run whose loss is no longer a number before another checkpoint is written over the good ones."""
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        for name in ("loss", "eval_loss", "grad_norm"):
-            value = (logs or {}).get(name)
-            if isinstance(value, float) and not math.isfinite(value):
-                raise FloatingPointError(
-                    f"`{name}` became {value} at step {state.global_step}: training stopped and the checkpoints in "
-                    f"{args.output_dir} are kept. Lower `learning_rate` or set `max_grad_norm`."
-                )
 
 
 def load_split(arguments: DataArguments) -> tuple[Interactions, Split]:
@@ -69,7 +55,7 @@ def load_split(arguments: DataArguments) -> tuple[Interactions, Split]:
     if len(split.validation) == 0:
         raise ValueError(
             f"`{arguments.source}` has no user with 3 interactions: nothing is left to validate on. "
-            "Expected users with a history, found users with one or two interactions."
+            "Give a log with three or more of a user, or take `hfrec evaluate` to test on it."
         )
     logger.info(str(split.report))
     return interactions, split
@@ -131,17 +117,13 @@ def check_output_folder(arguments: RecommenderTrainingArguments) -> str | None:
         ValueError: The folder holds a finished run or other files.
     """
     folder = Path(arguments.output_dir)
-    if not folder.is_dir() or not any(folder.iterdir()):
-        return None
-    last: str | None = get_last_checkpoint(arguments.output_dir)  # type: ignore[no-untyped-call]
+    check_folder(folder)
     if (folder / "all_results.json").exists() and arguments.resume_from_checkpoint is None:
         raise ValueError(f"`output_dir` {folder} holds a finished run: choose another folder or remove it.")
+    last = last_whole_checkpoint(folder)
     if last is None and arguments.resume_from_checkpoint is None:
-        found = sorted(path.name for path in folder.iterdir())[:5]
-        raise ValueError(
-            f"`output_dir` {folder} is in use without a checkpoint: expected an empty folder, found {found}."
-        )
-    return last
+        check_new_folder(folder)
+    return None if last is None else str(last)
 
 
 def train_and_evaluate(
@@ -183,13 +165,12 @@ def train_and_evaluate(
         optimizer=optimizer,
     )
     resume = training.resume_from_checkpoint or checkpoint
-    result = trainer.train(resume_from_checkpoint=resume)
+    with no_half_checkpoint(trainer):
+        result = trainer.train(resume_from_checkpoint=resume)
     validation = trainer.evaluate()
     best = trainer.accelerator.unwrap_model(trainer.model)
     if trainer.is_world_process_zero():
-        # Not `trainer.save_model`, which pickles the training arguments into the folder.
-        best.save_pretrained(training.output_dir)
-        tokenizer.save_pretrained(training.output_dir)
+        save_checkpoint(best, tokenizer, Path(training.output_dir))
     results = {
         "train": result.metrics,
         "validation": validation,
@@ -242,17 +223,26 @@ def build_trainer(
         compute_metrics=make_compute_metrics(),
         preprocess_logits_for_metrics=preprocess_ranks,  # type: ignore[arg-type]  # two label names give a tuple
         optimizers=(optimizer, None),
+        callbacks=[StopOnNaN()],
     )
-    trainer.callback_handler.callbacks[:0] = [StopOnNaN(), *callbacks]
+    trainer.callback_handler.callbacks[:0] = callbacks
     return trainer
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a JSON file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(path.name + ".tmp")
-    draft.write_text(json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
-    os.replace(draft, path)
+def save_checkpoint(model: PreTrainedModel, tokenizer: ItemTokenizer, folder: Path) -> None:
+    """Save model and tokenizer into `folder`, whole or not at all.
+
+    Raises:
+        OSError: They could not be written.
+    """
+    try:
+        with whole_files(folder) as draft:
+            # Not `trainer.save_model`, which pickles the training arguments into the folder.
+            model.save_pretrained(draft)
+            tokenizer.save_pretrained(draft)
+    except Exception as error:  # safetensors and tokenizers each have an error of their own for a full disk
+        remedy = "Free disk space and run the same command again."
+        raise OSError(f"The checkpoint could not be written into {folder}: {error}. {remedy}") from error
 
 
 def seed_everything(training: RecommenderTrainingArguments) -> None:

@@ -1,0 +1,106 @@
+"""Checkpoints of a run that can be trusted: none with weights that are no numbers, none half-written."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
+
+
+class StopOnNaN(TrainerCallback):
+    """Ends a run whose loss or weights are no longer numbers, before a checkpoint of it is written over good ones.
+
+    It acts in `on_log` on the loss and the gradient norm, and in `on_step_end` and `on_epoch_end` on the weights when a
+    checkpoint is due. It must stand behind the Trainer's own callbacks, which decide whether one is.
+
+    Raises:
+        FloatingPointError: with the step and the checkpoint that is kept.
+    """
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Looks at the loss and the gradient norm."""
+        for name in ("loss", "eval_loss", "grad_norm"):
+            value = (logs or {}).get(name)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise _diverged(f"`{name}` became {value}", args, state)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Looks at the weights before they are saved."""
+        if control.should_save:
+            for name, weight in kwargs["model"].named_parameters():
+                if not torch.isfinite(weight).all():
+                    raise _diverged(f"weights of `{name}` are no longer finite", args, state)
+
+    on_epoch_end = on_step_end
+
+
+def _diverged(what: str, args: TrainingArguments, state: TrainerState) -> FloatingPointError:
+    last = last_whole_checkpoint(Path(args.output_dir or "."))
+    kept = "no checkpoint was written yet" if last is None else f"the last good checkpoint is {last}"
+    return FloatingPointError(
+        f"{what} at step {state.global_step}: training stopped, {kept}. Lower `learning_rate` or set `max_grad_norm`, "
+        "and start in another `output_dir`."
+    )
+
+
+def last_whole_checkpoint(folder: Path) -> Path | None:
+    """The newest `checkpoint-N` in `folder` that was written to its end; None without one.
+
+    A warning names those that were not.
+    """
+    if not folder.is_dir():
+        return None
+    named = [path for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*") if path.name.split("-")[-1].isdigit()]
+    for path in sorted(named, key=lambda path: int(path.name.split("-")[-1]), reverse=True):
+        if is_whole(path):
+            return path
+        logger.warning(f"{path} was not written to its end and is left out.")
+    return None
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Whether `trainer_state.json`, which the Trainer writes last, is there and complete."""
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return False
+    return True
+
+
+@contextmanager
+def no_half_checkpoint(trainer: Trainer) -> Iterator[None]:
+    """Takes a checkpoint away again that could not be written to its end, as on a full disk.
+
+    Raises:
+        OSError: In place of whatever the writer raised; other errors pass.
+    """
+    try:
+        yield
+    except Exception as error:
+        unfinished = Path(trainer.args.output_dir or ".") / f"{PREFIX_CHECKPOINT_DIR}-{trainer.state.global_step}"
+        if not trainer.is_world_process_zero() or not unfinished.is_dir() or is_whole(unfinished):
+            raise
+        shutil.rmtree(unfinished)
+        last = last_whole_checkpoint(unfinished.parent)
+        kept = "No earlier one is there" if last is None else f"{last} is whole and the same command goes on from it"
+        raise OSError(
+            f"{unfinished} could not be written and was removed: {error}. {kept}: free disk space."
+        ) from error

@@ -1,0 +1,370 @@
+"""Bad input through the commands: one line with a reason and a remedy, an exit code, nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.csv
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import Trainer
+
+from hfrec import ItemTokenizer, load_checkpoint
+from hfrec.models import modeling_bert4rec
+from hfrec.training.checkpoints import last_whole_checkpoint
+from hfrec_command import main
+
+TINY = ["--max_length", "12", "--hidden_size", "16", "--num_hidden_layers", "1", "--per_device_train_batch_size", "16"]
+QUIET = ["--disable_tqdm", "true", "--early_stopping_patience", "0"]
+HEADER = "user_id,item_id,timestamp\n"
+BAD_LOGS = {
+    # file: (content, reason, remedy)
+    "empty.csv": ("", "the file is empty", "at least one interaction"),
+    "header_only.csv": (HEADER, "no rows", "at least one interaction"),
+    "null_item.csv": (HEADER + "u1,i1,1\nu1,,2\n", "row 2 (counted from 1", "Repair or remove that row"),
+    "null_user.csv": (HEADER + "u1,i1,1\n,i2,2\n", "column 'user_id': found None", "Repair or remove that row"),
+    "bad_time.csv": (HEADER + "u1,i1,1\nu1,i2,2\nu1,i3,soon\n", "row 3", "'soon', expected a number or an ISO time"),
+    "no_time.csv": (
+        "user_id,item_id\nu1,i1\n",
+        "Found: user_id, item_id",
+        "Name the right one with `timestamp_column`",
+    ),
+    "ragged.csv": (HEADER + "u1,i1,1\nu2\n", "Expected 3 columns, got 1", "Repair the file"),
+    "table.xlsx": ("x", "unknown format", "Rename or convert the file"),
+}
+
+
+@pytest.fixture
+def refusal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Runs a command that must be refused; gives its line, after a look at what it left behind."""
+
+    def run(*words: Any) -> str:
+        before = {path for path in tmp_path.rglob("*")}
+        assert main([str(word) for word in words]) != 0
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert lines[-1].startswith(f"hfrec {words[0]}: "), lines[-1]
+        assert not any("Traceback" in line for line in lines)
+        assert {path for path in tmp_path.rglob("*")} == before
+        return lines[-1]
+
+    return run
+
+
+def command(name: str, log: Path, model: Path, output: Path) -> list[str]:
+    """A command on a log, with an output of its own."""
+    if name in ("pretrain", "prepare"):
+        return [name, "--train_file", str(log), "--output_dir", str(output)]
+    if name == "recommend":
+        words = ["--history_file", str(log), "--output_file", str(output.with_suffix(".csv"))]
+    else:
+        flag = "--train_file" if name == "finetune" else "--test_file"
+        words = [flag, str(log), "--output_dir", str(output)]
+    return [name, "--model_name_or_path", str(model), *words]
+
+
+@pytest.mark.parametrize("name", ["pretrain", "finetune", "evaluate", "recommend", "prepare"])
+@pytest.mark.parametrize("file", list(BAD_LOGS))
+def test_unreadable_log(name: str, file: str, checkpoint: Path, tmp_path: Path, refusal: Callable[..., str]) -> None:
+    """A bad row that one command lets through reaches the model as another user, item or time."""
+    content, reason, remedy = BAD_LOGS[file]
+    (tmp_path / file).write_text(content)
+    line = refusal(*command(name, tmp_path / file, checkpoint, tmp_path / "out"))
+    assert file in line and reason in line and remedy in line
+
+
+@pytest.mark.parametrize("name", ["pretrain", "finetune", "evaluate", "recommend", "prepare"])
+def test_missing_and_empty_log_folder(name: str, checkpoint: Path, tmp_path: Path, refusal: Callable[..., str]) -> None:
+    """A mistyped path must not be taken for the name of a data set somewhere else."""
+    line = refusal(*command(name, tmp_path / "missing", checkpoint, tmp_path / "out"))
+    assert "is no file, folder, glob, named data set or hub id" in line and "Check the path" in line
+    (tmp_path / "empty").mkdir()
+    line = refusal(*command(name, tmp_path / "empty", checkpoint, tmp_path / "out"))
+    assert "holds no readable file. Expected .csv" in line
+
+
+@pytest.mark.parametrize("name", ["pretrain", "finetune", "evaluate"])
+def test_users_of_one_item(name: str, checkpoint: Path, tmp_path: Path, refusal: Callable[..., str]) -> None:
+    """Without a history and a target there is nothing to train or to test; an average over no user is no number."""
+    log = tmp_path / "log.csv"
+    log.write_text(HEADER + "".join(f"u{user},item{user % 3},{user}\n" for user in range(9)))
+    line = refusal(*command(name, log, checkpoint, tmp_path / "out"))
+    assert str(log) in line and ("no user with 3 interactions" in line or "one interaction only" in line)
+    assert "Give a log with" in line
+
+
+def test_every_user_filtered_out(log_file: Path, tmp_path: Path, refusal: Callable[..., str]) -> None:
+    """A limit above what the log holds would train on nothing."""
+    for name in ("pretrain", "prepare"):
+        line = refusal(*command(name, log_file, log_file, tmp_path / "out"), "--min_user_interactions", "99")
+        assert "every user was filtered out by `min_user_interactions`=99" in line and "Lower them" in line
+
+
+@pytest.mark.parametrize("name", ["finetune", "evaluate", "recommend"])
+def test_what_is_no_checkpoint(
+    name: str, log_file: Path, checkpoint: Path, tmp_path: Path, refusal: Callable[..., str]
+) -> None:
+    """A folder that is missing, of another model, of two models or damaged would score with random weights."""
+    output = tmp_path / "out"
+    line = refusal(*command(name, log_file, tmp_path / "missing", output))
+    assert "missing` is neither a checkpoint folder nor a model that the hub gives: check the path" in line
+
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "config.json").write_text('{"model_type": "bert"}')
+    assert "is a checkpoint of 'bert', expected one of 'bert4rec'" in refusal(*command(name, log_file, other, output))
+
+    mixed = tmp_path / "mixed"
+    shutil.copytree(checkpoint, mixed, ignore=shutil.ignore_patterns("checkpoint-*"))
+    (mixed / "model.safetensors").write_bytes((checkpoint / "model.safetensors").read_bytes()[:-100])
+    assert "weights of" in (line := refusal(*command(name, log_file, mixed, output))) and "damaged" in line
+    ItemTokenizer.from_items(["a", "b"]).save_pretrained(mixed)
+    line = refusal(*command(name, log_file, mixed, output))
+    assert "has a tokenizer of 5 tokens and a model of" in line and "Save model and tokenizer into it again" in line
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--hidden_dropout_prob", "1.5"], "`hidden_dropout_prob` must be in [0, 1), found 1.5"),
+        (["--hidden_act", "nothing"], "`hidden_act` must be one of"),
+        (["--num_hidden_layers", "0"], "`num_hidden_layers` must be above 0, found 0"),
+        (["--max_length", "1"], "`max_length` must be at least 2, found 1"),
+        (["--mask_last_probability", "2"], "`mask_last_probability` must be in [0, 1], found 2.0"),
+        (["--learning_rate", "-1"], "`learning_rate` must be at least 0, found -1.0"),
+        (["--num_train_epochs", "0"], "`num_train_epochs` must be above 0, found 0.0"),
+        (["--per_device_train_batch_size", "0"], "`per_device_train_batch_size` must be above 0, found 0"),
+        (["--early_stopping_patience", "-3"], "`early_stopping_patience` must be at least 0, found -3"),
+        (["--hidden_size", "wide"], "invalid int value: 'wide'. `hfrec pretrain --help` lists the flags"),
+        (["--objective", "other"], "invalid choice: 'other' (choose from"),
+        (["--hiden_size", "8"], "unknown flag '--hiden_size'. Did you mean 'hidden_size'?"),
+        (["8"], "found '8' alone: put its flag before it"),
+    ],
+)
+def test_values_out_of_range(
+    words: list[str], reason: str, log_file: Path, tmp_path: Path, refusal: Callable[..., str]
+) -> None:
+    """A wrong value must be refused before hours of training, and by the name under which it was given."""
+    assert reason in refusal(*command("pretrain", log_file, log_file, tmp_path / "out"), *QUIET, *words)
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--l2sp_alpha", "-1"], "`alpha`: expected a finite number of at least 0, found -1.0"),
+        (["--layerwise_lr_decay", "2"], "`decay`: expected a number in (0, 1], found 2.0"),
+        (["--unfreeze_every_steps", "0"], "`every`: expected an integer of at least 1, found 0"),
+        (["--freeze", "layers:9"], "`freeze`: expected N of 'layers:N' between 1 and 1, found 'layers:9'"),
+    ],
+)
+def test_finetuning_values_out_of_range(
+    words: list[str], reason: str, log_file: Path, checkpoint: Path, tmp_path: Path, refusal: Callable[..., str]
+) -> None:
+    """A wrong value of the transfer must be refused before the run."""
+    assert reason in refusal(*command("finetune", log_file, checkpoint, tmp_path / "out"), *QUIET, *words)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "reason"),
+    [
+        ("a.yaml", "train_file: [1", "not readable as yaml"),
+        ("a.json", "{", "not readable as json"),
+        ("a.yaml", "- a\n", "expected names of flags with their values, found a list"),
+        ("a.yaml", "train_file: a.csv\nhiden_size: 8\n", "unknown flag 'hiden_size'. Did you mean 'hidden_size'?"),
+        ("a.yaml", "train_file: a.csv\nhidden_size: 8.5\n", "invalid int value: '8.5'"),
+        ("a.yaml", "train_file: a.csv\nobjective: other\n", "invalid choice: 'other'"),
+    ],
+)
+def test_bad_settings_file(file: str, content: str, reason: str, tmp_path: Path, refusal: Callable[..., str]) -> None:
+    """A typing error in a settings file would train with the default, a wrong type fail somewhere in the model."""
+    (tmp_path / file).write_text(content)
+    assert reason in refusal("pretrain", tmp_path / file)
+    assert "no settings file" in refusal("pretrain", tmp_path / f"b.{file.partition('.')[2]}")
+
+
+def test_unknown_item_in_a_history(checkpoint: Path, tmp_path: Path, refusal: Callable[..., str]) -> None:
+    """An item that the model does not know must not be read as another one."""
+    log = tmp_path / "log.csv"
+    log.write_text(HEADER + "u1,never-seen,1\n")
+    line = refusal(*command("recommend", log, checkpoint, tmp_path / "out"))
+    assert "'never-seen'" in line and "unknown_items='drop'" in line
+
+
+@pytest.mark.parametrize("top_k", ["0", "999"])
+def test_top_k_beyond_the_catalogue(
+    top_k: str, log_file: Path, checkpoint: Path, tmp_path: Path, refusal: Callable[..., str]
+) -> None:
+    """More places than items would be filled with padding."""
+    words = command("recommend", log_file, checkpoint, tmp_path / "out")
+    line = refusal(*words, "--top_k", top_k)
+    assert f"found {top_k}" in line and "Ask for fewer items" in line
+
+
+def test_output_in_use(log_file: Path, checkpoint: Path, tmp_path: Path, refusal: Callable[..., str]) -> None:
+    """Another run's files, or a file of the name, must never be written over or mixed with."""
+    used = tmp_path / "used"
+    used.mkdir()
+    (used / "notes.txt").write_text("mine")
+    for name in ("pretrain", "finetune", "prepare"):
+        line = refusal(*command(name, log_file, checkpoint, used))
+        assert "is in use: expected a new or empty folder, found notes.txt. Choose another" in line
+    for name in ("pretrain", "finetune", "evaluate", "prepare"):
+        assert "is a file: name a folder" in refusal(*command(name, log_file, checkpoint, log_file))
+    (tmp_path / "folder.csv").mkdir()
+    line = refusal(*command("recommend", log_file, checkpoint, tmp_path / "folder"))
+    assert "is a folder: name a file" in line
+    words = command("recommend", log_file, checkpoint, tmp_path / "out")
+    assert "must end in .csv" in refusal(*words[:-1], str(tmp_path / "out.txt"))
+
+
+def pretraining(log: Path, output: Path) -> list[str]:
+    words = ["pretrain", "--train_file", str(log), "--output_dir", str(output), "--load_best_model_at_end", "false"]
+    return [*words, *TINY, *QUIET, "--num_train_epochs", "3", "--save_total_limit", "5"]
+
+
+def numbers(checkpoint: Path) -> dict[str, torch.Tensor]:
+    return dict(load_file(checkpoint / "model.safetensors"))
+
+
+def test_a_diverging_run_stops_before_its_first_checkpoint(
+    log_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Weights that are no numbers would be saved, and their metrics believed."""
+    output = tmp_path / "out"
+    assert main([*pretraining(log_file, output), "--learning_rate", "1e30", "--max_grad_norm", "0"]) == 1
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "no longer finite" in line and "no checkpoint was written yet" in line and "Lower `learning_rate`" in line
+    assert not list(output.rglob("*"))
+
+
+@pytest.mark.parametrize("strategy", [[], ["--logging_strategy", "no", "--eval_strategy", "no"]])
+def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(
+    strategy: list[str],
+    log_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A checkpoint of NaN written over the good ones loses the run, logged or not."""
+    output = tmp_path / "out"
+    words = pretraining(log_file, output)
+    loss = modeling_bert4rec.item_cross_entropy
+    steps = 0
+
+    def breaks(logits: torch.Tensor, *arguments: Any) -> torch.Tensor:
+        nonlocal steps
+        steps += logits.requires_grad
+        return loss(logits, *arguments) * (math.nan if steps == 6 and logits.requires_grad else 1.0)
+
+    monkeypatch.setattr(modeling_bert4rec, "item_cross_entropy", breaks)
+    assert main([*words, *strategy]) == 1
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "training stopped, the last good checkpoint is" in line and "checkpoint-4" in line
+    assert [path.name for path in output.iterdir()] == ["checkpoint-4"]
+    load_checkpoint(output / "checkpoint-4")
+    assert all(weight.isfinite().all() for weight in numbers(output / "checkpoint-4").values())
+    monkeypatch.setattr(modeling_bert4rec, "item_cross_entropy", loss)
+    assert main([*words, *strategy]) == 0
+    assert all(weight.isfinite().all() for weight in numbers(output).values())
+
+
+def test_a_full_disk_in_the_middle_of_a_checkpoint(
+    log_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Half a checkpoint is the newest one: the next start would take it, fail, and the run be lost.
+
+    The limit on the size of a file stands in for the full disk: weights fit, the optimiser's state does not.
+    """
+    resource = pytest.importorskip("resource")
+    save = Trainer._save_checkpoint
+
+    def on_a_full_disk(self: Trainer, *arguments: Any) -> None:
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        try:
+            if self.state.global_step == 8:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, hard))
+            save(self, *arguments)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert main(pretraining(log_file, whole)) == 0
+    monkeypatch.setattr(Trainer, "_save_checkpoint", on_a_full_disk)
+    capsys.readouterr()
+    assert main(pretraining(log_file, cut)) == 1
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "checkpoint-8 could not be written and was removed" in line
+    assert "checkpoint-4 is whole" in line and "free disk space" in line
+    assert [path.name for path in cut.iterdir()] == ["checkpoint-4"]
+    load_checkpoint(cut / "checkpoint-4")
+    monkeypatch.setattr(Trainer, "_save_checkpoint", save)
+    assert main(pretraining(log_file, cut)) == 0
+    first, second = numbers(whole), numbers(cut)
+    assert all(first[name].equal(second[name]) for name in first)
+
+
+def test_a_kill_in_the_middle_of_a_checkpoint(log_file: Path, tmp_path: Path) -> None:
+    """Nobody tidies up after a killed process: the next start must take the checkpoint before."""
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert main(pretraining(log_file, whole)) == 0
+    cut.mkdir()
+    for step in (4, 8):
+        shutil.copytree(whole / f"checkpoint-{step}", cut / f"checkpoint-{step}")
+    state = cut / "checkpoint-8" / "trainer_state.json"
+    state.write_text(state.read_text()[:-10])
+    (cut / "checkpoint-8" / "model.safetensors").write_bytes(b"half")
+    assert last_whole_checkpoint(cut) == cut / "checkpoint-4"
+    assert main(pretraining(log_file, cut)) == 0
+    first, second = numbers(whole), numbers(cut)
+    assert all(first[name].equal(second[name]) for name in first)
+
+
+def test_a_full_disk_at_the_end(
+    log_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A final folder of which a part is missing would pass for a finished checkpoint."""
+
+    def full(*arguments: Any, **settings: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    output = tmp_path / "out"
+    save = ItemTokenizer.save_pretrained
+
+    def at_the_end(self: ItemTokenizer, folder: Any, **settings: Any) -> Any:
+        return (full if "checkpoint-" not in str(folder) else save)(self, folder, **settings)
+
+    monkeypatch.setattr(ItemTokenizer, "save_pretrained", at_the_end)
+    assert main(pretraining(log_file, output)) == 1
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "could not be written into" in line and "No space left on device" in line and "Free disk space" in line
+    assert sorted(path.name for path in output.iterdir()) == ["checkpoint-12", "checkpoint-4", "checkpoint-8"]
+    monkeypatch.setattr(ItemTokenizer, "save_pretrained", save)
+    assert main(pretraining(log_file, output)) == 0
+    assert json.loads((output / "all_results.json").read_text())["test"]["n_users"] == 60
+
+
+@pytest.mark.parametrize("name", ["evaluate", "recommend", "prepare"])
+def test_a_full_disk_under_results(
+    name: str,
+    log_file: Path,
+    checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    refusal: Callable[..., str],
+) -> None:
+    """Half a file of results would be read as all of them."""
+
+    def full(*arguments: Any, **settings: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pyarrow.csv, "write_csv", full)
+    monkeypatch.setattr(Path, "write_text", full)
+    (tmp_path / "out").mkdir()
+    words = command(name, log_file, checkpoint, tmp_path / "out")
+    extra = ["--unknown_items", "drop"] if name == "recommend" else []
+    assert "No space left on device" in refusal(*words, *extra)
