@@ -14,6 +14,8 @@ COMMANDS = {
     "finetune": "Go on from a checkpoint on another log, held to it by L2-SP.",
     "evaluate": "Rank the last item of each user over the whole catalogue.",
     "recommend": "Recommend items for the histories in a file.",
+    "push": "Push a checkpoint to a hub as one commit.",
+    "pull": "Pull a checkpoint from a hub, pinned and checked.",
     "prepare": "Read, filter and report a log; write it as Parquet.",
     "demo": "The whole way on MovieLens-100K.",
     "env": "Print versions and devices.",

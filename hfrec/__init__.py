@@ -47,6 +47,8 @@ _LAZY = {
     "last_n": "data.splits",
     "leave_one_out": "data.splits",
     "load_interactions": "data.interactions",
+    "pull_from_hub": "hub.pull",
+    "push_to_hub": "hub.push",
     "recommend": "inference.recommend",
     "remove_items": "transfer.vocabulary",
     "rename_items": "transfer.vocabulary",

@@ -1,0 +1,46 @@
+"""Push a checkpoint to a hub as one commit.
+
+hfrec push --folder out --repo_id me/films --revision v2
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .parsing import parse_arguments
+
+
+@dataclass
+class PushArguments:
+    """What goes where. The token is that of `hf auth login` or of HF_TOKEN, never a flag."""
+
+    folder: str = field(metadata={"help": "Folder of the checkpoint."})
+    repo_id: str = field(metadata={"help": "namespace/name; made when it does not exist."})
+    revision: str | None = field(default=None, metadata={"help": "Branch; main unless given."})
+    private: bool = field(default=False, metadata={"help": "Make the repository private, when it is made here."})
+    create_pr: bool = field(default=False, metadata={"help": "Open a pull request in place of a commit."})
+    commit_message: str | None = field(default=None, metadata={"help": "Title of the commit."})
+
+
+def parse(words: Sequence[str]) -> PushArguments:
+    """Flags or a settings file into the dataclass."""
+    (arguments,) = parse_arguments("push", (PushArguments,), words)
+    return arguments  # type: ignore[no-any-return]
+
+
+def main(arguments: PushArguments) -> dict[str, Any]:
+    """Push, and print where it went."""
+    from ..hub.push import push_to_hub
+
+    commit = push_to_hub(
+        arguments.folder,
+        arguments.repo_id,
+        revision=arguments.revision,
+        private=arguments.private or None,
+        create_pr=arguments.create_pr,
+        commit_message=arguments.commit_message,
+    )
+    print(commit.pr_url or commit.commit_url)
+    return {"commit": commit.oid, "url": commit.commit_url, "pull_request": commit.pr_url}

@@ -1,0 +1,96 @@
+"""What the client process of the hub tests runs: functions called by name, one line of JSON in, one out.
+
+huggingface_hub copies its settings on import, so the client lives in a process of its own that gets them first.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def push(folder: str, repo_id: str, **kwargs: Any) -> dict[str, Any]:
+    import hfrec
+
+    commit = hfrec.push_to_hub(folder, repo_id, **kwargs)
+    return {"oid": commit.oid, "url": commit.commit_url, "pull_request": commit.pr_url}
+
+
+def push_model(folder: str, repo_id: str, *, with_tokenizer: bool = True, stock: bool = False) -> str:
+    """Push model objects, by hfrec or by the stock method of transformers."""
+    import hfrec
+
+    model, tokenizer = hfrec.load_checkpoint(folder)
+    if stock:
+        return str(model.push_to_hub(repo_id).oid)
+    return str(hfrec.push_to_hub(model, repo_id, tokenizer=tokenizer if with_tokenizer else None).oid)
+
+
+def tag(repo_id: str, name: str, revision: str | None = None) -> None:
+    from huggingface_hub import HfApi
+
+    HfApi().create_tag(repo_id, tag=name, revision=revision)
+
+
+def pull(repo_id: str, **kwargs: Any) -> str:
+    import hfrec
+
+    return str(hfrec.pull_from_hub(repo_id, **kwargs))
+
+
+def recommendations(name: str, history: list[str], **kwargs: Any) -> list[list[Any]]:
+    """Items and scores by `load_checkpoint` from a folder or the hub."""
+    import hfrec
+
+    model, tokenizer = hfrec.load_checkpoint(name, **kwargs)
+    found = hfrec.recommend(model, tokenizer, [history], top_k=5)[0]
+    return [[item["item_id"], item["score"]] for item in found]
+
+
+def pipeline_recommendations(name: str, history: list[str], **kwargs: Any) -> list[list[Any]]:
+    from transformers import pipeline
+
+    import hfrec  # noqa: F401  # registers the task
+
+    recommender = pipeline("recommendation", model=name, device=-1, **kwargs)
+    return [[item["item_id"], item["score"]] for item in recommender(history, top_k=5)]
+
+
+def command(*words: str) -> int:
+    from hfrec_command import main
+
+    return main(list(words))
+
+
+def environment(**names: str) -> None:
+    """Change variables that the client reads at every request, such as HF_TOKEN."""
+    os.environ.update(names)
+
+
+def _serve(programs: dict[str, Callable[..., Any]], answers: Any) -> None:
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            result = {"result": programs[request["name"]](*request["args"], **request["kwargs"])}
+        except Exception as error:
+            print(traceback.format_exc(), file=sys.stderr)
+            result = {"error": [kind.__name__ for kind in type(error).__mro__], "message": str(error)}
+        sys.stdout.flush()
+        sys.stderr.flush()
+        answers.write(json.dumps(result) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    # What programs print must not mix with the answers.
+    channel = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    sys.path.insert(0, str(Path(__file__).parents[2]))
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+    _serve({name: value for name, value in globals().items() if callable(value) and not name.startswith("_")}, channel)

@@ -1,0 +1,147 @@
+"""Push, pin and pull through the unmodified client against a hub on 127.0.0.1."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.hub.conftest import ITEMS, OTHER_TOKEN, READ_TOKEN, TOKEN, Client, ClientError, make_checkpoint
+from tests.hub.loopback import Hub
+
+EXPECTED = [
+    ".eval_results/hfrec.yaml",
+    ".gitattributes",
+    "README.md",
+    "all_results.json",
+    "config.json",
+    "configuration_bert4rec.py",
+    "items.parquet",
+    "losses.py",
+    "model.safetensors",
+    "modeling_bert4rec.py",
+    "tokenizer.json",
+    "tokenizer_config.json",
+]
+
+
+def test_one_push_is_one_commit_of_exactly_the_checkpoint(hub: Hub, client: Client, checkpoint: Path) -> None:
+    """A push in two commits is a repository that for some seconds holds a mixture; a run folder holds pickles too."""
+    pushed = client("push", str(checkpoint), "ann/films", commit_message="First")
+    assert hub.log("ann/films") == ["First", "initial commit"]
+    assert hub.files("ann/films") == EXPECTED
+    assert hub.repository("ann/films").branches["main"] == pushed["oid"]
+    for name in ("model.safetensors", "tokenizer.json", "items.parquet", ".eval_results/hfrec.yaml"):
+        assert hub.content("ann/films", name) == (checkpoint / name).read_bytes()
+
+
+def test_a_second_push_sends_what_changed_and_removes_what_went(
+    hub: Hub, client: Client, checkpoint: Path, tmp_path: Path
+) -> None:
+    """A shard or a pickle that an earlier push left would be loaded beside the new weights, or in their place."""
+    client("push", str(checkpoint), "ann/second")
+    stale = {"model-00001-of-00002.safetensors": b"old", "pytorch_model.bin": b"pickle", "notes.txt": b"kept"}
+    files = {name: hub.content("ann/second", name) for name in hub.files("ann/second")}
+    hub.seed("ann/second", {**files, **stale})
+    folder = shutil.copytree(checkpoint, tmp_path / "films")
+    (folder / "README.md").write_text("---\nlicense: apache-2.0\n---\n\n# Films, edited\n")
+    hub.requests.clear()
+    client("push", str(folder), "ann/second")
+    assert hub.files("ann/second") == sorted([*EXPECTED, "notes.txt"])
+    assert b"edited" in hub.content("ann/second", "README.md")
+    assert not [request for request in hub.requests if request.method == "PUT"]
+
+
+def test_branch_pull_request_and_private(hub: Hub, client: Client, checkpoint: Path) -> None:
+    """A branch that must exist first fails after the training; a pull request that lands on main is a commit."""
+    client("push", str(checkpoint), "ann/private", private=True, revision="v2")
+    repository = hub.repository("ann/private")
+    assert repository.private
+    assert hub.files("ann/private") == [".gitattributes"]
+    assert "model.safetensors" in hub.files("ann/private", "v2")
+    opened = client("push", str(checkpoint), "ann/private", create_pr=True)
+    assert opened["pull_request"].endswith("/discussions/1")
+    assert hub.files("ann/private") == [".gitattributes"]
+    assert "model.safetensors" in hub.files("ann/private", "refs/pr/1")
+
+
+def test_a_pull_request_to_a_foreign_repository(hub: Hub, client: Client, checkpoint: Path, tmp_path: Path) -> None:
+    """Creating the repository first, as for a push of one's own, would be refused."""
+    client("push", str(checkpoint), "ann/open")
+    make_checkpoint(tmp_path / "better", seed=2)
+    client("environment", HF_TOKEN=OTHER_TOKEN)
+    try:
+        assert client("push", str(tmp_path / "better"), "ann/open", create_pr=True)["pull_request"]
+        with pytest.raises(ClientError, match="403"):
+            client("push", str(tmp_path / "better"), "ann/open")
+        with pytest.raises(ClientError, match="needs a repository"):
+            client("push", str(checkpoint), "ann/absent", create_pr=True)
+    finally:
+        client("environment", HF_TOKEN=TOKEN)
+
+
+def test_models_push_like_folders(hub: Hub, client: Client, checkpoint: Path) -> None:
+    """A model pushed without its tokenizer names items that nobody can read."""
+    client("push_model", str(checkpoint), "ann/object")
+    wanted = {"model.safetensors", "tokenizer.json", "items.parquet", "modeling_bert4rec.py"}
+    assert wanted <= set(hub.files("ann/object"))
+    assert len(hub.log("ann/object")) == 2
+    with pytest.raises(ClientError, match="`tokenizer` must be given"):
+        client("push_model", str(checkpoint), "ann/object", with_tokenizer=False)
+    client("push_model", str(checkpoint), "ann/stock", stock=True)
+    assert {"model.safetensors", "modeling_bert4rec.py", "config.json"} <= set(hub.files("ann/stock"))
+
+
+def test_revisions_pin_weights_config_and_items(hub: Hub, client: Client, checkpoint: Path, tmp_path: Path) -> None:
+    """A pin that one of model, tokenizer or config ignores mixes two versions without a word."""
+    first = client("push", str(checkpoint), "ann/pinned")["oid"]
+    client("tag", "ann/pinned", "v1")
+    make_checkpoint(tmp_path / "new", seed=1)
+    client("push", str(tmp_path / "new"), "ann/pinned")
+    old = client("recommendations", str(checkpoint), ITEMS[:3])
+    new = client("recommendations", str(tmp_path / "new"), ITEMS[:3])
+    assert old != new
+    assert client("recommendations", "ann/pinned", ITEMS[:3]) == new
+    for revision in ("v1", first):
+        assert client("recommendations", "ann/pinned", ITEMS[:3], revision=revision) == old
+        assert client("pipeline_recommendations", "ann/pinned", ITEMS[:3], revision=revision) == old
+    assert client("pipeline_recommendations", "ann/pinned", ITEMS[:3]) == new
+
+
+def test_pull_by_command_and_verify(hub: Hub, client: Client, checkpoint: Path, tmp_path: Path) -> None:
+    """The client compares sizes only: a flipped bit in the weights passes without `verify`."""
+    client("push", str(checkpoint), "ann/pulled")
+    words = ["pull", "--repo_id", "ann/pulled", "--output_dir", str(tmp_path / "films"), "--verify"]
+    assert client("command", *words) == 0
+    pulled = sorted(path.relative_to(tmp_path / "films").as_posix() for path in (tmp_path / "films").rglob("*.*"))
+    assert set(EXPECTED) - {".gitattributes"} <= set(pulled)
+    weights = tmp_path / "films" / "model.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(ClientError, match=r"model\.safetensors in .* differ"):
+        client("pull", "ann/pulled", output_dir=str(tmp_path / "films"), verify=True)
+    client("pull", "ann/pulled", output_dir=str(tmp_path / "films"), verify=True, force_download=True)
+    assert weights.read_bytes() == content
+
+
+def test_a_read_token_reads(hub: Hub, client: Client, checkpoint: Path) -> None:
+    """The token of a deployment should not be able to write."""
+    client("push", str(checkpoint), "ann/deployed", private=True)
+    client("environment", HF_TOKEN=READ_TOKEN)
+    try:
+        assert Path(client("pull", "ann/deployed")).is_dir()
+        with pytest.raises(ClientError, match="403, the token may not do this"):
+            client("push", str(checkpoint), "ann/deployed")
+    finally:
+        client("environment", HF_TOKEN=TOKEN)
+
+
+def test_no_request_to_the_storage_server_had_a_token(hub: Hub, client: Client, checkpoint: Path) -> None:
+    """Storage belongs to somebody else; a token sent there is given away."""
+    client("push", str(checkpoint), "ann/storage", private=True)
+    client("pull", "ann/storage")
+    storage = [request for request in hub.requests if request.server == "blobs"]
+    assert storage
+    assert not [request for request in storage if request.token or request.status >= 400]
+    assert all(request.token for request in hub.requests if request.server == "api" and "/commit/" in request.path)
