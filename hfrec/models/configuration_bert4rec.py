@@ -33,6 +33,13 @@ class Bert4RecConfig(PreTrainedConfig):
         head_transform (`bool`): Dense layer, activation and norm between the body and the item scores, as BERT has it.
         head_bias (`bool`): A learnt bias for each item.
         classifier_pooling (`"last"` or `"mean"`): How the history is pooled for the sequence classifier.
+        loss (`"full"`, `"chunked"`, `"sampled_softmax"` or `"gbce"`): Training loss; the first two are the same
+            function. With the others than `"full"` a model in training mode returns no logits.
+        loss_chunk_size (`int`): Scores held at a time by the chunked loss.
+        num_negatives (`int`): Negatives that all positions of a batch share (sampled softmax, gBCE).
+        negative_sampling (`"uniform"`, `"log_uniform"`, `"in_batch"` or `"mixed"`): How they are drawn; log-uniform
+            wants token ids in order of frequency. gBCE knows uniform ones only.
+        gbce_t (`float`): Calibration of gBCE, from 0 (plain binary cross-entropy) to 1.
         initializer_range (`float`): Standard deviation of the initial weights.
         layer_norm_eps (`float`): Epsilon of the layer norms.
 
@@ -61,6 +68,11 @@ class Bert4RecConfig(PreTrainedConfig):
     head_transform: bool = True
     head_bias: bool = True
     classifier_pooling: Literal["last", "mean"] = "last"
+    loss: Literal["full", "chunked", "sampled_softmax", "gbce"] = "full"
+    loss_chunk_size: int = 4_194_304
+    num_negatives: int = 1024
+    negative_sampling: Literal["uniform", "log_uniform", "in_batch", "mixed"] = "uniform"
+    gbce_t: float = 0.75
     initializer_range: float = 0.02
     layer_norm_eps: float = 1e-12
     pad_token_id: int | None = 0
@@ -101,6 +113,21 @@ class Bert4RecConfig(PreTrainedConfig):
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ValueError(f"`{name}` must be in [0, 1), found {getattr(self, name)}.")
+
+    def validate_loss(self) -> None:
+        """Refuse a loss that cannot be calculated."""
+        for name in ("loss_chunk_size", "num_negatives"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be above 0, found {getattr(self, name)}.")
+        if not 0.0 <= self.gbce_t <= 1.0:
+            raise ValueError(f"`gbce_t` must be in [0, 1], found {self.gbce_t}.")
+        if self.loss == "gbce" and self.negative_sampling != "uniform":
+            raise ValueError(
+                f"`negative_sampling` must be 'uniform' for the gbce loss, found {self.negative_sampling!r}: its "
+                "calibration holds for uniform negatives only."
+            )
+        if self.loss == "gbce" and self.vocab_size < self.num_special_tokens + 2:
+            raise ValueError("The gbce loss needs at least two items: `vocab_size` leaves no negative.")
 
     def validate_special_tokens(self) -> None:
         """Refuse special tokens that share an id or lie among the items."""

@@ -1,7 +1,27 @@
-"""Training losses over labelled positions only."""
+"""Training losses over labelled positions only: full softmax, the same in chunks, sampled softmax, gBCE.
+
+All of them sum over the labelled positions and divide by the labels of the whole optimiser step, so that accumulation
+and several processes equal one big batch.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch.nn import functional as F
+
+IGNORED = -100
+
+
+def divide_by_labels(
+    losses: torch.Tensor, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
+) -> torch.Tensor:
+    """Sum of `losses` over `num_items_in_batch`, or over the counted labels when that is left out."""
+    if num_items_in_batch is None:
+        return losses.sum() / (labels != IGNORED).sum().clamp(min=1)
+    return losses.sum() / num_items_in_batch
 
 
 def item_cross_entropy(
@@ -23,6 +43,264 @@ def item_cross_entropy(
         1.3863
     """
     total = F.cross_entropy(logits.float(), labels, reduction="sum")
-    if num_items_in_batch is None:
-        return total / (labels != -100).sum().clamp(min=1)
-    return total / num_items_in_batch
+    return divide_by_labels(total, labels, num_items_in_batch)
+
+
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    """Cross-entropy of each row with at most about `chunk_size` scores in memory, forward and backward.
+
+    The forward pass keeps the log-sum-exp of each row; the backward pass makes the scores again, block by block.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        labels: torch.Tensor,
+        first: int,
+        chunk_size: int,
+    ) -> torch.Tensor:
+        wide = torch.promote_types(hidden.dtype, torch.float32)
+        total = hidden.new_full((len(hidden),), -math.inf, dtype=wide)
+        target = hidden.new_zeros((len(hidden),), dtype=wide)
+        ctx.narrow = _matmul_dtype(hidden)
+        for items, rows in _blocks(len(hidden), first, len(weight), chunk_size):
+            scores = _block_scores(hidden[rows], weight[items], bias, items, ctx.narrow)
+            total[rows] = torch.logaddexp(total[rows], scores.logsumexp(dim=-1))
+            inside, columns = _labels_inside(labels[rows], items)
+            target[rows.start + inside] = scores[inside, columns]
+        ctx.save_for_backward(hidden, weight, bias, labels, total)
+        ctx.first, ctx.chunk_size = first, chunk_size
+        return total - target
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        hidden, weight, bias, labels, total = ctx.saved_tensors
+        needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
+        grad_hidden = torch.zeros_like(hidden, dtype=total.dtype) if needs_hidden else None
+        grad_weight = torch.zeros_like(weight) if needs_weight else None
+        grad_bias = torch.zeros_like(bias) if needs_bias else None
+        for items, rows in _blocks(len(hidden), ctx.first, len(weight), ctx.chunk_size):
+            scores = _block_scores(hidden[rows], weight[items], bias, items, ctx.narrow)
+            slopes = scores.sub_(total[rows, None]).exp_()  # (rows, items): softmax, then minus one at the target
+            inside, columns = _labels_inside(labels[rows], items)
+            slopes[inside, columns] -= 1.0
+            slopes.mul_(gradients[0][rows, None])
+            if grad_bias is not None:
+                grad_bias[items] += slopes.sum(dim=0).to(grad_bias.dtype)
+            slopes = slopes.to(ctx.narrow)
+            if grad_hidden is not None:
+                grad_hidden[rows] += slopes @ weight[items].to(ctx.narrow)
+            if grad_weight is not None:
+                grad_weight[items] += (slopes.T @ hidden[rows].to(ctx.narrow)).to(grad_weight.dtype)
+        if grad_hidden is not None:
+            grad_hidden = grad_hidden.to(hidden.dtype)
+        return grad_hidden, grad_weight, grad_bias, None, None, None
+
+
+def _matmul_dtype(hidden: torch.Tensor) -> torch.dtype:
+    """What a matrix product would be done in here: the backward pass runs outside of autocast."""
+    kind = hidden.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
+
+
+def _blocks(num_rows: int, first: int, num_tokens: int, chunk_size: int) -> Iterator[tuple[slice, slice]]:
+    """Slices of items and of rows that hold at most `chunk_size` scores; about square where both are long."""
+    height = max(1, min(num_rows, math.isqrt(chunk_size)))
+    width = max(1, chunk_size // height)
+    for start in range(first, num_tokens, width):
+        for row in range(0, num_rows, height):
+            yield slice(start, min(start + width, num_tokens)), slice(row, min(row + height, num_rows))
+
+
+def _block_scores(
+    hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, items: slice, narrow: torch.dtype
+) -> torch.Tensor:
+    with torch.autocast(hidden.device.type, enabled=False):
+        part = None if bias is None else bias[items].to(narrow)
+        scores = F.linear(hidden.to(narrow), weight.to(narrow), part)
+    return scores.to(torch.promote_types(narrow, torch.float32))  # (rows, items)
+
+
+def _labels_inside(labels: torch.Tensor, items: slice) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows whose target lies in the block, and the column of it."""
+    inside = ((labels >= items.start) & (labels < items.stop)).nonzero().squeeze(1)
+    return inside, labels[inside] - items.start
+
+
+def chunked_cross_entropy(
+    representation: torch.Tensor,
+    *,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    labels: torch.Tensor,
+    num_special_tokens: int,
+    chunk_size: int,
+    num_items_in_batch: torch.Tensor | int | None = None,
+) -> torch.Tensor:
+    """`item_cross_entropy` of `F.linear(representation, weight, bias)` that never holds all scores, nor their gradient.
+
+    It costs one matrix product more than the full softmax, for the scores are made twice.
+
+    Args:
+        representation: `(num_labelled, embedding_size)`.
+        weight: Item embeddings `(vocab_size, embedding_size)`.
+        bias: `(vocab_size,)` or None.
+        labels: Token ids of the targets `(num_labelled,)`; -100 does not count.
+        num_special_tokens: The first so many tokens have no probability.
+        chunk_size: Scores held at a time.
+        num_items_in_batch: As in `item_cross_entropy`.
+
+    Example:
+        >>> part = {"bias": None, "labels": torch.tensor([1, 3]), "num_special_tokens": 0, "chunk_size": 3}
+        >>> round(chunked_cross_entropy(torch.zeros(2, 5), weight=torch.ones(4, 5), **part).item(), 4)
+        1.3863
+    """
+    counted = labels != IGNORED
+    losses = _ChunkedCrossEntropy.apply(
+        representation[counted], weight, bias, labels[counted], num_special_tokens, chunk_size
+    )
+    return divide_by_labels(losses, labels, num_items_in_batch)
+
+
+@dataclass(frozen=True)
+class NegativeSampler:
+    r"""Draws the negatives that all labelled positions of a batch share, with replacement.
+
+    | `kind` | share of item `i` among the draws |
+    |---|---|
+    | `uniform` | `1 / num_items` |
+    | `log_uniform` | `log((i + 2) / (i + 1)) / log(num_items + 1)`: Zipf's law, items in order of frequency |
+    | `in_batch` | its share `f_i` of the labels, estimated over the training steps so far |
+    | `mixed` | half uniform, half in-batch (Yang et al., WWW 2020) |
+
+    With as many negatives as items or more, each item is a candidate once and the softmax is exact.
+
+    Args:
+        kind: How negatives are drawn.
+        num_items: Items of the catalogue.
+        first: Token id of the first item.
+        count: Negatives to draw.
+    """
+
+    kind: Literal["uniform", "log_uniform", "in_batch", "mixed"]
+    num_items: int
+    first: int
+    count: int
+
+    @property
+    def exhaustive(self) -> bool:
+        """Whether every item is a candidate."""
+        return self.count >= self.num_items
+
+    def draw(self, labels: torch.Tensor) -> torch.Tensor:
+        """Token ids `(count,)`, or all items; `labels` are the targets of the batch, from which in-batch draws come."""
+        if self.exhaustive:
+            return torch.arange(self.first, self.first + self.num_items, device=labels.device)
+        if self.kind == "log_uniform":
+            scaled = torch.rand(self.count, device=labels.device, dtype=torch.double) * math.log(self.num_items + 1)
+            return self.first + (scaled.exp().long() - 1).clamp(0, self.num_items - 1)
+        in_batch = {"in_batch": self.count, "mixed": self.count // 2}.get(self.kind, 0) if len(labels) else 0
+        drawn = labels[torch.randint(max(1, len(labels)), (in_batch,), device=labels.device)]
+        size = (self.count - in_batch,)
+        return torch.cat([drawn, torch.randint(self.first, self.first + self.num_items, size, device=labels.device)])
+
+    def log_expected_count(self, ids: torch.Tensor, label_counts: torch.Tensor | None) -> torch.Tensor:
+        """Logarithm of how often each of `ids` is drawn, on average; 0 where every item is a candidate.
+
+        Args:
+            ids: Token ids.
+            label_counts: How often each token was a label so far `(vocab_size,)`; needed for in-batch draws.
+        """
+        if self.exhaustive:
+            return torch.zeros(ids.shape, device=ids.device)
+        if self.kind == "uniform":
+            return torch.full(ids.shape, math.log(self.count / self.num_items), device=ids.device)
+        if self.kind == "log_uniform":
+            place = (ids - self.first).double()
+            share = torch.log1p(1 / (place + 1)) / math.log(self.num_items + 1)
+            return (self.count * share).log().float()
+        if label_counts is None:
+            raise ValueError(f"`label_counts` is needed to correct for {self.kind!r} negatives, found None.")
+        share = label_counts[ids].clamp(min=1.0) / label_counts.sum().clamp(min=1.0)
+        in_batch = self.count if self.kind == "in_batch" else self.count // 2
+        return (in_batch * share + (self.count - in_batch) / self.num_items).log()
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Scores of the targets `(num_labelled,)` and of the shared negatives `(num_labelled, num_negatives)`.
+
+    A negative that is the target of its row (an accidental hit) has the score minus infinity.
+    """
+
+    targets: torch.Tensor
+    target_ids: torch.Tensor
+    negatives: torch.Tensor
+    negative_ids: torch.Tensor
+
+
+def score_candidates(
+    representation: torch.Tensor,
+    *,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    target_ids: torch.Tensor,
+    negative_ids: torch.Tensor,
+) -> Candidates:
+    """Score the targets and the shared negatives, in float32, with accidental hits masked."""
+    rows = F.embedding(torch.cat([target_ids, negative_ids]), weight)  # (num_labelled + num_negatives, embedding_size)
+    target_rows, negative_rows = rows.split([len(target_ids), len(negative_ids)])
+    targets = (representation.float() * target_rows.float()).sum(dim=-1)
+    negatives = F.linear(representation, negative_rows).float()
+    if bias is not None:
+        targets = targets + bias[target_ids]
+        negatives = negatives + bias[negative_ids]
+    hits = negative_ids == target_ids[:, None]
+    return Candidates(targets, target_ids, negatives.masked_fill(hits, -math.inf), negative_ids)
+
+
+def sampled_softmax_losses(
+    candidates: Candidates, sampler: NegativeSampler, label_counts: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Softmax over the target and the shared negatives with logQ correction, per labelled position.
+
+    `-log(exp(s_y - log Q_y) / (exp(s_y - log Q_y) + Σ_j exp(s_j - log Q_j)))` with `Q` the expected number of draws of
+    an item: without it, items that are drawn more often than others are scored too low (Bengio and Senécal, 2008; Yi
+    et al., RecSys 2019).
+
+    Args:
+        candidates: Scores of targets and negatives.
+        sampler: What drew the negatives.
+        label_counts: Needed for in-batch negatives.
+    """
+    target = candidates.targets - sampler.log_expected_count(candidates.target_ids, label_counts)
+    negatives = candidates.negatives - sampler.log_expected_count(candidates.negative_ids, label_counts)
+    return torch.logaddexp(target, negatives.logsumexp(dim=-1)) - target  # (num_labelled,)
+
+
+def gbce_losses(candidates: Candidates, num_items: int, t: float) -> torch.Tensor:
+    """Generalised binary cross-entropy (Petrov and Macdonald, RecSys 2023), per labelled position.
+
+    `-(β log σ(s_y) + Σ_j log(1 - σ(s_j))) / (k + 1)` over `k` uniform negatives, with the sampling rate
+    `α = k / (num_items - 1)` and `β = α (t (1 - 1/α) + 1/α)`. At `t = 0` it is plain binary cross-entropy; at
+    `t = 1` the scores are calibrated: `σ(s)` is the probability, in spite of the sampling.
+
+    Args:
+        candidates: Scores of targets and negatives.
+        num_items: Items of the catalogue.
+        t: Calibration, from 0 to 1.
+
+    Example:
+        >>> scores = torch.zeros(1), torch.tensor([3]), torch.zeros(1, 2), torch.tensor([4, 5])
+        >>> round(gbce_losses(Candidates(*scores), num_items=5, t=0.0).item(), 4)
+        0.6931
+    """
+    k = min(candidates.negatives.shape[-1], num_items - 1)
+    alpha = k / (num_items - 1)
+    beta = alpha * (t * (1 - 1 / alpha) + 1 / alpha)
+    # softplus(s) = -log(1 - σ(s)), which is 0 at the minus infinity of an accidental hit.
+    negatives = F.softplus(candidates.negatives).sum(dim=-1)
+    return (negatives - beta * F.logsigmoid(candidates.targets)) / (k + 1)

@@ -12,7 +12,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, initialization
 from transformers.activations import ACT2FN
 from transformers.masking_utils import create_bidirectional_mask, create_causal_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -27,7 +27,15 @@ from transformers.utils.generic import can_return_tuple, merge_with_config_defau
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_bert4rec import Bert4RecConfig
-from .losses import item_cross_entropy
+from .losses import (
+    NegativeSampler,
+    chunked_cross_entropy,
+    divide_by_labels,
+    gbce_losses,
+    item_cross_entropy,
+    sampled_softmax_losses,
+    score_candidates,
+)
 
 AUTO_MAP = {
     "AutoConfig": "configuration_bert4rec.Bert4RecConfig",
@@ -330,6 +338,7 @@ class _ItemScorer(Bert4RecPreTrainedModel):
 
     _tied_weights_keys = {"decoder.weight": "model.embeddings.item_embeddings.weight"}  # noqa: RUF012  # the parent declares it
     _is_causal = False
+    label_counts: torch.Tensor | None
 
     def __init__(self, config: Bert4RecConfig) -> None:
         super().__init__(config)
@@ -338,6 +347,9 @@ class _ItemScorer(Bert4RecPreTrainedModel):
         self.model = Bert4RecModel(config, is_causal=self._is_causal)
         self.head = Bert4RecHead(config)
         self.decoder = nn.Linear(_embedding_size(config), config.vocab_size, bias=config.head_bias)
+        estimated = config.loss == "sampled_softmax" and config.negative_sampling in ("in_batch", "mixed")
+        # How often each token was a label so far: in-batch negatives come as often as items are targets.
+        self.register_buffer("label_counts", torch.zeros(config.vocab_size) if estimated else None)
         self.post_init()
 
     def get_output_embeddings(self) -> nn.Linear:
@@ -387,17 +399,69 @@ class _ItemScorer(Bert4RecPreTrainedModel):
             logits = self.score_items(self.head(hidden_states[:, keep]))  # (batch, kept, vocab_size)
         else:
             labelled = labels != -100
-            logits = self.score_items(self.head(hidden_states[labelled]))  # (num_labelled, vocab_size)
+            representation = self.head(hidden_states[labelled])  # (num_labelled, embedding_size)
             targets = labels[labelled]
             # An unknown target ([UNK]) is a miss in the ranking; its score, minus infinity, would spoil the loss.
             items = targets.masked_fill(targets < self.config.num_special_tokens, -100)
-            loss = item_cross_entropy(logits, items, num_items_in_batch)
+            if self.training and self.config.loss != "full":
+                logits = None
+                loss = self._bounded_loss(representation, items, num_items_in_batch)
+            else:
+                logits = self.score_items(representation)  # (num_labelled, vocab_size)
+                loss = item_cross_entropy(logits, items, num_items_in_batch)
         return {
             "loss": loss,
             "logits": logits,
             "hidden_states": outputs.hidden_states,
             "attentions": outputs.attentions,
         }
+
+    def _bounded_loss(
+        self, representation: torch.Tensor, items: torch.Tensor, num_items_in_batch: torch.Tensor | int | None
+    ) -> torch.Tensor:
+        """The losses that never hold the scores of all items, from `(num_labelled, embedding_size)`."""
+        config, weights = self.config, {"weight": self.decoder.weight, "bias": self.decoder.bias}
+        first = config.num_special_tokens
+        if config.loss == "chunked":
+            return chunked_cross_entropy(
+                representation,
+                **weights,
+                labels=items,
+                num_special_tokens=first,
+                chunk_size=config.loss_chunk_size,
+                num_items_in_batch=num_items_in_batch,
+            )
+        counted = items != -100
+        targets = items[counted]
+        self._fit_label_counts()
+        if self.label_counts is not None:
+            self.label_counts += torch.bincount(targets, minlength=len(self.label_counts))
+        sampler = NegativeSampler(config.negative_sampling, config.vocab_size - first, first, config.num_negatives)
+        candidates = score_candidates(
+            representation[counted], **weights, target_ids=targets, negative_ids=sampler.draw(targets)
+        )
+        if config.loss == "gbce":
+            losses = gbce_losses(candidates, sampler.num_items, config.gbce_t)
+        else:
+            losses = sampled_softmax_losses(candidates, sampler, self.label_counts)
+        return divide_by_labels(losses, targets, num_items_in_batch)
+
+    def _fit_label_counts(self) -> None:
+        """Start the estimate of label frequencies anew when the vocabulary has changed."""
+        if self.label_counts is not None and len(self.label_counts) != self.config.vocab_size:
+            self.label_counts = self.label_counts.new_zeros(self.config.vocab_size)
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, _ItemScorer) and module.label_counts is not None:
+            initialization.zeros_(module.label_counts)
+
+    def save_pretrained(
+        self, save_directory: str | os.PathLike[str], is_main_process: bool = True, *args: Any, **kwargs: Any
+    ) -> None:
+        """Save weights, config and the remote code with the full `auto_map`, so that every Auto class loads it."""
+        self._fit_label_counts()
+        super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
 
 
 class Bert4RecForMaskedLM(_ItemScorer):
@@ -428,6 +492,8 @@ class Bert4RecForMaskedLM(_ItemScorer):
 
         Returns:
             With labels, the loss and logits `(num_labelled, vocab_size)`; without, logits `(batch, kept, vocab_size)`.
+            In training mode, a `config.loss` other than `"full"` gives no logits: they are what it avoids. In
+            evaluation mode the loss is always cross-entropy over the whole catalogue.
         """
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "inputs_embeds": inputs_embeds, **kwargs}
         return MaskedLMOutput(**self._outputs(labels, logits_to_keep, num_items_in_batch, **inputs))

@@ -68,6 +68,17 @@ class ModelArguments:
     hidden_dropout_prob: float = field(default=0.2, metadata={"help": "Dropout on embeddings and blocks."})
     attention_probs_dropout_prob: float = field(default=0.0, metadata={"help": "Dropout on attention weights."})
     head_transform: bool = field(default=True, metadata={"help": "Dense layer and norm before the item scores."})
+    loss: Literal["full", "chunked", "sampled_softmax", "gbce"] = field(
+        default="full", metadata={"help": "Training loss; chunked is full in bounded memory."}
+    )
+    loss_chunk_size: int = field(default=4_194_304, metadata={"help": "Scores held at a time by the chunked loss."})
+    num_negatives: int = field(
+        default=1024, metadata={"help": "Negatives that a batch shares (sampled_softmax, gbce)."}
+    )
+    negative_sampling: Literal["uniform", "log_uniform", "in_batch", "mixed"] = field(
+        default="uniform", metadata={"help": "How negatives are drawn; their frequency is corrected for."}
+    )
+    gbce_t: float = field(default=0.75, metadata={"help": "Calibration of gbce, from 0 to 1."})
 
 
 @dataclass

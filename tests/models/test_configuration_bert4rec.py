@@ -35,6 +35,11 @@ from hfrec.models import Bert4RecConfig
         ("rotary_base", 0.0),
         ("layer_norm_eps", 0.0),
         ("initializer_range", -0.02),
+        ("loss", "bpr"),
+        ("loss_chunk_size", 0),
+        ("num_negatives", 0),
+        ("negative_sampling", "popular"),
+        ("gbce_t", 1.5),
     ],
 )
 def test_a_wrong_value_fails_in_the_constructor_and_is_named(name: str, value: Any) -> None:
@@ -47,6 +52,12 @@ def test_rotary_needs_an_even_head() -> None:
     """An odd head would lose its last dimension when it is halved."""
     with pytest.raises(StrictDataclassError, match="even"):
         Bert4RecConfig(hidden_size=6, num_attention_heads=2, position_embedding_type="rotary")
+
+
+def test_gbce_takes_uniform_negatives_only() -> None:
+    """Its calibration is derived for uniform negatives and would be wrong for others."""
+    with pytest.raises(StrictDataclassError, match="uniform"):
+        Bert4RecConfig(loss="gbce", negative_sampling="in_batch")
 
 
 def test_sizes_left_out_follow_hidden_size() -> None:
