@@ -16,7 +16,9 @@ COMMANDS = {
     "recommend": "Recommend items for the histories in a file.",
     "push": "Push a checkpoint to a hub as one commit.",
     "pull": "Pull a checkpoint from a hub, pinned and checked.",
+    "items": "Add, remove or rename items of a checkpoint, or align it with another catalogue.",
     "prepare": "Read, filter and report a log; write it as Parquet.",
+    "study": "Compare ways of transfer on ever larger shares of a target's users.",
     "demo": "The whole way on MovieLens-100K.",
     "env": "Print versions and devices.",
 }

@@ -36,7 +36,8 @@ ALLOWED: dict[str, set[str]] = {
     "hfrec.inference": _MODEL_USERS,
     "hfrec.training": _TRAINING,
     "hfrec.hub": _HUB,
-    "hfrec.commands": {*_HUB, "hfrec.hub", "hfrec"},
+    "hfrec.study": {*_HUB, "hfrec.hub"},
+    "hfrec.commands": {"hfrec.study", *_HUB, "hfrec.hub", "hfrec"},
     "hfrec": {*_HUB, "hfrec.hub"},
 }
 # What a checkpoint's remote code may count on; `strict` of huggingface_hub is how transformers types its own configs.

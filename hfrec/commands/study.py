@@ -1,0 +1,33 @@
+"""Where transfer pays: arms from scratch to L2-SP on ever larger shares of a target's users.
+
+hfrec study --model_name_or_path out --source_file source.csv --target_file target.csv --output_dir study
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..study.runner import StudyArguments, run_study
+from .parsing import parse_arguments
+
+
+def parse(words: Sequence[str]) -> StudyArguments:
+    """Flags or a settings file into the dataclass."""
+    (arguments,) = parse_arguments("study", (StudyArguments,), words)
+    return arguments  # type: ignore[no-any-return]
+
+
+def main(arguments: StudyArguments) -> list[dict[str, Any]]:
+    """Run what is not done yet, then write `study.csv`, `study.md` and the plots."""
+    from ..study.report import markdown, plot, write_csv
+
+    finals = run_study(arguments)
+    folder = Path(arguments.output_dir)
+    write_csv(finals, folder / "study.csv")
+    table = markdown(finals)
+    (folder / "study.md").write_text(table, encoding="utf-8")
+    plot(finals, folder)
+    print(table)
+    return finals

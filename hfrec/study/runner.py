@@ -1,0 +1,265 @@
+"""Runs of the study: data, one run, and all of them in order, each written down before the next begins."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from transformers import PreTrainedModel, PrinterCallback, set_seed
+
+from ..data.collators import DataCollatorForNextItem
+from ..data.interactions import Interactions, load_interactions
+from ..data.sequences import to_evaluation_sequences, to_sequences
+from ..data.splits import hold_out_users, leave_one_out
+from ..evaluation.metrics.functions import ranking_metrics
+from ..evaluation.protocol import objective_of
+from ..evaluation.ranking import rank_dataset
+from ..tokenization import ItemTokenizer
+from ..training.arguments import DataArguments, RecommenderTrainingArguments
+from ..training.freezing import freeze
+from ..training.run import build_trainer, write_json
+from .arms import ARMS, Arm, Start, Trial, start_arm
+
+METRIC = "ndcg@10"
+
+
+@dataclass
+class StudyArguments:
+    """What is carried over, to where, and how much is tried."""
+
+    model_name_or_path: str = field(metadata={"help": "Checkpoint pretrained on the source."})
+    source_file: str = field(metadata={"help": "Log of the source, for forgetting and the joint arm."})
+    target_file: str = field(metadata={"help": "Log of the target."})
+    output_dir: str = field(metadata={"help": "Folder of runs, tables and plots; a study that was cut off goes on."})
+    mapping_file: str | None = field(
+        default=None, metadata={"help": "CSV whose first column is a source item and whose second a target item."}
+    )
+    arms: list[str] = field(default_factory=lambda: list(ARMS), metadata={"help": f"Of {', '.join(ARMS)}."})
+    fractions: list[float] = field(
+        default_factory=lambda: [0.01, 0.05, 0.1, 0.25, 0.5, 1.0], metadata={"help": "Shares of the training users."}
+    )
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2, 3, 4], metadata={"help": "Seeds of the final runs."})
+    test_fraction: float = field(default=0.4, metadata={"help": "Share of target users that are only tested."})
+    validation_fraction: float = field(default=0.1, metadata={"help": "Share that only chooses settings and epochs."})
+    max_steps: int = field(default=600, metadata={"help": "Most optimiser steps of a run."})
+    batch_size: int = field(default=32, metadata={"help": "Rows of a training step."})
+    forgetting_users: int = field(default=1000, metadata={"help": "Source users on whom forgetting is measured."})
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.arms) - set(ARMS))
+        if unknown:
+            raise ValueError(f"`arms` holds {unknown}, expected some of {', '.join(ARMS)}.")
+        if not all(0.0 < share <= 1.0 for share in self.fractions):
+            raise ValueError(f"`fractions` must be in (0, 1], found {self.fractions}.")
+
+
+class StudyData:
+    """Users and rows of the study: the same test users in every run.
+
+    Target users are divided at random (seed 0) into those that are only tested, those that only choose settings, and
+    those that train, of whom a run gets a share. Test and validation users are new to every model: their last item is
+    the target, all before it the history.
+    """
+
+    def __init__(self, arguments: StudyArguments) -> None:
+        self.arguments = arguments
+        target = rename_to_source(load_interactions(arguments.target_file), arguments.mapping_file)
+        rest, self.test = hold_out_users(target, fraction=arguments.test_fraction, seed=0)
+        share = arguments.validation_fraction / (1 - arguments.test_fraction)
+        self.pool, self.validation = hold_out_users(rest, fraction=share, seed=0)
+        self.items: list[str] = sorted(set(self.pool.table["item_id"].to_pylist()))
+
+    def training_users(self, fraction: float, seed: int) -> Interactions:
+        """A random share of the training users, at least two; a larger share holds the smaller ones of its seed."""
+        users = np.array(pc.unique(self.pool.table["user_id"]).to_pylist())
+        order = np.random.default_rng(seed).permutation(len(users))
+        chosen = users[order[: max(2, round(fraction * len(users)))]]
+        return self.pool.select(pc.is_in(self.pool.table["user_id"], pa.array(chosen)).to_numpy())
+
+    def evaluation_rows(self, users: Interactions, tokenizer: ItemTokenizer) -> Any:
+        """One row a user: the last item and all before it."""
+        split = leave_one_out(users)
+        return to_evaluation_sequences(split.history, split.test, tokenizer)
+
+    @cached_property
+    def source(self) -> Interactions:
+        """The source's log."""
+        return load_interactions(self.arguments.source_file)
+
+    @cached_property
+    def source_sample(self) -> Interactions:
+        """The source users on whom forgetting is measured."""
+        share = self.arguments.forgetting_users / self.source.num_users
+        return self.source if share >= 1 else hold_out_users(self.source, fraction=share, seed=0)[1]
+
+
+def rename_to_source(target: Interactions, mapping_file: str | None) -> Interactions:
+    """Give mapped target items their source id; without a mapping ids are the same by themselves.
+
+    Raises:
+        ValueError: The mapping is empty or maps two items onto one.
+    """
+    if mapping_file is None:
+        return target
+    import pyarrow.csv
+
+    pairs = pyarrow.csv.read_csv(mapping_file)
+    to_source, to_target = (pairs.column(index).cast(pa.string()).to_pylist() for index in (0, 1))
+    mapping = dict(zip(to_target, to_source, strict=True))
+    if not mapping or len(mapping) != len(to_target) or len(set(to_source)) != len(to_source):
+        raise ValueError(
+            f"`mapping_file` {mapping_file} must pair each source item with one target item, found {len(to_target)} "
+            f"rows with {len(set(to_source))} source and {len(mapping)} target items."
+        )
+    old = target.table["item_id"].to_pylist()
+    new = pa.array([mapping.get(item, f"target:{item}") for item in old])
+    table = target.table.set_column(target.table.column_names.index("item_id"), "item_id", new)
+    return Interactions(table=table, items=None, report=target.report)
+
+
+def rank_rows(model: PreTrainedModel, tokenizer: ItemTokenizer, rows: Any, items: Sequence[str]) -> NDArray[np.int64]:
+    """Ranks among `items`, the same candidates for every arm, seen items filtered."""
+    vocabulary = tokenizer.get_vocab()
+    allowed = [vocabulary[item] for item in items if item in vocabulary]
+    objective = objective_of(model)
+    collator = DataCollatorForNextItem(tokenizer, objective, max_length=model.config.max_position_embeddings)
+    ranks = rank_dataset(model, rows, collator, allowed_items=allowed)
+    return ranks["filter_seen"]
+
+
+def run_once(data: StudyData, arm: Arm, fraction: float, seed: int, trial: Trial) -> tuple[dict[str, Any], Any]:
+    """Train an arm once.
+
+    Returns:
+        A row for the table, and the ranks of the test users `(num_test_users,)`.
+    """
+    began = time.perf_counter()
+    start = start_arm(arm, data.arguments.model_name_or_path, data.items, seed=seed)
+    set_seed(seed)
+    if arm.trained:
+        train(data, arm, start, data.training_users(fraction, seed), seed, trial)
+    model: Any = start.model
+    if arm.name == "lora":
+        model = model.merge_and_unload()
+    ranks = {
+        name: rank_rows(model, start.tokenizer, data.evaluation_rows(users, start.tokenizer), data.items)
+        for name, users in (("validation", data.validation), ("test", data.test))
+    }
+    row = {"arm": arm.name, "fraction": fraction, "seed": seed, **trial, "seconds": time.perf_counter() - began}
+    row |= {f"validation_{METRIC}": ranking_metrics(ranks["validation"], ks=(10,), n_bootstrap=0)[METRIC]}
+    row |= {name: value for name, value in ranking_metrics(ranks["test"], ks=(10,), n_bootstrap=0).items()}
+    if arm.pretrained:
+        rows = data.evaluation_rows(data.source_sample, start.tokenizer)
+        known = start.tokenizer.items["item_id"].to_pylist()
+        kept = rank_rows(model, start.tokenizer, rows, known)
+        row[f"source_{METRIC}"] = ranking_metrics(kept, ks=(10,), n_bootstrap=0)[METRIC]
+    return row, ranks["test"]
+
+
+def train(data: StudyData, arm: Arm, start: Start, users: Interactions, seed: int, trial: Trial) -> None:
+    """Train in place; the epoch that is best on the validation users is kept."""
+    if arm.name == "lp_ft":
+        freeze(start.model, "backbone")
+        fit(data, start, users, seed, {**trial, "learning_rate": 2e-3}, steps=data.arguments.max_steps // 4)
+        start.model.requires_grad_(True)
+    if arm.name == "joint":
+        users = with_source_users(data, users, seed)
+    fit(data, start, users, seed, trial, steps=data.arguments.max_steps)
+
+
+def with_source_users(data: StudyData, users: Interactions, seed: int) -> Interactions:
+    """As many source users as there are target users, beside them."""
+    share = min(users.num_users / data.source.num_users, 0.5)
+    sample = hold_out_users(data.source, fraction=share, seed=seed)[1]
+    table = leave_one_out(sample).train.table.select(["user_id", "item_id"])
+    table = table.set_column(0, "user_id", pc.binary_join_element_wise("source", table["user_id"], ":"))
+    both = pa.concat_tables([users.table.select(["user_id", "item_id"]), table])
+    order = pa.array(np.arange(len(both)))
+    return load_interactions(both.append_column("timestamp", order))
+
+
+def fit(data: StudyData, start: Start, users: Interactions, seed: int, trial: Trial, *, steps: int) -> None:
+    """A Trainer run of at most `steps` steps, evaluated ten times, with early stopping after four without a gain."""
+    length = start.model.config.max_position_embeddings
+    rows = to_sequences(users, start.tokenizer, max_length=length, windows="overlapping", unknown="drop")
+    per_epoch = -(-len(rows) // data.arguments.batch_size)
+    steps = min(steps, max(30 * per_epoch, 50))
+    every = max(steps // 10, 1)
+    with tempfile.TemporaryDirectory(prefix="hfrec-study-") as folder:
+        training = RecommenderTrainingArguments(
+            output_dir=folder,
+            learning_rate=trial["learning_rate"],
+            per_device_train_batch_size=data.arguments.batch_size,
+            max_steps=steps,
+            eval_strategy="steps",
+            eval_steps=every,
+            save_strategy="steps",
+            save_steps=every,
+            save_only_model=True,
+            save_total_limit=1,
+            logging_strategy="no",
+            warmup_steps=steps // 20,
+            early_stopping_patience=4,
+            disable_tqdm=True,
+            seed=seed,
+        )
+        trainer = build_trainer(
+            start.model,
+            start.tokenizer,
+            rows,
+            data.evaluation_rows(data.validation, start.tokenizer),
+            data=DataArguments(train_file=data.arguments.target_file),
+            training=training,
+            callbacks=start.callbacks(trial),
+        )
+        # The figures of each evaluation would drown the study's own lines.
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+
+
+def planned(arguments: StudyArguments) -> Iterator[tuple[Arm, float]]:
+    """Arms and shares in order, small shares first."""
+    for fraction in sorted(arguments.fractions):
+        for name in arguments.arms:
+            yield ARMS[name], fraction
+
+
+def run_study(arguments: StudyArguments) -> list[dict[str, Any]]:
+    """Tune each arm at each share on validation with the first seed, then run the choice with every seed.
+
+    Every run is a file under `runs/`, written when it ends: an interrupted study goes on after the last one.
+    """
+    folder = Path(arguments.output_dir) / "runs"
+    folder.mkdir(parents=True, exist_ok=True)
+    data = StudyData(arguments)
+    finals = []
+    for arm, fraction in planned(arguments):
+        tried = [cached_run(folder, data, arm, fraction, arguments.seeds[0], trial) for trial in arm.trials]
+        best = max(range(len(tried)), key=lambda index: tried[index][f"validation_{METRIC}"])
+        seeds = arguments.seeds if arm.trained else arguments.seeds[:1]
+        runs = [cached_run(folder, data, arm, fraction, seed, arm.trials[best]) for seed in seeds]
+        finals += runs
+        mean = float(np.mean([run[METRIC] for run in runs]))
+        print(f"{arm.name:<16} {fraction:>5.0%}  {METRIC} {mean:.4f}  {arm.trials[best]}", flush=True)
+    return finals
+
+
+def cached_run(folder: Path, data: StudyData, arm: Arm, fraction: float, seed: int, trial: Trial) -> dict[str, Any]:
+    """The row of a run, from its file when it was done before."""
+    settings = "-".join(f"{name}{value:g}" for name, value in trial.items())
+    path = folder / f"{arm.name}-{fraction:g}-{seed}-{settings}.json"
+    if not path.exists():
+        row, ranks = run_once(data, arm, fraction, seed, trial)
+        write_json(path, {**row, "ranks": ranks.tolist()})
+    row = json.loads(path.read_text(encoding="utf-8"))
+    return row  # type: ignore[no-any-return]

@@ -1,0 +1,132 @@
+"""A study on a small log: arms, resumption, tables."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pytest
+import torch
+
+from hfrec import load_checkpoint, load_interactions, synthetic_tables
+from hfrec.study.arms import ARMS, shuffle_items, start_arm
+from hfrec.study.report import difference, grouped
+from hfrec.study.runner import StudyArguments, StudyData, rename_to_source
+from hfrec_command import main
+
+QUIET = ["--disable_tqdm", "true", "--early_stopping_patience", "0"]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A source with a checkpoint, and a target of other users that has two items more."""
+    folder = tmp_path_factory.mktemp("study")
+    source, _ = synthetic_tables(num_users=40, num_items=24, num_groups=4, min_length=5, max_length=12)
+    target, _ = synthetic_tables(num_users=40, num_items=24, num_groups=4, min_length=5, max_length=12, seed=0)
+    extra = {"user_id": ["u1", "u2"], "item_id": ["new1", "new2"], "timestamp": [10**6, 10**6]}
+    extra_rows = pa.table(extra).cast(target.select(["user_id", "item_id", "timestamp"]).schema)
+    target = pa.concat_tables([target.select(["user_id", "item_id", "timestamp"]), extra_rows])
+    pyarrow.csv.write_csv(source, folder / "source.csv")
+    pyarrow.csv.write_csv(target, folder / "target.csv")
+    words = ["pretrain", "--train_file", str(folder / "source.csv"), "--output_dir", str(folder / "checkpoint")]
+    words += ["--num_train_epochs", "1", "--max_length", "10", "--hidden_size", "16", "--num_hidden_layers", "1"]
+    assert main([*words, *QUIET]) == 0
+    return {name: folder / name for name in ("source.csv", "target.csv", "checkpoint")}
+
+
+def arguments(files: dict[str, Path], output: Path, **kwargs: object) -> StudyArguments:
+    return StudyArguments(
+        model_name_or_path=str(files["checkpoint"]),
+        source_file=str(files["source.csv"]),
+        target_file=str(files["target.csv"]),
+        output_dir=str(output),
+        **kwargs,  # type: ignore[arg-type]
+    )
+
+
+def test_study_writes_tables_and_goes_on_after_an_interrupt(files: dict[str, Path], tmp_path: Path) -> None:
+    """A study of hours that starts again from nothing is never finished; a repeated run must give the same row."""
+    words = ["study", "--model_name_or_path", str(files["checkpoint"]), "--source_file", str(files["source.csv"])]
+    words += ["--target_file", str(files["target.csv"]), "--output_dir", str(tmp_path), "--max_steps", "3"]
+    words += ["--fractions", "1.0", "--seeds", "0", "1", "--arms", "scratch", "l2sp_decoupled"]
+    assert main(words) == 0
+    runs = sorted((tmp_path / "runs").glob("*.json"))
+    assert len(runs) == 2 * (4 + 1)
+    first = json.loads(runs[0].read_text())
+    untouched = runs[1].stat().st_mtime_ns
+    runs[0].unlink()
+    assert main(words) == 0
+    again = json.loads(runs[0].read_text())
+    assert {**first, "seconds": 0} == {**again, "seconds": 0}
+    assert runs[1].stat().st_mtime_ns == untouched
+    assert "| l2sp_decoupled | " in (tmp_path / "study.md").read_text()
+    assert pyarrow.csv.read_csv(tmp_path / "study.csv").num_rows == 2 * 2
+    assert (tmp_path / "learning_curves.png").stat().st_size > 5000
+    assert (tmp_path / "forgetting.png").stat().st_size > 5000
+
+
+def test_no_test_or_validation_user_trains(files: dict[str, Path], tmp_path: Path) -> None:
+    """A test user among the training ones would make every arm look better, the larger shares most."""
+    data = StudyData(arguments(files, tmp_path))
+    parts = [set(part.table["user_id"].to_pylist()) for part in (data.pool, data.validation, data.test)]
+    assert not parts[0] & parts[1] and not parts[0] & parts[2] and not parts[1] & parts[2]
+    small, large = (set(data.training_users(share, 3).table["user_id"].to_pylist()) for share in (0.2, 0.6))
+    assert small < large <= parts[0]
+
+
+@pytest.mark.parametrize("name", [name for name in ARMS if name not in ("scratch", "zero_shot")])
+def test_every_pretrained_arm_starts_at_the_checkpoint(name: str, files: dict[str, Path]) -> None:
+    """An arm that starts elsewhere is another method under its name."""
+    start = start_arm(ARMS[name], str(files["checkpoint"]), ["new1"], seed=0)
+    reference, tokenizer = load_checkpoint(files["checkpoint"])
+    assert len(start.tokenizer) == len(tokenizer) + 1
+    weights = {
+        key.replace("base_layer.", "").removeprefix("base_model.model."): value
+        for key, value in start.model.state_dict().items()
+    }
+    key = "model.layers.0.attention.query_key_value.weight"
+    assert weights[key].equal(reference.state_dict()[key])
+
+
+def test_shuffled_source_is_a_permutation_of_items_only(files: dict[str, Path]) -> None:
+    """A control that also loses the specials or the body would be too weak a control."""
+    model, _ = load_checkpoint(files["checkpoint"])
+    before = model.get_input_embeddings().weight.detach().clone()
+    shuffle_items(model, seed=1)
+    after = model.get_input_embeddings().weight.detach()
+    assert before[:3].equal(after[:3]) and not before.equal(after)
+    assert torch.sort(before.sum(1)).values.allclose(torch.sort(after.sum(1)).values)
+
+
+def test_frozen_body_trains_new_rows_only(files: dict[str, Path]) -> None:
+    """A hook that is lost would let the old rows move."""
+    start = start_arm(ARMS["frozen_body"], str(files["checkpoint"]), ["new1"], seed=0)
+    tokens = torch.tensor([[3, 4, 1]])
+    start.model(input_ids=tokens, labels=torch.tensor([[-100, -100, len(start.tokenizer) - 1]])).loss.backward()
+    gradient = start.model.get_input_embeddings().weight.grad
+    assert gradient[:-1].abs().max() == 0 and gradient[-1].abs().max() > 0
+
+
+def test_paired_difference_by_hand() -> None:
+    """A difference of means over different users would hide what pairing shows."""
+    runs = [
+        {"arm": "a", "fraction": 1.0, "ranks": [1, 1, 0, 2]},
+        {"arm": "b", "fraction": 1.0, "ranks": [1, 0, 0, 2]},
+    ]
+    mean, low, high = difference(grouped(runs), "a", "b", 1.0)
+    assert mean == pytest.approx(0.25) and low == 0.0 and high <= 1.0
+    assert np.isclose(mean, (0 + 1 + 0 + 0) / 4)
+
+
+def test_mapping_onto_one_item_twice_is_refused(files: dict[str, Path], tmp_path: Path) -> None:
+    """Two items under one id would merge without a word."""
+    (tmp_path / "pairs.csv").write_text("source,target\na,x\na,y\n")
+    with pytest.raises(ValueError, match="one target item"):
+        rename_to_source(load_interactions(files["target.csv"]), str(tmp_path / "pairs.csv"))
+
+
+def test_unknown_arm_is_refused(files: dict[str, Path], tmp_path: Path) -> None:
+    """A mistyped arm must not be left out silently."""
+    with pytest.raises(ValueError, match="fine"):
+        arguments(files, tmp_path, arms=["fine"])
