@@ -1,43 +1,92 @@
 """Two processes against one with the doubled batch."""
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
+import pytest
 from safetensors.torch import load_file
 
 from hfrec import synthetic_tables
+from hfrec_command import main
 
 ROOT = Path(__file__).parent.parent
 # `--multi_gpu` is accelerate's name for its torchrun launcher; `--cpu` starts one process whatever `--num_processes`.
 LAUNCH = ["-m", "accelerate.commands.accelerate_cli", "launch", "--multi_gpu", "--num_processes", "2"]
 LAUNCH += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+QUIET = ["--load_best_model_at_end", "false", "--disable_tqdm", "true", "--early_stopping_patience", "0"]
+# SGD: Adam would blow float noise near zero gradients up to whole steps.
+PLAIN = [*QUIET, "--use_cpu", "true", "--optim", "sgd", "--learning_rate", "0.5", "--num_train_epochs", "2"]
+# No dropout: its draws differ between one process and two by nature.
+PRETRAIN = ["--objective", "causal", "--hidden_dropout_prob", "0", "--max_length", "10", "--hidden_size", "16", *PLAIN]
 
 
-def run(words: list[str]) -> None:
+def on_two_processes(script: str, words: list[str]) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, env=environment)
+    command = [sys.executable, *LAUNCH, str(ROOT / "scripts" / f"{script}.py"), *words]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-def test_two_processes_train_the_weights_of_one_with_the_doubled_batch(tmp_path: Path) -> None:
-    """A loss averaged over processes instead of labels would only make the model a little worse.
+def largest_difference(one: Path, two: Path) -> float:
+    first, second = (load_file(folder / "model.safetensors") for folder in (one, two))
+    assert set(first) == set(second)
+    return max(float((weight - second[name]).abs().max()) for name, weight in first.items())
 
-    The rows fill whole batches: with a rest, the sampler gives some rows twice to even the processes out.
-    """
+
+def log_of(path: Path) -> pa.Table:
+    """48 users whose rows fill whole batches: with a rest, the sampler gives some rows twice to even it out."""
     log, _ = synthetic_tables(num_users=48, num_items=20, num_groups=4, min_length=4, max_length=12)
-    pyarrow.csv.write_csv(log, tmp_path / "log.csv")
-    script = [str(ROOT / "scripts" / "pretrain.py"), "--train_file", str(tmp_path / "log.csv"), "--objective", "causal"]
-    # No dropout: its draws differ between one process and two by nature.
-    script += ["--hidden_dropout_prob", "0", "--max_length", "10", "--hidden_size", "16", "--num_train_epochs", "2"]
-    script += ["--load_best_model_at_end", "false", "--disable_tqdm", "true", "--early_stopping_patience", "0"]
-    script += ["--use_cpu", "true"]
-    # SGD: Adam would blow float noise near zero gradients up to whole steps.
-    script += ["--optim", "sgd", "--learning_rate", "0.5"]
-    run([*script, "--per_device_train_batch_size", "16", "--output_dir", str(tmp_path / "one")])
-    run([*LAUNCH, *script, "--per_device_train_batch_size", "8", "--output_dir", str(tmp_path / "two")])
-    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
-    for name, weight in one.items():
-        assert (weight - two[name]).abs().max() < 1e-5, name
+    pyarrow.csv.write_csv(log, path)
+    return log
+
+
+def test_two_processes_train_the_weights_of_one_with_the_doubled_batch(tmp_path: Path) -> None:
+    """A loss averaged over processes instead of labels would only make the model a little worse."""
+    log_of(tmp_path / "log.csv")
+    words = ["--train_file", str(tmp_path / "log.csv"), *PRETRAIN]
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert main(["pretrain", *words, "--per_device_train_batch_size", "16", "--output_dir", str(one)]) == 0
+    on_two_processes("pretrain", [*words, "--per_device_train_batch_size", "8", "--output_dir", str(two)])
+    assert largest_difference(one, two) < 1e-5
+
+
+@pytest.mark.parametrize("mode", ["coupled", pytest.param("decoupled", marks=pytest.mark.slow)])
+def test_two_processes_finetune_with_l2sp_as_one_does(mode: str, tmp_path: Path) -> None:
+    """A pull that each process adds, or that DDP averages away, is L2-SP of another strength.
+
+    The items of the target are partly new, so that both strengths act. Three more users, too short to train on, make
+    51 to validate: no number of batches of 8 on two processes, so that one user would be lost or counted twice.
+    """
+    log = log_of(tmp_path / "source.csv")
+    start, target = tmp_path / "start", tmp_path / "target.csv"
+    assert main(["pretrain", "--train_file", str(tmp_path / "source.csv"), *PRETRAIN, "--output_dir", str(start)]) == 0
+    items = log["item_id"].cast(pa.string())
+    new = pc.is_in(items, value_set=pc.unique(items)[:5])
+    log = log.set_column(1, "item_id", pc.if_else(new, pc.binary_join_element_wise("new", items, "-"), items))
+    short = log.slice(0, 9).set_column(0, "user_id", pa.array([f"short{row // 3}" for row in range(9)]))
+    log = log.set_column(0, "user_id", log["user_id"].cast(pa.string()))
+    pyarrow.csv.write_csv(pa.concat_tables([log, short]), target)
+
+    words = ["--model_name_or_path", str(start), "--train_file", str(target), *PLAIN, "--l2sp_mode", mode]
+    pull = ["--l2sp_alpha", "0.2", "--l2sp_beta", "0.1", "--per_device_eval_batch_size", "8"]
+    one, two, free = tmp_path / "one", tmp_path / "two", tmp_path / "free"
+    whole = ["--per_device_train_batch_size", "16"]
+    assert main(["finetune", *words, *pull, *whole, "--output_dir", str(one)]) == 0
+    assert main(["finetune", *words, *whole, "--output_dir", str(free)]) == 0
+    on_two_processes("finetune", [*words, *pull, "--per_device_train_batch_size", "8", "--output_dir", str(two)])
+    assert largest_difference(one, two) < 1e-5 < 1e-3 < largest_difference(one, free)
+
+    first, second = (json.loads((folder / "all_results.json").read_text()) for folder in (one, two))
+    metrics = [name for name in first["validation"] if "@" in name]
+    assert len(metrics) >= 24 and "eval_ndcg@10" in metrics
+    for name in metrics:
+        assert second["validation"][name] == pytest.approx(first["validation"][name], abs=1e-9), name
+    hits = first["validation"]["eval_unfiltered_hit_rate@10"] * 51
+    assert abs(hits - round(hits)) < 1e-6  # a mean over 51 users, neither 52 nor 56
+    assert second["test"]["n_users"] == first["test"]["n_users"] == 51
