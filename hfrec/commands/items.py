@@ -1,0 +1,165 @@
+"""Change the catalogue of a saved checkpoint: add, remove or rename items, or go over to another catalogue.
+
+hfrec items align --model_name_or_path out --items_file catalogue.csv --match title --output_dir aligned
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from .parsing import parse_arguments
+
+ACTIONS = {
+    "add": "New rows for the items of the file that the checkpoint does not know.",
+    "remove": "Take the items of the file out.",
+    "rename": "Give items other ids, by a mapping file.",
+    "align": "Go over to the catalogue of the file: matched items keep their rows, others come new or are dropped.",
+}
+
+
+@dataclass
+class ItemsArguments:
+    """The checkpoint, the items, how they are matched, and where the new checkpoint goes."""
+
+    model_name_or_path: str = field(metadata={"help": "Checkpoint: a folder or a hub id."})
+    output_dir: str | None = field(default=None, metadata={"help": "New or empty folder for the new checkpoint."})
+    items_file: str | None = field(
+        default=None, metadata={"help": "Table with a column of item ids and, for new items, titles and the like."}
+    )
+    mapping_file: str | None = field(
+        default=None, metadata={"help": "Two columns, old id and new id (align, rename); then nothing else matches."}
+    )
+    match: Literal["id", "title"] = field(
+        default="id", metadata={"help": "How align matches without a mapping: equal ids, or normalised title and year."}
+    )
+    item_column: str = field(default="item_id", metadata={"help": "Column of the item ids."})
+    title_column: str = field(default="title", metadata={"help": "Column of the titles."})
+    year_column: str = field(default="year", metadata={"help": "Column of the years, where there is one."})
+    dry_run: bool = field(default=False, metadata={"help": "Say what would be done and write nothing."})
+    seed: int = field(default=0, metadata={"help": "Seed of the rows of new items."})
+    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit on the hub."})
+
+    def __post_init__(self) -> None:
+        if self.output_dir is None and not self.dry_run:
+            raise ValueError("Expected `--output_dir` for the new checkpoint, or `--dry_run`.")
+
+
+def parse(words: Sequence[str]) -> tuple[str, ItemsArguments]:
+    """The action, and flags or a settings file into the dataclass."""
+    if not words or words[0] not in ACTIONS:
+        lines = [f"  {name:<8}{text}" for name, text in ACTIONS.items()]
+        usage = "\n".join(["usage: hfrec items ACTION [--flags | settings.yaml]", "", *lines])
+        if words and words[0] in ("-h", "--help"):
+            print(usage)
+            raise SystemExit(0)
+        raise ValueError(f"expected one of {', '.join(ACTIONS)}, found {words[0] if words else 'nothing'}.")
+    (arguments,) = parse_arguments(f"items {words[0]}", (ItemsArguments,), words[1:])
+    needed = "mapping_file" if words[0] == "rename" else "items_file"
+    if getattr(arguments, needed) is None:
+        raise ValueError(f"`items {words[0]}` needs `--{needed}`.")
+    return words[0], arguments
+
+
+def main(arguments: tuple[str, ItemsArguments]) -> dict[str, Any]:
+    """Do the action and write the new checkpoint with `catalogue.json`, which says what became of each item."""
+    import torch
+
+    from ..data.files import check_new_folder, whole_files, write_json
+    from ..hub.checkpoint import load_checkpoint
+
+    action, settings = arguments
+    if settings.output_dir is not None:
+        check_new_folder(Path(settings.output_dir))
+    model, tokenizer = load_checkpoint(settings.model_name_or_path, revision=settings.revision)
+    generator = torch.Generator().manual_seed(settings.seed)
+    changed, report, text = CHANGES[action](model, tokenizer, settings, generator)
+    print(text)
+    if settings.dry_run:
+        print("Dry run: nothing was written.")
+        return report
+    folder = Path(str(settings.output_dir))
+    with whole_files(folder) as draft:
+        model.save_pretrained(draft)
+        changed.save_pretrained(draft)
+        write_json(draft / "catalogue.json", {"action": action, "from": settings.model_name_or_path, **report})
+    print(f"{len(changed.items):,} items: {folder}")
+    if (Path(settings.model_name_or_path) / "optimizer.pt").exists():
+        print("The optimiser state beside the old checkpoint was not carried over: start a new run, do not resume.")
+    return report
+
+
+def add(model: Any, tokenizer: Any, settings: ItemsArguments, generator: Any) -> tuple[Any, dict[str, Any], str]:
+    """Rows for what the checkpoint does not know."""
+    from ..transfer.vocabulary import add_items
+
+    table = read_items(settings)
+    known = tokenizer.get_vocab()
+    new = [item for item in table["item_id"].to_pylist() if item not in known]
+    if not new:
+        raise ValueError(f"{settings.items_file}: the checkpoint knows all {len(table)} items: nothing to add.")
+    changed = add_items(model, tokenizer, new, metadata=table, generator=generator)
+    text = f"{len(new):,} items new, {len(table) - len(new):,} known already"
+    return changed, {"num_new": len(new), "num_known": len(table) - len(new), "new": new}, text
+
+
+def remove(model: Any, tokenizer: Any, settings: ItemsArguments, generator: Any) -> tuple[Any, dict[str, Any], str]:
+    """Take out what the file lists."""
+    from ..transfer.vocabulary import remove_items
+
+    items = read_items(settings)["item_id"].to_pylist()
+    changed = remove_items(model, tokenizer, items)
+    return changed, {"num_dropped": len(items), "dropped": items}, f"{len(items):,} items dropped"
+
+
+def rename(model: Any, tokenizer: Any, settings: ItemsArguments, generator: Any) -> tuple[Any, dict[str, Any], str]:
+    """Other ids, by the mapping file."""
+    from ..transfer.matching import read_mapping
+    from ..transfer.vocabulary import rename_items
+
+    mapping = read_mapping(str(settings.mapping_file))
+    changed = rename_items(model, tokenizer, mapping)
+    return changed, {"num_renamed": len(mapping), "renamed": mapping}, f"{len(mapping):,} items renamed"
+
+
+def align(model: Any, tokenizer: Any, settings: ItemsArguments, generator: Any) -> tuple[Any, dict[str, Any], str]:
+    """Over to the catalogue of the file."""
+    from ..transfer.matching import match_titles, plan_catalogue, read_mapping
+    from ..transfer.vocabulary import align_catalogue
+
+    table = read_items(settings)
+    mapping = None if settings.mapping_file is None else read_mapping(settings.mapping_file)
+    if mapping is None and settings.match == "title":
+        columns = {"title_column": settings.title_column, "year_column": settings.year_column}
+        mapping = match_titles(tokenizer.items, table, **columns)
+        if not mapping:
+            raise ValueError(f"{settings.items_file}: no item has title and year of one of the checkpoint's items.")
+    items = table["item_id"].to_pylist()
+    plan = plan_catalogue(tokenizer, items, mapping)
+    changed = align_catalogue(model, tokenizer, items, mapping, metadata=table, generator=generator)
+    return changed, plan.to_dict(), str(plan)
+
+
+CHANGES = {"add": add, "remove": remove, "rename": rename, "align": align}
+
+
+def read_items(settings: ItemsArguments) -> Any:
+    """The table of the items file, its ids as strings in the column `item_id`."""
+    import pyarrow as pa
+
+    from ..data.readers import read_source
+
+    parts = read_source(settings.items_file, string_columns=(settings.item_column,))
+    if len(parts) != 1:
+        raise ValueError(f"`items_file` must be one table, found {len(parts)} files. Join them first.")
+    table = parts[0].table
+    if settings.item_column not in table.column_names:
+        found = ", ".join(table.column_names)
+        raise ValueError(
+            f"{settings.items_file}: no column {settings.item_column!r}, found {found}. Set `--item_column`."
+        )
+    ids = table[settings.item_column].cast(pa.string())
+    others = [name for name in table.column_names if name not in (settings.item_column, "item_id", "count")]
+    return pa.table({"item_id": ids, **{name: table[name] for name in others}})
