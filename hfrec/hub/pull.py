@@ -46,10 +46,11 @@ def pull_from_hub(
     Example:
         >>> pull_from_hub("me/films", revision="v2", verify=True)  # doctest: +SKIP
     """
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants, snapshot_download
 
+    local_files_only = local_files_only or constants.HF_HUB_OFFLINE
     if local_files_only and verify:
-        raise ValueError("`verify` compares with the hub, which `local_files_only` must not ask: leave one out.")
+        raise ValueError("`verify` compares with the hub, which `local_files_only` and HF_HUB_OFFLINE must not ask.")
     remote = {} if local_files_only else _checkpoint_of(repo_id, revision, token)
     try:
         folder = Path(
@@ -57,7 +58,8 @@ def pull_from_hub(
                 repo_id,
                 revision=revision,
                 local_dir=None if output_dir is None else Path(output_dir),
-                allow_patterns=sorted(remote) or None,
+                allow_patterns=sorted(remote) or list(CHECKPOINT_FILES),
+                ignore_patterns="[!.]*/*",  # to this matcher, `*` reaches into folders
                 local_files_only=local_files_only,
                 force_download=force_download,
                 token=token,

@@ -215,7 +215,8 @@ class Handler(BaseHTTPRequestHandler):
         if self.rule is not None and self.rule.action == "delay":
             time.sleep(self.rule.seconds)
         try:
-            if self.rule is not None and self.rule.action == "drop":
+            down = not self.hub.servers  # a connection that was kept alive outlives its server
+            if down or (self.rule is not None and self.rule.action == "drop"):
                 self.note(0)
                 self.close_connection = True
                 return

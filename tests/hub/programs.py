@@ -68,6 +68,24 @@ def command(*words: str) -> int:
     return main(list(words))
 
 
+def load_error(name: str, **kwargs: Any) -> str:
+    """Message of the refusal to load; loading is an error."""
+    import hfrec
+
+    try:
+        hfrec.load_checkpoint(name, **kwargs)
+    except (OSError, ValueError) as error:
+        return f"{type(error).__name__}: {error}"
+    raise RuntimeError(f"{name} was loaded")
+
+
+def reference_fingerprint(name: str, revision: str | None = None) -> str:
+    """What L2-SP anchors at."""
+    import hfrec
+
+    return hfrec.L2SPCallback(name, alpha=0.1, revision=revision).reference_fingerprint
+
+
 def environment(**names: str) -> None:
     """Change variables that the client reads at every request, such as HF_TOKEN."""
     os.environ.update(names)
