@@ -27,6 +27,7 @@ __version__ = "0.1.0"
 _LAZY = {
     "DataCollatorForMaskedItems": "data.collators",
     "DataCollatorForNextItem": "data.collators",
+    "HubError": "hub.errors",
     "GradualUnfreezingCallback": "training.freezing",
     "Interactions": "data.interactions",
     "L2SPCallback": "training.l2sp",
@@ -55,6 +56,7 @@ _LAZY = {
     "split_by_time": "data.splits",
     "to_evaluation_sequences": "data.sequences",
     "to_sequences": "data.sequences",
+    "write_model_card": "hub.model_card",
 }
 
 __all__ = [

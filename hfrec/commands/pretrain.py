@@ -45,9 +45,11 @@ def main(arguments: Arguments) -> dict[str, Any]:
 
 
 def report(results: dict[str, Any], output_dir: str) -> None:
-    """Print the test table and where the checkpoint lies."""
+    """Print the test table and where the checkpoint lies, and write its card."""
     from ..evaluation.table import results_table
+    from ..hub.model_card import write_model_card
 
     if "test" in results:
+        write_model_card(output_dir)
         print(results_table(results["test"]))
         print(f"Checkpoint: {output_dir}")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import HubError, explain
+from .model_card import PLACEHOLDER
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo, HfApi
@@ -150,7 +151,7 @@ def _commit(
     api = HfApi(token=token, library_name="hfrec")
     try:
         repo_id, head, present = _target(api, repo_id, revision, private, create_pr)
-        adds = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=path) for name, path in files.items()]
+        adds = [CommitOperationAdd(name, _content(name, path, repo_id)) for name, path in files.items()]
         stale = [name for name in present if name not in files and matches(name, _STALE)]
         return api.create_commit(
             repo_id=repo_id,
@@ -164,6 +165,13 @@ def _commit(
         raise  # a name that no hub takes: nothing was asked
     except Exception as error:  # each stage of an upload has errors of its own, down to the storage server's
         raise HubError(f"Could not push to {repo_id}: {explain(error)}. {again}") from None
+
+
+def _content(name: str, path: Path, repo_id: str) -> str | bytes:
+    """The file, or the card with the name under which readers will find the checkpoint."""
+    if name != "README.md":
+        return str(path)
+    return path.read_bytes().replace(PLACEHOLDER.encode(), repo_id.encode())
 
 
 def _target(

@@ -23,6 +23,7 @@ from ..models import Bert4RecConfig, Bert4RecForCausalLM, Bert4RecForMaskedLM
 from ..tokenization import ItemTokenizer
 from .arguments import DataArguments, ModelArguments, RecommenderTrainingArguments
 from .checkpoints import StopOnNaN, last_whole_checkpoint, no_half_checkpoint
+from .facts import run_facts
 
 logger = logging.get_logger(__name__)
 DEFAULT_MAX_LENGTH = 100
@@ -179,6 +180,7 @@ def train_and_evaluate(
         "data": {"source": data.source, "train_fingerprint": split.train.fingerprint},
         "seed": training.seed,
         "versions": versions(),
+        **run_facts(data, training, split, trainer.state.log_history),
         **(extra or {}),
     }
     if trainer.is_world_process_zero():

@@ -1,0 +1,310 @@
+"""Model cards from what a run measured: a fact that is not in the folder is left out, never guessed."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .errors import redact
+
+TEMPLATE = Path(__file__).with_name("card_template.md.jinja")
+PLACEHOLDER = "path/to/checkpoint"  # `push_to_hub` puts the repository's name in its place
+EVAL_RESULTS = ".eval_results/hfrec.yaml"
+METRICS = ("ndcg@10", "hit_rate@10", "mrr@10")
+BEYOND = ("coverage@10", "mean_popularity@10")
+
+
+def write_model_card(
+    folder: str | os.PathLike[str],
+    *,
+    repo_id: str | None = None,
+    license: str | None = None,
+    dataset_license: str | None = None,
+) -> Path:
+    """Write `README.md`, and `.eval_results/hfrec.yaml` for a data set of the hub, into a checkpoint folder.
+
+    Everything comes from `config.json`, `items.parquet` and the `all_results.json` that `hfrec pretrain` and
+    `hfrec finetune` write.
+
+    Args:
+        folder: The checkpoint.
+        repo_id: Where it will be pushed; left out, `push_to_hub` fills it in.
+        license: Licence of the weights. It hangs on yours and on the data's, so there is no default.
+        dataset_license: Licence and source of the data; known for the named data sets.
+
+    Returns:
+        Path of the card.
+
+    Raises:
+        ValueError: The folder holds no results.
+        FileNotFoundError: The folder is no checkpoint.
+
+    Example:
+        >>> write_model_card("outputs/run", license="apache-2.0")  # doctest: +SKIP
+    """
+    from huggingface_hub import ModelCard
+
+    folder = Path(folder)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    results = _results(folder)
+    items = _first_items(folder)
+    values = {
+        **_model_facts(config, results),
+        **_data_facts(results, dataset_license),
+        **_evaluation_facts(results),
+        "model_name": repo_id or folder.resolve().name,
+        "repo_id": repo_id or PLACEHOLDER,
+        "num_parameters": _num_parameters(folder),
+        "num_items": f"{config['vocab_size'] - config['num_special_tokens']:,}",
+        "example_history": ", ".join(json.dumps(item, ensure_ascii=False) for item in items),
+    }
+    data = _metadata(config, results, repo_id or folder.resolve().name, license)
+    card = ModelCard.from_template(data, template_path=str(TEMPLATE), **values)
+    path = folder / "README.md"
+    path.write_text(redact(str(card)), encoding="utf-8")
+    _write_eval_results(folder, results)
+    return path
+
+
+def _results(folder: Path) -> dict[str, Any]:
+    path = folder / "all_results.json"
+    results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if "test" not in results:
+        raise ValueError(
+            f"{folder} has no test results in all_results.json: a card states what was measured. Expected a folder "
+            "that `hfrec pretrain` or `hfrec finetune` wrote."
+        )
+    return results
+
+
+def _first_items(folder: Path) -> list[str]:
+    """Three items for the example; training writes the most frequent first."""
+    import pyarrow.parquet as pq
+
+    ids: list[str] = pq.read_table(folder / "items.parquet", columns=["item_id"])["item_id"][:3].to_pylist()
+    return ids
+
+
+def _num_parameters(folder: Path) -> str:
+    from safetensors import safe_open
+
+    total = 0
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, framework="pt") as weights:
+            for name in weights.keys():  # noqa: SIM118  # no mapping
+                size = 1
+                for length in weights.get_slice(name).get_shape():
+                    size *= length
+                total += size
+    return f"{total:,}"
+
+
+def _metadata(config: Mapping[str, Any], results: Mapping[str, Any], name: str, license: str | None) -> Any:
+    """The YAML head: what the hub searches and shows."""
+    from huggingface_hub import ModelCardData
+
+    objective = _objective(config)
+    start = results.get("finetuning", {}).get("model_name_or_path")
+    dataset = _hub_dataset(results)
+    extra = {} if start is None or not _is_hub_id(start) else {"base_model": start, "base_model_relation": "finetune"}
+    return ModelCardData(
+        library_name="transformers",
+        pipeline_tag="recommendation",
+        tags=["hfrec", "sequential-recommendation", "bert4rec", objective, *(["l2-sp"] if _l2sp(results) else [])],
+        license=license,
+        datasets=[dataset] if dataset else None,
+        metrics=list(METRICS),
+        model_name=name,
+        eval_results=_eval_results(results),
+        **extra,
+    )
+
+
+def _objective(config: Mapping[str, Any]) -> str:
+    return "causal" if "ForCausalLM" in str(config.get("architectures")) else "masked"
+
+
+def _is_hub_id(name: str) -> bool:
+    return name.count("/") == 1 and not name.startswith((".", "/", "~")) and not Path(name).exists()
+
+
+def _hub_dataset(results: Mapping[str, Any]) -> str | None:
+    name = results.get("settings", {}).get("dataset")
+    return name if name and _is_hub_id(name) else None
+
+
+def _dataset_name(results: Mapping[str, Any]) -> str:
+    """A name of the hub or of hfrec as it is; of a file its name, as the rest of the path is of one machine."""
+    source = str(results.get("data", {}).get("source", "unknown"))
+    return source if _is_hub_id(source) else Path(source).name
+
+
+def _eval_results(results: Mapping[str, Any]) -> list[Any]:
+    from huggingface_hub import EvalResult
+
+    name = _dataset_name(results)
+    found = []
+    for setting in ("filter_seen", "unfiltered"):
+        label = "seen items filtered" if setting == "filter_seen" else "seen items not filtered"
+        for metric in METRICS:
+            low, high = results["test"][setting][f"{metric}_ci"]
+            found.append(
+                EvalResult(
+                    task_type="recommendation",
+                    task_name="Sequential recommendation",
+                    dataset_type=name,
+                    dataset_name=name,
+                    dataset_split="test",
+                    dataset_config="leave_one_out",
+                    metric_type=metric,
+                    metric_name=f"{metric}, {label}",
+                    metric_value=results["test"][setting][metric],
+                    metric_args={"filter_seen": setting == "filter_seen", "ci95": [low, high]},
+                )
+            )
+    return found
+
+
+def _write_eval_results(folder: Path, results: Mapping[str, Any]) -> None:
+    """The `.eval_results` of huggingface_hub 2.x name a data set of the hub; for others there is none to name."""
+    import yaml
+
+    dataset = _hub_dataset(results)
+    if dataset is None:
+        return
+    note = "leave-one-out, whole catalogue, seen items filtered, ties never help the model"
+    revision = results.get("settings", {}).get("dataset_revision")
+    about = {"id": dataset, "task_id": "leave_one_out", **({"revision": revision} if revision else {})}
+    entries = [
+        {"dataset": about, "value": results["test"]["filter_seen"][METRICS[0]], "notes": f"{METRICS[0]}; {note}"}
+    ]
+    (folder / EVAL_RESULTS).parent.mkdir(exist_ok=True)
+    (folder / EVAL_RESULTS).write_text(yaml.safe_dump(entries, sort_keys=False), encoding="utf-8")
+
+
+def _model_facts(config: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, Any]:
+    start = results.get("finetuning", {})
+    versions = results.get("versions", {})
+    parameters = results.get("hyperparameters", {})
+    base = start.get("model_name_or_path")
+    if base is not None:
+        base = base if _is_hub_id(base) else Path(base).name
+        base += f", revision {start['model_revision']}" if start.get("model_revision") else ""
+    return {
+        "objective": {"masked": "masked items (BERT4Rec)", "causal": "next item everywhere (SASRec)"}[
+            _objective(config)
+        ],
+        "auto_class_suffix": "CausalLM" if _objective(config) == "causal" else "MaskedLM",
+        "max_length": config["max_position_embeddings"],
+        "base_model": base,
+        "l2sp": _l2sp(results),
+        "l2sp_distance": _distances(results),
+        "hyperparameters": ", ".join(f"{name} {value}" for name, value in parameters.items()),
+        "versions": ", ".join(f"{name} {value}" for name, value in versions.items()),
+        "seed": results.get("seed"),
+    }
+
+
+def _l2sp(results: Mapping[str, Any]) -> str | None:
+    start = results.get("finetuning", {})
+    if not (start.get("l2sp_alpha") or start.get("l2sp_beta")):
+        return None
+    return f"{start.get('l2sp_mode', 'coupled')}, α = {start['l2sp_alpha']}, β = {start.get('l2sp_beta', 0.0)}"
+
+
+def _distances(results: Mapping[str, Any]) -> str | None:
+    kept = results.get("l2sp") or {}
+    blocks = {name.partition("/")[2]: value for name, value in kept.items() if name.startswith("l2sp_distance/")}
+    return ", ".join(f"{block} {value:.4g}" for block, value in blocks.items()) or None
+
+
+def _data_facts(results: Mapping[str, Any], dataset_license: str | None) -> dict[str, Any]:
+    from ..data.catalogs import MOVIELENS_LICENCE
+
+    sizes, settings = results.get("sizes", {}), results.get("settings", {})
+    log = sizes.get("log", {})
+    named = results.get("data", {}).get("source") in ("ml-100k", "ml-1m")
+    facts = {
+        "dataset_name": _dataset_name(results),
+        "dataset_license": dataset_license or (MOVIELENS_LICENCE if named else None),
+        "data_fingerprint": results.get("data", {}).get("train_fingerprint"),
+    }
+    if sizes:
+        facts["dataset_size"] = (
+            f"{sizes['users']:,} users, {sizes['items']:,} items, {sizes['interactions']:,} interactions in the "
+            "training part"
+        )
+    if settings:
+        facts["dataset_filters"] = (
+            f"at least {settings['min_user_interactions']} interactions of a user and "
+            f"{settings['min_item_interactions']} of an item; duplicates: {settings['duplicates']}"
+        )
+    if log:
+        facts["dataset_dropped"] = (
+            f"{log['duplicates_dropped']:,} duplicates, {log['core_rows_dropped']:,} interactions by the minimum "
+            f"counts ({log['core_users_dropped']:,} users, {log['core_items_dropped']:,} items)"
+        )
+    return facts
+
+
+def _evaluation_facts(results: Mapping[str, Any]) -> dict[str, Any]:
+    test, split = results["test"], results.get("split", {})
+    protocol = test.get("protocol", {})
+    dropped = split.get("users_without_test")
+    facts = {
+        "split": protocol.get("split"),
+        "intervals": protocol.get("intervals"),
+        "num_unknown_targets": f"{test['n_unknown_targets']:,}" if test["n_unknown_targets"] else "0",
+        "num_targets": f"{test['n_users']:,}",
+        "results_table": _results_table(test),
+        "popularity_bias": _popularity_bias(test),
+        "limits": _limits(test),
+    }
+    if split.get("test_tie_share") is not None:
+        facts["tied_targets"] = f"{split['test_tie_share']:.1%}"
+    if dropped is not None and facts["split"]:
+        facts["split"] += f"; {dropped:,} users without a test item"
+    return facts
+
+
+def _results_table(test: Mapping[str, Any]) -> str:
+    """Model and baselines, seen items filtered and not, as Markdown."""
+    from ..evaluation.table import cell
+
+    rows = {**test.get("baselines", {}), "**this model**": test}
+    names = ["", "seen items", *METRICS, *BEYOND]
+    lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
+    for setting in ("filter_seen", "unfiltered"):
+        for name, row in rows.items():
+            measured = row[setting]
+            cells = [cell(measured, metric) for metric in METRICS]
+            cells += [f"{measured[metric]:.4g}" if metric in measured else "–" for metric in BEYOND]
+            lines.append("| " + " | ".join([name, setting.replace("_", " "), *cells]) + " |")
+    return "\n".join(lines)
+
+
+def _popularity_bias(test: Mapping[str, Any]) -> str | None:
+    mine = test["filter_seen"]
+    popular = test.get("baselines", {}).get("popularity", {}).get("filter_seen", {})
+    if not {*BEYOND} <= set(mine) or not {*BEYOND} <= set(popular):
+        return None
+    return (
+        f"Its top 10 cover {mine['coverage@10']:.1%} of the catalogue (the popularity baseline: "
+        f"{popular['coverage@10']:.1%}), and an item in them was taken {mine['mean_popularity@10']:,.1f} times in the "
+        f"training data on average (popularity: {popular['mean_popularity@10']:,.1f}). What is rare is shown rarely."
+    )
+
+
+def _limits(test: Mapping[str, Any]) -> list[str]:
+    mine = test["filter_seen"]
+    limits = []
+    for name, row in test.get("baselines", {}).items():
+        low, high = row["filter_seen"]["ndcg@10_ci"]
+        if mine["ndcg@10"] <= row["filter_seen"]["ndcg@10"]:
+            limits.append(f"On this data it does not beat {name} (ndcg@10 {row['filter_seen']['ndcg@10']:.4f}).")
+        elif mine["ndcg@10_ci"][0] <= high and low <= mine["ndcg@10_ci"][1]:
+            limits.append(f"Its interval overlaps that of {name}: the difference may be chance.")
+    return limits

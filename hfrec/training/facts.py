@@ -1,0 +1,61 @@
+"""What a run was: settings, hyper-parameters, sizes and the distance that L2-SP kept, for results and model cards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..data.splits import Split
+from .arguments import DataArguments, RecommenderTrainingArguments
+
+HYPERPARAMETERS = (
+    "num_train_epochs",
+    "max_steps",
+    "learning_rate",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "weight_decay",
+    "max_grad_norm",
+    "warmup_steps",
+    "lr_scheduler_type",
+    "optim",
+    "bf16",
+    "fp16",
+    "seed",
+    "early_stopping_patience",
+)
+
+
+def run_facts(
+    data: DataArguments,
+    training: RecommenderTrainingArguments,
+    split: Split,
+    log_history: Sequence[dict[str, float]],
+) -> dict[str, Any]:
+    """What `all_results.json` says about a run beside its metrics.
+
+    Args:
+        data: How the log was read and made into sequences.
+        training: Arguments of the `Trainer`.
+        split: The split log.
+        log_history: Of the Trainer's state.
+
+    Returns:
+        `settings`, `hyperparameters`, `sizes` of the training part, and `l2sp`: penalty and distance of each block when
+        they were logged last.
+    """
+    values = {name: getattr(training, name) for name in HYPERPARAMETERS}
+    values = {name: getattr(value, "value", value) for name, value in values.items()}  # enumerations by their name
+    logged = [entry for entry in log_history if "l2sp_penalty" in entry]
+    last = logged[-1] if logged else {}
+    return {
+        "settings": vars(data),
+        "hyperparameters": {**values, "world_size": training.world_size},
+        "sizes": {
+            "users": split.train.num_users,
+            "items": split.train.num_items,
+            "interactions": len(split.train),
+            "log": split.train.report.to_dict(),
+        },
+        "l2sp": {name: value for name, value in last.items() if name.startswith("l2sp_") or name == "step"},
+    }
