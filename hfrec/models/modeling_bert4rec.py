@@ -44,6 +44,7 @@ AUTO_MAP = {
     "AutoModelForCausalLM": "modeling_bert4rec.Bert4RecForCausalLM",
     "AutoModelForSequenceClassification": "modeling_bert4rec.Bert4RecForSequenceClassification",
 }
+FLEX_MIN_HEAD_SIZE = 24  # on a CPU
 REMOTE_CODE_FILES = ("configuration_bert4rec.py", "modeling_bert4rec.py", "losses.py")
 
 
@@ -100,6 +101,21 @@ def rotate(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.
     """Turn queries or keys `(batch, heads, length, head_size)` by their rotary angles."""
     left, right = states.chunk(2, dim=-1)
     return states * cos.to(states.dtype) + torch.cat((-right, left), dim=-1) * sin.to(states.dtype)
+
+
+def _check_flex_attention(config: Bert4RecConfig, device: torch.device) -> None:
+    """Refuse flex attention where its compiled kernel is wrong.
+
+    For heads narrower than 24 units, torch's C++ kernel (2.13, on CPUs with vectors of 8 floats) multiplies a last
+    block of 8 keys as if it had 16: it reads keys beyond the tensor and writes their scores over its running maximum.
+    """
+    head_size = config.hidden_size // config.num_attention_heads
+    if config._attn_implementation == "flex_attention" and device.type == "cpu" and head_size < FLEX_MIN_HEAD_SIZE:
+        raise ValueError(
+            f"`attn_implementation='flex_attention'` needs `hidden_size / num_attention_heads` of at least "
+            f"{FLEX_MIN_HEAD_SIZE} on a CPU, found {head_size}: torch's kernel gives wrong scores for narrower heads. "
+            "Use 'sdpa' or fewer heads."
+        )
 
 
 def eager_attention_forward(
@@ -287,12 +303,14 @@ class Bert4RecModel(Bert4RecPreTrainedModel):
             inputs_embeds: Item embeddings `(batch, length, embedding_size)` in place of `input_ids`.
 
         Raises:
-            ValueError: Both or neither of `input_ids` and `inputs_embeds`, or more tokens than there are positions.
+            ValueError: Both or neither of `input_ids` and `inputs_embeds`, more tokens than there are positions, or
+                flex attention on a CPU with heads below 24 units, for which torch's kernel gives wrong scores.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Expected exactly one of `input_ids` and `inputs_embeds`.")
         if inputs_embeds is None:
             inputs_embeds = self.embeddings.item_embeddings(input_ids)  # (batch, length, embedding_size)
+        _check_flex_attention(self.config, inputs_embeds.device)
         batch, length = inputs_embeds.shape[:2]
         if self.config.position_embedding_type == "absolute" and length > self.config.max_position_embeddings:
             raise ValueError(
