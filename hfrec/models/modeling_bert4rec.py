@@ -310,7 +310,7 @@ class Bert4RecModel(Bert4RecPreTrainedModel):
             raise ValueError("Expected exactly one of `input_ids` and `inputs_embeds`.")
         if inputs_embeds is None:
             inputs_embeds = self.embeddings.item_embeddings(input_ids)  # (batch, length, embedding_size)
-        _check_flex_attention(self.config, inputs_embeds.device)
+        _check_flex_attention(cast(Bert4RecConfig, self.config), inputs_embeds.device)
         batch, length = inputs_embeds.shape[:2]
         if self.config.position_embedding_type == "absolute" and length > self.config.max_position_embeddings:
             raise ValueError(
