@@ -31,6 +31,7 @@ _LAZY = {
     "GradualUnfreezingCallback": "training.freezing",
     "Interactions": "data.interactions",
     "L2SPCallback": "training.l2sp",
+    "PushWatchCallback": "training.pushes",
     "Split": "data.splits",
     "add_items": "transfer.vocabulary",
     "align_catalogue": "transfer.vocabulary",

@@ -20,7 +20,9 @@ PACKAGE = ROOT / "hfrec"
 _DATA = {"hfrec.tokenization"}
 _MODEL_USERS = {"hfrec.models", "hfrec.data", *_DATA}
 _L2SP = {"hfrec.training.l2sp", "hfrec.training.anchors", "hfrec.training.reference"}
-_TRAINING = {*_MODEL_USERS, "hfrec.evaluation", "hfrec.evaluation.metrics", *_L2SP, "hfrec.transfer"}
+# What to do about a failure of the hub; a leaf, so that training can say it too.
+_HUB_ERRORS = {"hfrec.hub.errors"}
+_TRAINING = {*_MODEL_USERS, *_HUB_ERRORS, "hfrec.evaluation", "hfrec.evaluation.metrics", *_L2SP, "hfrec.transfer"}
 _HUB = {*_TRAINING, "hfrec.training", "hfrec.inference"}
 ALLOWED: dict[str, set[str]] = {
     "hfrec.models": set(),
@@ -36,6 +38,7 @@ ALLOWED: dict[str, set[str]] = {
     "hfrec.inference": _MODEL_USERS,
     "hfrec.training": _TRAINING,
     "hfrec.hub": _HUB,
+    "hfrec.hub.errors": set(),
     "hfrec.study": {*_HUB, "hfrec.hub"},
     "hfrec.commands": {"hfrec.study", *_HUB, "hfrec.hub", "hfrec"},
     "hfrec": {*_HUB, "hfrec.hub"},

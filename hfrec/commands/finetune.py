@@ -17,6 +17,7 @@ from ..tokenization import ItemTokenizer
 from ..training.arguments import DataArguments, FinetuneArguments, RecommenderTrainingArguments
 from ..training.freezing import GradualUnfreezingCallback, freeze, layerwise_learning_rates
 from ..training.l2sp import L2SPCallback
+from ..training.pushes import hub_target
 from ..training.run import build_tokenizer, check_output_folder, load_split, seed_everything, train_and_evaluate
 from .parsing import parse_arguments
 from .pretrain import report
@@ -36,6 +37,7 @@ def main(arguments: Arguments) -> dict[str, Any]:
     """Fine-tune and test; returns what `all_results.json` holds."""
     data, start, training = arguments
     check_output_folder(training)
+    repo_id = hub_target(training)
     model, tokenizer = load_checkpoint(start.model_name_or_path, revision=start.model_revision)
     _, split = load_split(data)
     seed_everything(training)
@@ -53,7 +55,7 @@ def main(arguments: Arguments) -> dict[str, Any]:
         optimizer=build_optimizer(model, start, training),
         extra={"finetuning": vars(start)},
     )
-    report(results, training.output_dir)
+    report(results, training, repo_id)
     return results
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..training.arguments import DataArguments, ModelArguments, RecommenderTrainingArguments
+from ..training.pushes import hub_target
 from ..training.run import (
     DEFAULT_MAX_LENGTH,
     build_model,
@@ -35,21 +36,31 @@ def main(arguments: Arguments) -> dict[str, Any]:
     """Pretrain and test; returns what `all_results.json` holds."""
     data, shape, training = arguments
     check_output_folder(training)
+    repo_id = hub_target(training)
     _, split = load_split(data)
     seed_everything(training)
     tokenizer = build_tokenizer(split.train)
     model = build_model(shape, len(tokenizer), data.max_length or DEFAULT_MAX_LENGTH)
     results = train_and_evaluate(model, tokenizer, split, data=data, training=training)
-    report(results, training.output_dir)
+    report(results, training, repo_id)
     return results
 
 
-def report(results: dict[str, Any], output_dir: str) -> None:
-    """Print the test table and where the checkpoint lies, and write its card."""
+def report(results: dict[str, Any], training: RecommenderTrainingArguments, repo_id: str | None) -> None:
+    """Print the test table and where the checkpoint lies, write its card and push it.
+
+    Raises:
+        HubError: The push failed; the checkpoint and its results are written.
+    """
     from ..evaluation.table import results_table
     from ..hub.model_card import write_model_card
+    from ..hub.push import push_to_hub
 
     if "test" in results:
-        write_model_card(output_dir)
+        write_model_card(training.output_dir, repo_id=training.hub_model_id)
         print(results_table(results["test"]))
-        print(f"Checkpoint: {output_dir}")
+        print(f"Checkpoint: {training.output_dir}")
+        if repo_id is not None:
+            private, revision = training.hub_private_repo, training.hub_revision
+            commit = push_to_hub(training.output_dir, repo_id, private=private, revision=revision)
+            print(f"Pushed: {commit.commit_url}")

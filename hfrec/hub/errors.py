@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 from typing import Any
 
 _SECRETS = (
@@ -68,8 +70,21 @@ def explain(error: BaseException) -> str:
         'the hub cannot be reached or broke off (ConnectionError: refused with hf_***)'
     """
     status = status_of(error)
-    said = redact(" ".join(str(error).split()))
+    # An upload that failed says so in general; why is in its cause.
+    causes = [error] if error.__cause__ is None else [error, error.__cause__]
+    said = redact("; ".join(" ".join(str(cause).split()) for cause in causes))
     if status is None:
         return f"the hub cannot be reached or broke off ({type(error).__name__}: {said})"
     remedy = _REMEDIES.get(status, "the hub has trouble: try again later" if status >= 500 else "the hub refused")
     return f"{status}, {remedy} ({said})"
+
+
+def push_command(folder: str | os.PathLike[str], repo_id: str, revision: str | None = None) -> str:
+    """The command that pushes a folder.
+
+    Example:
+        >>> push_command("my run", "me/films", "v2")
+        "hfrec push --folder 'my run' --repo_id me/films --revision v2"
+    """
+    words = ["hfrec", "push", "--folder", str(folder), "--repo_id", repo_id]
+    return shlex.join(words + (["--revision", revision] if revision else []))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import shlex
 import tempfile
 from collections.abc import Iterable
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import HubError, explain
+from .errors import HubError, explain, push_command
 from .model_card import PLACEHOLDER
 
 if TYPE_CHECKING:
@@ -88,17 +87,6 @@ def push_to_hub(
             tokenizer.save_pretrained(draft)
         again = "Nothing was committed. Save the model in a folder and push that."
         return _commit(checkpoint_files(Path(draft)), repo_id, revision, title, private, create_pr, token, again)
-
-
-def push_command(folder: str | os.PathLike[str], repo_id: str, revision: str | None = None) -> str:
-    """The command that pushes a folder.
-
-    Example:
-        >>> push_command("my run", "me/films", "v2")
-        "hfrec push --folder 'my run' --repo_id me/films --revision v2"
-    """
-    words = ["hfrec", "push", "--folder", str(folder), "--repo_id", repo_id]
-    return shlex.join(words + (["--revision", revision] if revision else []))
 
 
 def checkpoint_files(folder: Path) -> dict[str, Path]:

@@ -24,6 +24,7 @@ from ..tokenization import ItemTokenizer
 from .arguments import DataArguments, ModelArguments, RecommenderTrainingArguments
 from .checkpoints import StopOnNaN, last_whole_checkpoint, no_half_checkpoint
 from .facts import run_facts
+from .pushes import PushWatchCallback, open_repository
 
 logger = logging.get_logger(__name__)
 DEFAULT_MAX_LENGTH = 100
@@ -215,6 +216,7 @@ def build_trainer(
     if training.early_stopping_patience and training.load_best_model_at_end:
         stopping = EarlyStoppingCallback(early_stopping_patience=training.early_stopping_patience)
         callbacks = [*callbacks, stopping]
+    open_repository(training)
     trainer = Trainer(
         model=model,
         args=training,
@@ -228,6 +230,8 @@ def build_trainer(
         callbacks=[StopOnNaN()],
     )
     trainer.callback_handler.callbacks[:0] = callbacks
+    if training.push_to_hub:
+        trainer.add_callback(PushWatchCallback(trainer))
     return trainer
 
 
