@@ -1,5 +1,6 @@
 """Taking a pretrained model to another catalogue."""
 
+from .content import category_vectors, content_rows, fit_content_map, join_features, text_vectors
 from .matching import CataloguePlan, match_titles, plan_catalogue, read_mapping
 from .rows import ItemRows
 from .vocabulary import add_items, align_catalogue, remove_items, rename_items, renamed_vocabulary
@@ -9,10 +10,15 @@ __all__ = [
     "ItemRows",
     "add_items",
     "align_catalogue",
+    "category_vectors",
+    "content_rows",
+    "fit_content_map",
+    "join_features",
     "match_titles",
     "plan_catalogue",
     "read_mapping",
     "remove_items",
     "rename_items",
     "renamed_vocabulary",
+    "text_vectors",
 ]
