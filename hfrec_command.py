@@ -19,6 +19,7 @@ COMMANDS = {
     "items": "Add, remove or rename items of a checkpoint, or align it with another catalogue.",
     "prepare": "Read, filter and report a log; write it as Parquet.",
     "study": "Compare ways of transfer on ever larger shares of a target's users.",
+    "cold_items": "Measure how well items that were never trained are ranked.",
     "demo": "The whole way on MovieLens-100K.",
     "env": "Print versions and devices.",
 }

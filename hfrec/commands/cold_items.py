@@ -1,0 +1,155 @@
+"""Measure how well items that were never trained are ranked, by where they start.
+
+hfrec cold_items --dataset ml-100k --category_column genres --encoder path/to/encoder --output_dir cold
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..training.arguments import DataArguments, ModelArguments, RecommenderTrainingArguments
+from .parsing import parse_arguments
+
+
+@dataclass
+class ColdItemsArguments:
+    """What is held out, and what the content of an item is."""
+
+    cold_fraction: float = field(default=0.2, metadata={"help": "Share of the items, drawn at random, held out."})
+    encoder: str | None = field(default=None, metadata={"help": "Text encoder: a folder or a hub id."})
+    text_column: str = field(default="title", metadata={"help": "Column of the texts (with --encoder)."})
+    category_column: str | None = field(default=None, metadata={"help": "Column of the categories."})
+    category_separator: str = field(default="|", metadata={"help": "What joins the categories of an item."})
+
+    def __post_init__(self) -> None:
+        if self.encoder is None and self.category_column is None:
+            raise ValueError("Expected `--encoder`, `--category_column` or both: items need content to start from.")
+
+
+Arguments = tuple[DataArguments, ModelArguments, ColdItemsArguments, RecommenderTrainingArguments]
+
+
+def parse(words: Sequence[str]) -> Arguments:
+    """Flags or a settings file into the dataclasses."""
+    classes = (DataArguments, ModelArguments, ColdItemsArguments, RecommenderTrainingArguments)
+    data, shape, content, training = parse_arguments("cold_items", classes, words)
+    return data, shape, content, training
+
+
+def main(arguments: Arguments) -> dict[str, Any]:
+    """Train without the held-out items, rank them under every start, write `cold_items.json` and print a table."""
+    from ..data.files import check_new_folder, write_json
+    from ..data.interactions import load_interactions
+    from ..evaluation.protocol import versions
+    from ..study.cold_items import hold_out_items, summary
+
+    data, shape, content, training = arguments
+    check_new_folder(Path(training.output_dir))
+    log = load_interactions(
+        data.source,
+        user_column=data.user_column,
+        item_column=data.item_column,
+        timestamp_column=data.timestamp_column,
+        min_user_interactions=data.min_user_interactions,
+        min_item_interactions=data.min_item_interactions,
+        duplicates=data.duplicates,
+        items=data.items_file,
+    )
+    if log.items is None:
+        raise ValueError("The log has no item metadata: name the table with `--items_file`.")
+    items = log.items["item_id"].to_pylist()
+    blocks = read_content(log.items, content)
+    split = hold_out_items(log, fraction=content.cold_fraction, seed=training.seed)
+    print(f"{len(split.items):,} items held out, {len(split.targets):,} users have one as target", flush=True)
+    ranks = rank_starts(trained(data, shape, training, split), items, blocks, training.seed)
+    results = {
+        "num_cold_items": len(split.items),
+        "num_targets": len(split.targets),
+        "fingerprint": log.fingerprint,
+        "content": vars(content),
+        "seed": training.seed,
+        "versions": versions(),
+        **summary(ranks, ("random", "popularity")),
+    }
+    write_json(Path(training.output_dir) / "cold_items.json", results)
+    print(table(results["metrics"]))
+    for name, difference in results["differences in ndcg@10"].items():
+        low, high = difference["cold"]["difference_ci"]
+        print(f"{name}, cold candidates: {difference['cold']['difference']:+.4f} [{low:+.4f}, {high:+.4f}]")
+    return results
+
+
+def read_content(items: Any, content: ColdItemsArguments) -> dict[str, Any]:
+    """Features of all items by kind: text, categories and, where there are both, both."""
+    from ..transfer.content import category_vectors, join_features, text_vectors
+
+    wanted = {content.text_column: content.encoder, content.category_column: content.category_column}
+    for column, asked in wanted.items():
+        if asked is not None and column not in items.column_names:
+            raise ValueError(f"The item metadata has no column {column!r}, found {', '.join(items.column_names)}.")
+    blocks = {}
+    if content.encoder is not None:
+        blocks["text"] = text_vectors(items[content.text_column].to_pylist(), content.encoder)
+    if content.category_column is not None:
+        values = items[content.category_column].to_pylist()
+        blocks["categories"] = category_vectors(values, separator=content.category_separator)
+    joined = {name: join_features(block) for name, block in blocks.items()}
+    return {**joined, "text + categories": join_features(*blocks.values())} if len(blocks) > 1 else joined
+
+
+def trained(data: DataArguments, shape: ModelArguments, training: RecommenderTrainingArguments, split: Any) -> Any:
+    """A model of the warm log, stopped on each user's last warm item."""
+    from ..data.sequences import to_evaluation_sequences
+    from ..data.splits import leave_one_out
+    from ..study.cold_items import ColdItemsTest
+    from ..training.run import (
+        DEFAULT_MAX_LENGTH,
+        build_model,
+        build_tokenizer,
+        build_trainer,
+        seed_everything,
+        training_sequences,
+    )
+
+    parts = leave_one_out(split.warm)
+    tokenizer = build_tokenizer(split.warm)
+    max_length = data.max_length or DEFAULT_MAX_LENGTH
+    seed_everything(training)
+    trainer = build_trainer(
+        build_model(shape, len(tokenizer), max_length),
+        tokenizer,
+        training_sequences(parts.history, tokenizer, shape.objective, data, max_length),
+        to_evaluation_sequences(parts.history, parts.test, tokenizer),
+        data=data,
+        training=training,
+    )
+    trainer.train()
+    return ColdItemsTest(trainer.accelerator.unwrap_model(trainer.model), tokenizer, split, (parts.history, parts.test))
+
+
+def rank_starts(test: Any, items: list[str], blocks: dict[str, Any], seed: int) -> dict[str, Any]:
+    """Ranks by the name of the start."""
+    best = list(blocks)[-1]
+    ranks = {"popularity": test.popularity(seed)}
+    ranks["content neighbours of the history, no model"] = test.content_neighbours(items, blocks[best])
+    ranks["random"] = test.start(items, None, "mean", keep_spread=True, seed=seed)
+    ranks["mean + noise"] = test.start(items, blocks[best], "mean", keep_spread=True, seed=seed)
+    ranks[f"neighbours: {best}"] = test.start(items, blocks[best], "neighbours", keep_spread=True, seed=seed)
+    for name, features in blocks.items():
+        ranks[f"ridge: {name}"] = test.start(items, features, "ridge", keep_spread=True, seed=seed)
+    ranks[f"ridge: {best}, spread not kept"] = test.start(items, blocks[best], "ridge", keep_spread=False, seed=seed)
+    return ranks
+
+
+def table(metrics: dict[str, Any]) -> str:
+    """NDCG@10 and HR@10 of cold targets among cold items and among all, and of warm targets, with intervals."""
+    from ..evaluation.table import align, cell
+
+    columns = [("cold", "ndcg@10"), ("cold", "hit_rate@10"), ("all", "ndcg@10"), ("all", "hit_rate@10")]
+    columns.append(("warm targets", "ndcg@10"))
+    head = ["start", *(f"{where if 'warm' in where else where + ' candidates'}: {m}" for where, m in columns)]
+    body = [[name, *(cell(parts[w], m) if w in parts else "" for w, m in columns)] for name, parts in metrics.items()]
+    return align([head, *body])
