@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
+from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.utils.hub import cached_file
 
 from ..models import Bert4RecForCausalLM, Bert4RecForMaskedLM
 from ..tokenization import ItemTokenizer
@@ -30,7 +33,8 @@ def load_checkpoint(
 
     Raises:
         OSError: No such folder or hub id, no safetensors weights, or damaged ones.
-        ValueError: A checkpoint of another model, or a tokenizer of another size.
+        ValueError: A checkpoint of another model, a file that is no item tokenizer or one of another size, or a config
+            that claims another size than the weights have.
     """
     hub = {name: kwargs.pop(name) for name in _HUB_PARAMETERS if name in kwargs}
     try:
@@ -42,6 +46,7 @@ def load_checkpoint(
         ) from error
     model_class = _model_class(config, name_or_path)
     hub["revision"] = config.get("_commit_hash") or revision or "main"
+    check_tokenizer_file(name_or_path, **hub)
     tokenizer = ItemTokenizer.from_pretrained(name_or_path, **hub)
     if len(tokenizer) != config.get("vocab_size"):
         raise ValueError(
@@ -49,6 +54,7 @@ def load_checkpoint(
             "the folder mixes two checkpoints. Save model and tokenizer into it again."
         )
     try:
+        check_sizes(config, weight_shapes(name_or_path, **hub), name_or_path)
         model = model_class.from_pretrained(name_or_path, use_safetensors=True, **hub, **kwargs)
     except SafetensorError as error:
         raise OSError(f"The weights of `{name_or_path}` are damaged: {error}. Copy or save them again.") from error
@@ -71,3 +77,88 @@ def _model_class(
     raise ValueError(
         f"`{name_or_path}` holds a {architecture}, expected one of Bert4RecForMaskedLM, Bert4RecForCausalLM."
     )
+
+
+def check_tokenizer_file(name_or_path: str | os.PathLike[str], **hub: Any) -> None:
+    """Refuse a `tokenizer.json` that is missing or is not the word-level tokenizer of a catalogue.
+
+    Raises:
+        OSError: There is none.
+        ValueError: It is something else.
+    """
+    path = cached_file(name_or_path, "tokenizer.json", _raise_exceptions_for_missing_entries=False, **hub)
+    if path is None:
+        raise OSError(f"`{name_or_path}` has no tokenizer.json: without it nobody can tell its items.")
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:  # not JSON, or not even text
+        raise ValueError(f"tokenizer.json of `{name_or_path}` is no tokenizer: {error}. Save it again.") from error
+    model = content.get("model") if isinstance(content, dict) else None
+    if not isinstance(model, dict) or model.get("type") != "WordLevel" or "added_tokens" not in content:
+        raise ValueError(
+            f"tokenizer.json of `{name_or_path}` is no item tokenizer: expected a WordLevel vocabulary, found "
+            f"{model.get('type') if isinstance(model, dict) else type(content).__name__}. Save it again with hfrec."
+        )
+
+
+def weight_shapes(name_or_path: str | os.PathLike[str], **hub: Any) -> dict[str, tuple[int, ...]]:
+    """Shapes of the safetensors weights of a checkpoint, whole or in shards, without reading them.
+
+    Raises:
+        OSError: There are none; pickled weights are not read, because they run code when they are loaded.
+        ValueError: The index of the shards names a file outside the folder.
+    """
+
+    def find(name: str) -> str | None:
+        path: str | None = cached_file(name_or_path, name, _raise_exceptions_for_missing_entries=False, **hub)
+        return path
+
+    files = [find("model.safetensors")]
+    index = find("model.safetensors.index.json") if files[0] is None else None
+    if index is not None:
+        names = set(json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"].values())
+        outside = sorted(name for name in names if Path(name).name != name or "\\" in name)
+        if outside:
+            raise ValueError(
+                f"`{name_or_path}` lists the weights {outside[0]!r}, which lie outside its folder: do not use it."
+            )
+        files = [find(name) for name in sorted(names)]
+    shapes: dict[str, tuple[int, ...]] = {}
+    for path in files:
+        if path is None:
+            raise OSError(
+                f"`{name_or_path}` has no whole safetensors weights. Pickled weights (.bin, .pt) run code when they "
+                "are loaded and are not read: ask its author to save the model again."
+            )
+        with safe_open(path, framework="pt") as weights:
+            shapes |= {name: tuple(weights.get_slice(name).get_shape()) for name in weights.keys()}  # noqa: SIM118
+    return shapes
+
+
+def check_sizes(
+    config: dict[str, Any], shapes: dict[str, tuple[int, ...]], name_or_path: str | os.PathLike[str]
+) -> None:
+    """Refuse a config whose sizes are not those of the weights, before memory for them is asked for.
+
+    Raises:
+        ValueError: With the size that the config claims and the one that the weights have.
+    """
+    layers = {int(name.split(".")[2]) for name in shapes if name.startswith("model.layers.")}
+    items = shapes.get("model.embeddings.item_embeddings.weight", shapes.get("decoder.weight", ()))
+    found: dict[str, int] = {"num_hidden_layers": len(layers)}
+    if len(items) == 2:
+        found |= {"vocab_size": items[0], "embedding_size": items[1]}
+    for name, key, dimension in (
+        ("model.embeddings.position_embeddings.weight", "max_position_embeddings", 0),
+        ("model.layers.0.attention.output.weight", "hidden_size", 0),
+        ("model.layers.0.mlp.output.weight", "intermediate_size", 1),
+    ):
+        if name in shapes:
+            found[key] = shapes[name][dimension]
+    for key, size in found.items():
+        claimed = config.get(key)
+        if claimed is not None and claimed != size:
+            raise ValueError(
+                f"The config of `{name_or_path}` claims `{key}` = {claimed}, its weights have {size}: the folder is "
+                "damaged or forged."
+            )

@@ -71,7 +71,8 @@ def explain(error: BaseException) -> str:
     """
     status = status_of(error)
     # An upload that failed says so in general; why is in its cause.
-    causes = [error] if error.__cause__ is None else [error, error.__cause__]
+    general = getattr(error, "response", None) is None and error.__cause__ is not None
+    causes = [error, error.__cause__] if general else [error]
     said = redact("; ".join(" ".join(str(cause).split()) for cause in causes))
     if status is None:
         return f"the hub cannot be reached or broke off ({type(error).__name__}: {said})"

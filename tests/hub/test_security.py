@@ -1,0 +1,185 @@
+"""A malicious repository runs no code, writes nothing outside its folder and cannot ask for all memory."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForMaskedLM, pipeline
+
+from hfrec import Bert4RecForMaskedLM, ItemTokenizer, load_checkpoint
+from hfrec.training.l2sp import L2SPCallback
+from tests.hub.conftest import Client, ClientError
+from tests.hub.loopback import Hub
+
+
+class Bomb:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return (Path.touch, (self.marker,))
+
+
+@pytest.fixture
+def folder(checkpoint: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(checkpoint, tmp_path / "films")
+
+
+@pytest.fixture
+def marker(tmp_path: Path) -> Path:
+    """A file that exists when foreign code ran."""
+    return tmp_path / "owned"
+
+
+def edit(path: Path, **values: Any) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def test_pickled_weights_are_refused_and_never_opened(folder: Path, marker: Path) -> None:
+    """Unpickling runs whatever the author of the file wrote."""
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb(marker)))
+    with pytest.raises(OSError, match=r"no whole safetensors weights. Pickled weights .* are not read"):
+        load_checkpoint(folder)
+    for load in (Bert4RecForMaskedLM.from_pretrained, AutoModelForMaskedLM.from_pretrained):
+        with pytest.raises((OSError, ValueError, pickle.UnpicklingError)):
+            load(folder)
+    with pytest.raises((OSError, ValueError, pickle.UnpicklingError)):
+        pipeline("recommendation", model=str(folder))
+    with pytest.raises(FileNotFoundError):
+        L2SPCallback(str(folder), alpha=1.0)
+    assert not marker.exists()
+
+
+def test_a_pickle_named_safetensors_is_not_run(folder: Path, marker: Path) -> None:
+    """A loader that looks at the content and not at the name would unpickle it."""
+    (folder / "model.safetensors").write_bytes(pickle.dumps(Bomb(marker)))
+    with pytest.raises(OSError, match="damaged"):
+        load_checkpoint(folder)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("hidden_size", 2**40),
+        ("vocab_size", 2**40),
+        ("num_hidden_layers", 10**9),
+        ("intermediate_size", 2**50),
+        ("max_position_embeddings", 2**40),
+        ("embedding_size", 2**40),
+    ],
+)
+def test_a_config_of_absurd_size_is_refused_at_once(name: str, value: int, folder: Path) -> None:
+    """A model of a billion layers is built for hours before its weights are found missing."""
+    edit(folder / "config.json", **{name: value})
+    start = time.monotonic()
+    with pytest.raises(ValueError, match=f"{name}|tokenizer of 23 tokens"):
+        load_checkpoint(folder)
+    assert time.monotonic() - start < 5
+
+
+def test_shards_outside_the_folder_are_refused(folder: Path, tmp_path: Path) -> None:
+    """The index of the shards is a list of paths that somebody else wrote."""
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    save_file(weights, tmp_path / "outside.safetensors", metadata={"format": "pt"})
+    index = {"metadata": {}, "weight_map": dict.fromkeys(weights, "../outside.safetensors")}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ValueError, match="outside its folder"):
+        load_checkpoint(folder)
+
+
+EVIL = "from pathlib import Path\nPath({marker!r}).touch()\nclass Evil:\n    pass\n"
+
+
+def test_code_of_a_repository_does_not_run_unasked(folder: Path, marker: Path) -> None:
+    """`auto_map` names code to import; without `trust_remote_code=True` nobody said that it may run."""
+    (folder / "evil.py").write_text(EVIL.format(marker=str(marker)))
+    names = ("AutoConfig", "AutoModel", "AutoModelForMaskedLM")
+    edit(folder / "config.json", auto_map=dict.fromkeys(names, "evil.Evil"))
+    edit(folder / "tokenizer_config.json", auto_map={"AutoTokenizer": ["evil.Evil", "evil.Evil"]})
+    load_checkpoint(folder)  # the code of hfrec, not that of the folder
+    pipeline("recommendation", model=str(folder), device=-1)
+    edit(folder / "config.json", model_type="evil")
+    with pytest.raises(ValueError, match="'evil', expected one of 'bert4rec'"):
+        load_checkpoint(folder)
+    with pytest.raises(ValueError, match="trust_remote_code"):
+        AutoModelForMaskedLM.from_pretrained(folder, trust_remote_code=False)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("content", [b"\x80\x04\x95 a pickle", b"{}", b'{"model": {"type": "Evil"}}', b""])
+def test_a_tokenizer_file_that_is_none_is_refused(content: bytes, folder: Path) -> None:
+    """A tokenizer that loads as something else gives other items than those that were meant."""
+    (folder / "tokenizer.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"is no (item )?tokenizer"):
+        load_checkpoint(folder)
+
+
+def test_a_tokenizer_of_text_is_refused(folder: Path) -> None:
+    """A text tokenizer loads well, and maps item ids to pieces of words."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+
+    Tokenizer(WordLevel({"[UNK]": 0, "the": 1, "a": 2, "of": 3}, unk_token="[UNK]")).save(
+        str(folder / "tokenizer.json")
+    )
+    with pytest.raises(ValueError, match="Expected an item tokenizer"):
+        ItemTokenizer.from_pretrained(folder)
+
+
+def test_items_that_are_no_parquet_are_refused(folder: Path) -> None:
+    """Titles of another file would stand beside the wrong items."""
+    (folder / "items.parquet").write_bytes(b"PAR1 not really PAR1")
+    with pytest.raises((OSError, ValueError)):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize("name", ["../../outside.py", "a/../../outside.py", "..\\outside.py", "/etc/outside.py"])
+def test_names_that_leave_the_folder_are_refused(
+    name: str, hub: Hub, client: Client, checkpoint: Path, tmp_path: Path
+) -> None:
+    """A downloader that trusts the names of a repository writes wherever its author likes."""
+    files = {path.name: path.read_bytes() for path in checkpoint.iterdir() if path.is_file()}
+    hub.seed("ann/traversal", {**files, name: b"evil"})
+    before = set(tmp_path.rglob("*"))
+    with pytest.raises(ClientError, match="leaves its folder"):
+        client("pull", "ann/traversal", output_dir=str(tmp_path / "deep" / "films"))
+    assert set(tmp_path.rglob("*")) == before
+
+
+def test_pull_takes_the_checkpoint_and_nothing_else(hub: Hub, client: Client, checkpoint: Path, tmp_path: Path) -> None:
+    """Pickles, scripts in folders and whatever else lies there stay there."""
+    files = {path.name: path.read_bytes() for path in checkpoint.iterdir() if path.is_file()}
+    hub.seed("ann/mixed", {**files, "pytorch_model.bin": b"pickle", "last-checkpoint/optimizer.pt": b"pickle"})
+    folder = Path(client("pull", "ann/mixed", output_dir=str(tmp_path / "films")))
+    pulled = {path.name for path in folder.rglob("*") if path.is_file() and ".cache" not in path.parts}
+    assert "model.safetensors" in pulled
+    assert not pulled & {"pytorch_model.bin", "optimizer.pt", "training_args.bin"}
+    hub.seed("ann/pickles", {"config.json": files["config.json"], "pytorch_model.bin": b"pickle"})
+    with pytest.raises(ClientError, match=r"no safetensors weights, found config.json, pytorch_model.bin"):
+        client("pull", "ann/pickles")
+    assert "Pickled weights" in client("load_error", "ann/pickles") or "tokenizer" in client(
+        "load_error", "ann/pickles"
+    )
+
+
+def test_a_forged_weight_file_of_other_shapes_is_refused(folder: Path) -> None:
+    """Weights that do not fit would be left out with a warning, and new random ones used in their place."""
+    weights = load_file(folder / "model.safetensors")
+    weights["model.embeddings.item_embeddings.weight"] = torch.zeros(23, 8)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="embedding_size"):
+        load_checkpoint(folder)
