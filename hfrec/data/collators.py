@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any, Literal
 
 import numpy as np
@@ -62,8 +63,10 @@ class DataCollatorForMaskedItems:
         random_replace_prob: Share that it sees as a random item; the rest it sees unchanged.
         max_length: Newest items of a row that are kept; all when None.
         padding_side: Where short rows are filled up.
-        seed: Seed of a generator of its own. None draws from torch's global one, which `Trainer` seeds and restores
-            on resume.
+        seed: With it the masks hang on the seed and on the rows of the batch in their order alone: worker processes
+            draw the same, and so does a run that is resumed in the middle of an epoch. Each epoch must bring the rows
+            in another order, as `Trainer`'s sampler does. None draws from torch's global generator, which is some
+            batches ahead when a checkpoint is written.
 
     Returns:
         `input_ids`, `attention_mask` and `labels`, int64 `(batch, longest)`, -100 where nothing is predicted.
@@ -96,7 +99,6 @@ class DataCollatorForMaskedItems:
                 f"{self.mask_replace_prob} + {self.random_replace_prob}."
             )
         _check_max_length(self.max_length, 1)
-        self._generator = None if self.seed is None else torch.Generator().manual_seed(self.seed)
 
     def __call__(self, features: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         rows = [feature["input_ids"] for feature in features]
@@ -104,29 +106,34 @@ class DataCollatorForMaskedItems:
         items = input_ids >= NUM_SPECIAL_TOKENS
         if not bool(items.any(dim=-1).all()):
             raise ValueError("`features` holds a history without an item: drop empty histories before training.")
-        chosen = self._choose(items)
+        generator = self._generator(input_ids)
+        chosen = self._choose(items, generator)
         labels = input_ids.masked_fill(~chosen, IGNORED)
-        fate = self._rand(input_ids.shape)
+        fate = torch.rand(input_ids.shape, generator=generator)
         masked = chosen & (fate < self.mask_replace_prob)
         swapped = chosen & ~masked & (fate < self.mask_replace_prob + self.random_replace_prob)
         input_ids = input_ids.masked_fill(masked, self.tokenizer.mask_token_id)
         if self.random_replace_prob:
-            draws = torch.randint(NUM_SPECIAL_TOKENS, len(self.tokenizer), input_ids.shape, generator=self._generator)
+            draws = torch.randint(NUM_SPECIAL_TOKENS, len(self.tokenizer), input_ids.shape, generator=generator)
             input_ids = torch.where(swapped, draws, input_ids)
         return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
 
-    def _rand(self, shape: torch.Size) -> torch.Tensor:
-        return torch.rand(shape, generator=self._generator)
+    def _generator(self, input_ids: torch.Tensor) -> torch.Generator | None:
+        """A generator that this batch alone decides on, or None for torch's global one."""
+        if self.seed is None:
+            return None
+        digest = blake2b(input_ids.numpy().tobytes(), digest_size=8, key=str(self.seed).encode())
+        return torch.Generator().manual_seed(int.from_bytes(digest.digest(), "little"))
 
-    def _choose(self, items: torch.Tensor) -> torch.Tensor:
+    def _choose(self, items: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
         """Positions to predict `(batch, length)`: by chance, at least one a row, or only the newest."""
         steps = torch.arange(items.shape[1])
-        draws = self._rand(items.shape).masked_fill(~items, 2.0)
+        draws = torch.rand(items.shape, generator=generator).masked_fill(~items, 2.0)
         chosen = draws < self.mlm_probability
         # The smallest draw of a row without a pick is a uniform choice among its items.
         chosen |= ~chosen.any(dim=-1, keepdim=True) & (steps == draws.argmin(dim=-1, keepdim=True))
         newest = steps == (items.long() * (steps + 1)).argmax(dim=-1, keepdim=True)
-        last_only = self._rand(items.shape[:1]) < self.mask_last_probability
+        last_only = torch.rand(items.shape[:1], generator=generator) < self.mask_last_probability
         return torch.where(last_only[:, None], newest, chosen)
 
 

@@ -80,9 +80,9 @@ def build_model(arguments: ModelArguments, vocab_size: int, max_length: int) -> 
 
 
 def build_collator(
-    tokenizer: ItemTokenizer, objective: Objective, arguments: DataArguments, max_length: int
+    tokenizer: ItemTokenizer, objective: Objective, arguments: DataArguments, max_length: int, *, seed: int | None
 ) -> TrainAndEvaluateCollator:
-    """Training and evaluation batches of an objective."""
+    """Training and evaluation batches of an objective; `seed` is that of the masks."""
     train: DataCollatorForMaskedItems | DataCollatorForNextItem
     if objective == "masked":
         train = DataCollatorForMaskedItems(
@@ -95,6 +95,7 @@ def build_collator(
         train = DataCollatorForNextItem(tokenizer, "causal", max_length=max_length, train=True)
     return TrainAndEvaluateCollator(train, DataCollatorForNextItem(tokenizer, objective, max_length=max_length))
 
+            seed=seed,
 
 def training_sequences(
     train: Interactions, tokenizer: ItemTokenizer, objective: Objective, arguments: DataArguments, max_length: int
@@ -220,8 +221,12 @@ def build_trainer(
     trainer = Trainer(
         model=model,
         args=training,
-        data_collator=build_collator(tokenizer, objective_of(model), data, model.config.max_position_embeddings),
+        data_collator=build_collator(
+            tokenizer, objective_of(model), data, model.config.max_position_embeddings, seed=seed
+        ),
         train_dataset=train_dataset,
+    # Unshuffled rows would have the same masks in every epoch.
+    seed = None if training.train_sampling_strategy == "sequential" else training.seed
         eval_dataset=eval_dataset,
         processing_class=tokenizer,
         compute_metrics=make_compute_metrics(),

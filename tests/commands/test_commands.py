@@ -120,10 +120,15 @@ def test_causal_pretraining_and_settings_file(log_file: Path, tmp_path: Path) ->
     assert type(model).__name__ == "Bert4RecForCausalLM"
 
 
-def test_resume_equals_an_uninterrupted_run(log_file: Path, tmp_path: Path) -> None:
-    """A resumed run that draws other masks gives numbers that nobody can repeat."""
+@pytest.mark.parametrize("cut_at", ["epoch", "middle"])
+def test_resume_equals_an_uninterrupted_run(cut_at: str, log_file: Path, tmp_path: Path) -> None:
+    """A resumed run that draws other masks gives numbers that nobody can repeat.
+
+    In the middle of an epoch the batch after the checkpoint's has been made before it was written.
+    """
     words = ["pretrain", "--train_file", str(log_file), "--load_best_model_at_end", "false", *TINY, *QUIET]
     words += ["--num_train_epochs", "3", "--save_total_limit", "5"]
+    words += ["--save_strategy", "steps", "--save_steps", "3", "--eval_strategy", "no"] if cut_at == "middle" else []
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert main([*words, "--output_dir", str(whole)]) == 0
     checkpoints = sorted(whole.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
