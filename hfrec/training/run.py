@@ -90,12 +90,12 @@ def build_collator(
             mlm_probability=arguments.mlm_probability,
             mask_last_probability=arguments.mask_last_probability,
             max_length=max_length,
+            seed=seed,
         )
     else:
         train = DataCollatorForNextItem(tokenizer, "causal", max_length=max_length, train=True)
     return TrainAndEvaluateCollator(train, DataCollatorForNextItem(tokenizer, objective, max_length=max_length))
 
-            seed=seed,
 
 def training_sequences(
     train: Interactions, tokenizer: ItemTokenizer, objective: Objective, arguments: DataArguments, max_length: int
@@ -218,6 +218,8 @@ def build_trainer(
         stopping = EarlyStoppingCallback(early_stopping_patience=training.early_stopping_patience)
         callbacks = [*callbacks, stopping]
     open_repository(training)
+    # Unshuffled rows would have the same masks in every epoch.
+    seed = None if training.train_sampling_strategy == "sequential" else training.seed
     trainer = Trainer(
         model=model,
         args=training,
@@ -225,8 +227,6 @@ def build_trainer(
             tokenizer, objective_of(model), data, model.config.max_position_embeddings, seed=seed
         ),
         train_dataset=train_dataset,
-    # Unshuffled rows would have the same masks in every epoch.
-    seed = None if training.train_sampling_strategy == "sequential" else training.seed
         eval_dataset=eval_dataset,
         processing_class=tokenizer,
         compute_metrics=make_compute_metrics(),
