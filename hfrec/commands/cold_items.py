@@ -15,18 +15,20 @@ from .parsing import parse_arguments
 
 
 @dataclass
-class ColdItemsArguments:
-    """What is held out, and what the content of an item is."""
+class ContentArguments:
+    """What the content of an item is."""
 
-    cold_fraction: float = field(default=0.2, metadata={"help": "Share of the items, drawn at random, held out."})
     encoder: str | None = field(default=None, metadata={"help": "Text encoder: a folder or a hub id."})
     text_column: str = field(default="title", metadata={"help": "Column of the texts (with --encoder)."})
     category_column: str | None = field(default=None, metadata={"help": "Column of the categories."})
     category_separator: str = field(default="|", metadata={"help": "What joins the categories of an item."})
 
-    def __post_init__(self) -> None:
-        if self.encoder is None and self.category_column is None:
-            raise ValueError("Expected `--encoder`, `--category_column` or both: items need content to start from.")
+
+@dataclass
+class ColdItemsArguments(ContentArguments):
+    """What is held out, and the content of the items."""
+
+    cold_fraction: float = field(default=0.2, metadata={"help": "Share of the items, drawn at random, held out."})
 
 
 Arguments = tuple[DataArguments, ModelArguments, ColdItemsArguments, RecommenderTrainingArguments]
@@ -82,10 +84,12 @@ def main(arguments: Arguments) -> dict[str, Any]:
     return results
 
 
-def read_content(items: Any, content: ColdItemsArguments) -> dict[str, Any]:
-    """Features of all items by kind: text, categories and, where there are both, both."""
+def read_content(items: Any, content: ContentArguments) -> dict[str, Any]:
+    """Features of all items by kind: text, categories and, where there are both, both (the last one)."""
     from ..transfer.content import category_vectors, join_features, text_vectors
 
+    if content.encoder is None and content.category_column is None:
+        raise ValueError("Expected `--encoder`, `--category_column` or both: items need content to start from.")
     wanted = {content.text_column: content.encoder, content.category_column: content.category_column}
     for column, asked in wanted.items():
         if asked is not None and column not in items.column_names:

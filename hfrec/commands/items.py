@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from .cold_items import ContentArguments, read_content
 from .parsing import parse_arguments
 
 ACTIONS = {
@@ -20,9 +21,9 @@ ACTIONS = {
 }
 
 
-@dataclass
-class ItemsArguments:
-    """The checkpoint, the items, how they are matched, and where the new checkpoint goes."""
+@dataclass(kw_only=True)
+class ItemsArguments(ContentArguments):
+    """The checkpoint, the items, how they are matched, where new ones start, and where the new checkpoint goes."""
 
     model_name_or_path: str = field(metadata={"help": "Checkpoint: a folder or a hub id."})
     output_dir: str | None = field(default=None, metadata={"help": "New or empty folder for the new checkpoint."})
@@ -38,6 +39,9 @@ class ItemsArguments:
     item_column: str = field(default="item_id", metadata={"help": "Column of the item ids."})
     title_column: str = field(default="title", metadata={"help": "Column of the titles."})
     year_column: str = field(default="year", metadata={"help": "Column of the years, where there is one."})
+    start: Literal["random", "mean", "neighbours", "ridge"] = field(
+        default="random", metadata={"help": "Where new items start; the last two need --encoder or --category_column."}
+    )
     dry_run: bool = field(default=False, metadata={"help": "Say what would be done and write nothing."})
     seed: int = field(default=0, metadata={"help": "Seed of the rows of new items."})
     revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit on the hub."})
@@ -93,6 +97,8 @@ def main(arguments: tuple[str, ItemsArguments]) -> dict[str, Any]:
 
 def add(model: Any, tokenizer: Any, settings: ItemsArguments, generator: Any) -> tuple[Any, dict[str, Any], str]:
     """Rows for what the checkpoint does not know."""
+    import pyarrow as pa
+
     from ..transfer.vocabulary import add_items
 
     table = read_items(settings)
@@ -100,7 +106,11 @@ def add(model: Any, tokenizer: Any, settings: ItemsArguments, generator: Any) ->
     new = [item for item in table["item_id"].to_pylist() if item not in known]
     if not new:
         raise ValueError(f"{settings.items_file}: the checkpoint knows all {len(table)} items: nothing to add.")
-    changed = add_items(model, tokenizer, new, metadata=table, generator=generator)
+    rows = None
+    if settings.start != "random":
+        everything = pa.concat_tables([_missing(tokenizer.items, table), table], promote_options="default")
+        rows = new_rows(model, known, new, everything, settings)
+    changed = add_items(model, tokenizer, new, metadata=table, rows=rows, generator=generator)
     text = f"{len(new):,} items new, {len(table) - len(new):,} known already"
     return changed, {"num_new": len(new), "num_known": len(table) - len(new), "new": new}, text
 
@@ -127,7 +137,7 @@ def rename(model: Any, tokenizer: Any, settings: ItemsArguments, generator: Any)
 def align(model: Any, tokenizer: Any, settings: ItemsArguments, generator: Any) -> tuple[Any, dict[str, Any], str]:
     """Over to the catalogue of the file."""
     from ..transfer.matching import match_titles, plan_catalogue, read_mapping
-    from ..transfer.vocabulary import align_catalogue
+    from ..transfer.vocabulary import align_catalogue, renamed_vocabulary
 
     table = read_items(settings)
     mapping = None if settings.mapping_file is None else read_mapping(settings.mapping_file)
@@ -138,11 +148,40 @@ def align(model: Any, tokenizer: Any, settings: ItemsArguments, generator: Any) 
             raise ValueError(f"{settings.items_file}: no item has title and year of one of the checkpoint's items.")
     items = table["item_id"].to_pylist()
     plan = plan_catalogue(tokenizer, items, mapping)
-    changed = align_catalogue(model, tokenizer, items, mapping, metadata=table, generator=generator)
+    matched = renamed_vocabulary(tokenizer, plan.matched, keep_others=False)
+    fresh = settings.start != "random" and plan.new and plan.matched
+    rows = new_rows(model, matched, plan.new, table, settings) if fresh else None
+    changed = align_catalogue(model, tokenizer, items, mapping, metadata=table, rows=rows, generator=generator)
     return changed, plan.to_dict(), str(plan)
 
 
 CHANGES = {"add": add, "remove": remove, "rename": rename, "align": align}
+
+
+def new_rows(model: Any, vocabulary: Any, new: list[str], table: Any, settings: ItemsArguments) -> Any:
+    """Rows of the new items from the content in `table`, which holds them and the warm ones."""
+    import torch
+
+    from ..transfer.content import content_rows
+
+    items = table["item_id"].to_pylist()
+    if settings.start == "mean":
+        features = torch.zeros(len(items), 1)  # no content
+    else:
+        features = list(read_content(table, settings).values())[-1]
+    start: Any = settings.start  # not "random": the callers see to it
+    return content_rows(model, vocabulary, new, items, features, start=start, seed=settings.seed)
+
+
+def _missing(known: Any, table: Any) -> Any:
+    """Rows of the known items that the table does not list, in the columns and types of the table."""
+    import pyarrow.compute as pc
+
+    rest = known.filter(pc.invert(pc.is_in(known["item_id"], value_set=table["item_id"])))
+    rest = rest.select([name for name in table.column_names if name in rest.column_names])
+    for index, name in enumerate(rest.column_names):
+        rest = rest.set_column(index, name, rest[name].cast(table.schema.field(name).type, safe=False))
+    return rest
 
 
 def read_items(settings: ItemsArguments) -> Any:

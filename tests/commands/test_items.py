@@ -59,6 +59,24 @@ def test_add_remove_and_rename_undo_each_other(checkpoint: Path, tmp_path: Path)
     assert all(torch.equal(after[item], before[item]) for item in before)
 
 
+@pytest.mark.parametrize("action", ["add", "align"])
+@pytest.mark.parametrize("start", ["mean", "neighbours", "ridge"])
+def test_new_items_start_from_their_content(action: str, start: str, checkpoint: Path, tmp_path: Path) -> None:
+    """Content read under the wrong ids, or not at all, leaves new items at random without a word."""
+    before = rows(checkpoint)
+    known = [item for item in before if item.startswith("i")]
+    lines = [f"{item},{'even' if int(item[1:]) % 2 == 0 else 'odd'}" for item in known]
+    items = write(tmp_path / "new.csv", "\n".join(["item_id,kind", *lines, "x,even", "y,odd", "z,"]))
+    words = ["--items_file", items, "--start", start, "--category_column", "kind"]
+    assert run(action, checkpoint, *words, "--output_dir", tmp_path / "out") == 0
+    after = rows(tmp_path / "out")
+    assert all(torch.equal(after[item], before[item]) for item in known)
+    mean = torch.stack([before[item] for item in known]).mean(dim=0)
+    away = {item: float((after[item] - mean).norm()) for item in "xyz"}
+    assert away["z"] < 0.5 * before[known[0]].sub(mean).norm()  # no content: near the mean
+    assert start == "mean" or away["z"] < min(away["x"], away["y"])
+
+
 def test_a_dry_run_reports_and_writes_nothing(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -85,7 +103,9 @@ FULL = START + " --items_file {items} --output_dir {out}"
         ("unknown ones: x, y", f"remove {FULL}"),
         ("None of the 2 `items` is known", f"align {FULL}"),
         ("leads a, b onto the one item 'x'", f"align {FULL} --mapping_file {{mapping}}"),
-        ("no column 'sku', found item_id. Set `--item_column`", f"add {FULL} --item_column sku"),
+        ("`--encoder`, `--category_column` or both", f"add {FULL} --start ridge"),
+        ("at least 10 rows", f"add {FULL} --start ridge --category_column kind"),
+        ("no column 'sku', found item_id, kind. Set `--item_column`", f"add {FULL} --item_column sku"),
     ],
 )
 def test_refusals_are_one_line_and_leave_no_folder(
@@ -95,7 +115,7 @@ def test_refusals_are_one_line_and_leave_no_folder(
     paths = {
         "checkpoint": checkpoint,
         "out": tmp_path / "out",
-        "items": write(tmp_path / "items.csv", "item_id\nx\ny\n"),
+        "items": write(tmp_path / "items.csv", "item_id,kind\nx,a\ny,b\n"),
         "mapping": write(tmp_path / "map.csv", "old,new\na,x\nb,x\n"),
     }
     assert main(["items", *words.format(**paths).split()]) == 1
