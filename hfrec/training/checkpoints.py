@@ -55,9 +55,10 @@ class StopOnNaN(TrainerCallback):
 def _diverged(what: str, args: TrainingArguments, state: TrainerState) -> FloatingPointError:
     last = last_whole_checkpoint(Path(args.output_dir or "."))
     kept = "no checkpoint was written yet" if last is None else f"the last good checkpoint is {last}"
+    where = "" if last is None else ", in another `output_dir`"  # a resumed run takes the rate of its checkpoint
     return FloatingPointError(
-        f"{what} at step {state.global_step}: training stopped, {kept}. Lower `learning_rate` or set `max_grad_norm`, "
-        "and start in another `output_dir`."
+        f"{what} at step {state.global_step}: training stopped, {kept}. Lower `learning_rate` or set `max_grad_norm`"
+        f"{where}."
     )
 
 

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import datasets
+import huggingface_hub
 import pyarrow.csv
 import pytest
 import torch
@@ -126,6 +128,26 @@ def test_what_is_no_checkpoint(
     ItemTokenizer.from_items(["a", "b"]).save_pretrained(mixed)
     line = refusal(*command(name, log_file, mixed, output))
     assert "has a tokenizer of 5 tokens and a model of" in line and "Save model and tokenizer into it again" in line
+
+
+@pytest.mark.parametrize("name", ["finetune", "evaluate", "recommend"])
+def test_hub_id_that_the_hub_does_not_give(
+    name: str, log_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusal: Callable[..., str]
+) -> None:
+    """Without the name in it, the hub's own error leaves open which of the sources is meant."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    line = refusal(*command(name, log_file, Path("nobody/nothing"), tmp_path / "out"))
+    assert "`nobody/nothing` is neither a checkpoint folder nor a model that the hub gives: check the path" in line
+
+
+def test_data_set_that_the_hub_does_not_give(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusal: Callable[..., str]
+) -> None:
+    """A typing error in the name of a data set must say so."""
+    for constants in (huggingface_hub.constants, datasets.config):
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    line = refusal("pretrain", "--dataset", "nobody/nothing", "--output_dir", tmp_path / "out")
+    assert "'nobody/nothing' is neither a local file or folder nor a data set that the hub gives" in line
 
 
 @pytest.mark.parametrize(
