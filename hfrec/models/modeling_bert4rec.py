@@ -390,10 +390,15 @@ class _ItemScorer(Bert4RecPreTrainedModel):
         newest = (attention_mask.long() * steps).argmax(dim=-1)  # (batch,)
         return self.head(hidden_states[torch.arange(len(newest), device=newest.device), newest])
 
+    @property
+    def item_bias(self) -> torch.Tensor | None:
+        """Bias of each item, also where PEFT's layer for trainable rows stands around the decoder and hides it."""
+        return cast(nn.Linear, getattr(self.decoder, "original_module", self.decoder)).bias
+
     def score_items(self, representation: torch.Tensor, start: int = 0, stop: int | None = None) -> torch.Tensor:
         """Scores `(…, stop - start)` of the token ids `start … stop - 1`; minus infinity for special tokens."""
         stop = self.config.vocab_size if stop is None else stop
-        bias = None if self.decoder.bias is None else self.decoder.bias[start:stop]
+        bias = None if self.item_bias is None else self.item_bias[start:stop]
         scores = F.linear(representation, self.decoder.weight[start:stop], bias)
         specials = max(self.config.num_special_tokens - start, 0)
         if specials:
@@ -438,7 +443,8 @@ class _ItemScorer(Bert4RecPreTrainedModel):
         self, representation: torch.Tensor, items: torch.Tensor, num_items_in_batch: torch.Tensor | int | None
     ) -> torch.Tensor:
         """The losses that never hold the scores of all items, from `(num_labelled, embedding_size)`."""
-        config, weights = self.config, {"weight": self.decoder.weight, "bias": self.decoder.bias}
+        config = self.config
+        weights: dict[str, Any] = {"weight": self.decoder.weight, "bias": self.item_bias}
         first = config.num_special_tokens
         if config.loss == "chunked":
             return chunked_cross_entropy(
