@@ -49,6 +49,7 @@ _LAZY = {
     "ranking_metrics": "evaluation",
     "synthetic_tables": "data.catalogs",
     "text_vectors": "transfer.content",
+    "given_vectors": "transfer.content",
     "hold_out_users": "data.splits",
     "last_n": "data.splits",
     "leave_one_out": "data.splits",

@@ -22,6 +22,7 @@ class ContentArguments:
     text_column: str = field(default="title", metadata={"help": "Column of the texts (with --encoder)."})
     category_column: str | None = field(default=None, metadata={"help": "Column of the categories."})
     category_separator: str = field(default="|", metadata={"help": "What joins the categories of an item."})
+    vector_column: str | None = field(default=None, metadata={"help": "Column of given vectors (Parquet, JSON lines)."})
 
 
 @dataclass
@@ -85,23 +86,32 @@ def main(arguments: Arguments) -> dict[str, Any]:
 
 
 def read_content(items: Any, content: ContentArguments) -> dict[str, Any]:
-    """Features of all items by kind: text, categories and, where there are both, both (the last one)."""
-    from ..transfer.content import category_vectors, join_features, text_vectors
+    """Features of all items by kind: text, categories, vectors and, of several, all of them together (the last one)."""
+    from ..transfer.content import category_vectors, given_vectors, join_features, text_vectors
 
-    if content.encoder is None and content.category_column is None:
-        raise ValueError("Expected `--encoder`, `--category_column` or both: items need content to start from.")
-    wanted = {content.text_column: content.encoder, content.category_column: content.category_column}
-    for column, asked in wanted.items():
-        if asked is not None and column not in items.column_names:
-            raise ValueError(f"The item metadata has no column {column!r}, found {', '.join(items.column_names)}.")
+    asked = {
+        "text": content.text_column if content.encoder is not None else None,
+        "categories": content.category_column,
+        "vectors": content.vector_column,
+    }
+    columns = {kind: column for kind, column in asked.items() if column is not None}
+    if not columns:
+        raise ValueError(
+            "Items need content to start from: expected `--encoder`, `--category_column` or `--vector_column`."
+        )
     blocks = {}
-    if content.encoder is not None:
-        blocks["text"] = text_vectors(items[content.text_column].to_pylist(), content.encoder)
-    if content.category_column is not None:
-        values = items[content.category_column].to_pylist()
-        blocks["categories"] = category_vectors(values, separator=content.category_separator)
-    joined = {name: join_features(block) for name, block in blocks.items()}
-    return {**joined, "text + categories": join_features(*blocks.values())} if len(blocks) > 1 else joined
+    for kind, column in columns.items():
+        if column not in items.column_names:
+            raise ValueError(f"The item metadata has no column {column!r}, found {', '.join(items.column_names)}.")
+        values = items[column].to_pylist()
+        if kind == "text":
+            blocks[kind] = text_vectors(values, str(content.encoder))
+        elif kind == "categories":
+            blocks[kind] = category_vectors(values, separator=content.category_separator)
+        else:
+            blocks[kind] = given_vectors(values)
+    joined = {kind: join_features(block) for kind, block in blocks.items()}
+    return {**joined, " + ".join(blocks): join_features(*blocks.values())} if len(blocks) > 1 else joined
 
 
 def trained(data: DataArguments, shape: ModelArguments, training: RecommenderTrainingArguments, split: Any) -> Any:

@@ -1,6 +1,13 @@
 """Taking a pretrained model to another catalogue."""
 
-from .content import category_vectors, content_rows, fit_content_map, join_features, text_vectors
+from .content import (
+    category_vectors,
+    content_rows,
+    fit_content_map,
+    given_vectors,
+    join_features,
+    text_vectors,
+)
 from .matching import CataloguePlan, match_titles, plan_catalogue, read_mapping
 from .rows import ItemRows
 from .vocabulary import add_items, align_catalogue, remove_items, rename_items, renamed_vocabulary
@@ -13,6 +20,7 @@ __all__ = [
     "category_vectors",
     "content_rows",
     "fit_content_map",
+    "given_vectors",
     "join_features",
     "match_titles",
     "plan_catalogue",

@@ -119,6 +119,31 @@ def category_vectors(values: Sequence[str | None], *, separator: str = "|") -> T
     return vectors
 
 
+def given_vectors(values: Sequence[Sequence[float] | None]) -> Tensor:
+    """Vectors that came with the items, such as embeddings of their images.
+
+    Args:
+        values: One vector for each item, all of one width; None gives a row of zeros: no content.
+
+    Returns:
+        float32 `(n, width)`.
+
+    Raises:
+        ValueError: No vector at all, vectors of different widths, or values that are not finite.
+
+    Example:
+        >>> given_vectors([[1, 2], None]).tolist()
+        [[1.0, 2.0], [0.0, 0.0]]
+    """
+    widths = sorted({len(value) for value in values if value is not None})
+    if len(widths) != 1 or widths == [0]:
+        raise ValueError(f"`values` must hold vectors of one width above 0, found the widths {widths}.")
+    vectors = torch.tensor([[0.0] * widths[0] if value is None else list(value) for value in values])
+    if not torch.isfinite(vectors).all():
+        raise ValueError("`values` must be finite, found NaN or infinity.")
+    return vectors
+
+
 def join_features(*blocks: Tensor) -> Tensor:
     """Put blocks of features side by side, each centred and with the same weight; rows without content stay zero.
 

@@ -103,7 +103,7 @@ FULL = START + " --items_file {items} --output_dir {out}"
         ("unknown ones: x, y", f"remove {FULL}"),
         ("None of the 2 `items` is known", f"align {FULL}"),
         ("leads a, b onto the one item 'x'", f"align {FULL} --mapping_file {{mapping}}"),
-        ("`--encoder`, `--category_column` or both", f"add {FULL} --start ridge"),
+        ("expected `--encoder`, `--category_column` or `--vector_column`", f"add {FULL} --start ridge"),
         ("at least 10 rows", f"add {FULL} --start ridge --category_column kind"),
         ("no column 'sku', found item_id, kind. Set `--item_column`", f"add {FULL} --item_column sku"),
     ],

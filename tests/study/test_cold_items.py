@@ -94,4 +94,4 @@ def test_the_command_from_log_to_report(tmp_path: Path, capsys: pytest.CaptureFi
     assert low <= high
     assert "ridge: categories - random, cold candidates" in capsys.readouterr().out
     assert main([*words[:3], "--output_dir", str(tmp_path / "p")]) == 1
-    assert "items need content to start from" in capsys.readouterr().err
+    assert "Items need content to start from" in capsys.readouterr().err

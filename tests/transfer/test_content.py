@@ -13,7 +13,14 @@ from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from hfrec import Bert4RecConfig, Bert4RecForMaskedLM, ItemTokenizer
 from hfrec.transfer import add_items
-from hfrec.transfer.content import category_vectors, content_rows, fit_content_map, join_features, text_vectors
+from hfrec.transfer.content import (
+    category_vectors,
+    content_rows,
+    fit_content_map,
+    given_vectors,
+    join_features,
+    text_vectors,
+)
 
 WARM = [f"w{number}" for number in range(60)]
 NEW = ["n0", "n1", "n2"]
@@ -131,6 +138,16 @@ def test_blocks_weigh_the_same_and_missing_content_stays_zero() -> None:
 def test_categories_are_split_and_trimmed() -> None:
     """ "Sci-Fi" and " Sci-Fi" as two categories halve what each of them teaches."""
     assert category_vectors(["Sci-Fi, Drama", "Drama,Sci-Fi", ""], separator=",").tolist() == [[1, 1], [1, 1], [0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("message", "values"),
+    [("widths \\[2, 3\\]", [[1, 2], [1, 2, 3]]), ("widths \\[\\]", [None]), ("finite", [[float("nan")]])],
+)
+def test_given_vectors_of_no_or_different_widths_are_refused(message: str, values: Any) -> None:
+    """Rows cut or padded to one width would compare the coordinates of different vectors."""
+    with pytest.raises(ValueError, match=message):
+        given_vectors(values)
 
 
 @pytest.fixture(scope="module")
