@@ -66,7 +66,8 @@ def test_every_dependency_is_pinned_inside_its_range(project: dict[str, Any]) ->
 def test_every_imported_library_is_declared(project: dict[str, Any]) -> None:
     """A library that only comes along with another one is missing on the day that one drops it."""
     declared = {_plain(Requirement(text).name) for text in project["dependencies"]}
-    optional = {"matplotlib", "pandas", "peft", "polars", "tensorboard", "trackio"}  # used where the user brings them
+    # Used where the user brings them.
+    optional = {"matplotlib", "pandas", "peft", "polars", "sklearn", "tensorboard", "trackio"}
     names = {"yaml": "pyyaml"}
     undeclared: dict[str, str] = {}
     for path in sorted((ROOT / "hfrec").rglob("*.py")):

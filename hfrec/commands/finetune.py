@@ -6,38 +6,52 @@ hfrec finetune --model_name_or_path out --train_file target.csv --output_dir tun
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel, TrainerCallback
 
 from ..data.splits import Split
+from ..evaluation.protocol import versions
+from ..evaluation.table import align, cell
 from ..hub.checkpoint import load_checkpoint
 from ..tokenization import ItemTokenizer
 from ..training.arguments import DataArguments, FinetuneArguments, RecommenderTrainingArguments
+from ..training.classification import TaskArguments, classify
 from ..training.freezing import GradualUnfreezingCallback, freeze, layerwise_learning_rates
 from ..training.l2sp import L2SPCallback
 from ..training.pushes import hub_target
-from ..training.run import build_tokenizer, check_output_folder, load_split, seed_everything, train_and_evaluate
+from ..training.run import (
+    build_tokenizer,
+    check_output_folder,
+    load_log,
+    load_split,
+    seed_everything,
+    train_and_evaluate,
+    write_json,
+)
 from .parsing import parse_arguments
 from .pretrain import report
 
-Arguments = tuple[DataArguments, FinetuneArguments, RecommenderTrainingArguments]
+Arguments = tuple[DataArguments, FinetuneArguments, TaskArguments, RecommenderTrainingArguments]
 
 
 def parse(words: Sequence[str]) -> Arguments:
     """Flags or a settings file into the dataclasses."""
-    data, start, training = parse_arguments(
-        "finetune", (DataArguments, FinetuneArguments, RecommenderTrainingArguments), words
+    data, start, task, training = parse_arguments(
+        "finetune", (DataArguments, FinetuneArguments, TaskArguments, RecommenderTrainingArguments), words
     )
-    return data, start, training
+    return data, start, task, training
 
 
 def main(arguments: Arguments) -> dict[str, Any]:
     """Fine-tune and test; returns what `all_results.json` holds."""
-    data, start, training = arguments
+    data, start, task, training = arguments
     check_output_folder(training)
     repo_id = hub_target(training)
+    if task.task == "classification":
+        return main_classification(data, start, task, training)
     model, tokenizer = load_checkpoint(start.model_name_or_path, revision=start.model_revision)
     _, split = load_split(data)
     seed_everything(training)
@@ -56,6 +70,18 @@ def main(arguments: Arguments) -> dict[str, Any]:
         extra={"finetuning": vars(start)},
     )
     report(results, training, repo_id)
+    return results
+
+
+def main_classification(
+    data: DataArguments, start: FinetuneArguments, task: TaskArguments, training: RecommenderTrainingArguments
+) -> dict[str, Any]:
+    """Cross-validate a new head on labels of users; writes `classification_results.json`."""
+    _, tokenizer = load_checkpoint(start.model_name_or_path, revision=start.model_revision)
+    results = classify(load_log(data), tokenizer, start, task, training)
+    write_json(Path(training.output_dir) / "classification_results.json", {**results, "versions": versions()})
+    body = [[name, cell(found, "accuracy"), cell(found, "macro_f1")] for name, found in results["methods"].items()]
+    print(align([[f"{task.label_column}, {results['n_users']:,} users", "accuracy [95 %]", "macro-F1 [95 %]"], *body]))
     return results
 
 

@@ -41,9 +41,9 @@ class TrainAndEvaluateCollator:
         return self.evaluation(features) if "target" in features[0] else self.train(features)
 
 
-def load_split(arguments: DataArguments) -> tuple[Interactions, Split]:
-    """Read the log that the arguments name and hold out the last two items of each user."""
-    interactions = load_interactions(
+def load_log(arguments: DataArguments) -> Interactions:
+    """Read the log that the arguments name."""
+    return load_interactions(
         arguments.source,
         user_column=arguments.user_column,
         item_column=arguments.item_column,
@@ -53,6 +53,11 @@ def load_split(arguments: DataArguments) -> tuple[Interactions, Split]:
         duplicates=arguments.duplicates,
         items=arguments.items_file,
     )
+
+
+def load_split(arguments: DataArguments) -> tuple[Interactions, Split]:
+    """Read the log that the arguments name and hold out the last two items of each user."""
+    interactions = load_log(arguments)
     split = leave_one_out(interactions)
     if len(split.validation) == 0:
         raise ValueError(
