@@ -69,7 +69,7 @@ class Bert4RecConfig(PreTrainedConfig):
     head_bias: bool = True
     classifier_pooling: Literal["last", "mean"] = "last"
     loss: Literal["full", "chunked", "sampled_softmax", "gbce"] = "full"
-    loss_chunk_size: int = 4_194_304
+    loss_chunk_size: int = 1_048_576
     num_negatives: int = 1024
     negative_sampling: Literal["uniform", "log_uniform", "in_batch", "mixed"] = "uniform"
     gbce_t: float = 0.75

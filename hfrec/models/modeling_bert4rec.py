@@ -36,6 +36,7 @@ from .losses import (
     sampled_softmax_losses,
     score_candidates,
 )
+from .packing import Dropout, PackedAttention, Packing
 
 AUTO_MAP = {
     "AutoConfig": "configuration_bert4rec.Bert4RecConfig",
@@ -45,7 +46,7 @@ AUTO_MAP = {
     "AutoModelForSequenceClassification": "modeling_bert4rec.Bert4RecForSequenceClassification",
 }
 FLEX_MIN_HEAD_SIZE = 24  # on a CPU
-REMOTE_CODE_FILES = ("configuration_bert4rec.py", "modeling_bert4rec.py", "losses.py")
+REMOTE_CODE_FILES = ("configuration_bert4rec.py", "modeling_bert4rec.py", "losses.py", "packing.py")
 
 
 def positions_from_newest(attention_mask: torch.Tensor) -> torch.Tensor:
@@ -79,7 +80,7 @@ class Bert4RecEmbeddings(nn.Module):
         )
         post = config.norm_position == "post"
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if post else nn.Identity()
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
 
     def forward(self, inputs_embeds: torch.Tensor, position_ids: torch.Tensor) -> torch.Tensor:
         hidden_states = self.projection(inputs_embeds)  # (batch, length, hidden_size)
@@ -153,7 +154,10 @@ class Bert4RecAttention(nn.Module):
         hidden_states: torch.Tensor,
         attention_mask: torch.Tensor | None,
         rotary: tuple[torch.Tensor, torch.Tensor] | None,
+        packed: PackedAttention | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        if packed is not None:
+            return self._attend_packed(hidden_states, rotary, packed), None
         batch, length, _ = hidden_states.shape
         states = self.query_key_value(hidden_states).view(batch, length, 3, -1, self.head_size)
         query, key, value = states.permute(2, 0, 3, 1, 4)  # each (batch, heads, length, head_size)
@@ -167,6 +171,18 @@ class Bert4RecAttention(nn.Module):
             self, query, key, value, attention_mask, dropout=dropout, scaling=self.head_size**-0.5
         )
         return self.output(attended.reshape(batch, length, -1)), weights
+
+    def _attend_packed(
+        self, hidden_states: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor] | None, packed: PackedAttention
+    ) -> torch.Tensor:
+        """Attention of real tokens, `(num_tokens, hidden_size)` to `(num_asking, hidden_size)`."""
+        heads = self.config.num_attention_heads
+        states = self.query_key_value(hidden_states).view(len(hidden_states), 3, -1)
+        if rotary is not None:
+            turned = rotate(states[:, :2].unflatten(-1, (heads, -1)), *(part[0, 0, :, None, None] for part in rotary))
+            states = torch.cat((turned.flatten(-2), states[:, 2:]), dim=1)
+        dropout = self.config.attention_probs_dropout_prob if self.training else 0.0
+        return self.output(packed.attend(states, heads, dropout))
 
 
 class Bert4RecMLP(nn.Module):
@@ -198,20 +214,22 @@ class Bert4RecLayer(GradientCheckpointingLayer):
         self.attention_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.mlp = Bert4RecMLP(config)
         self.mlp_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
 
     def forward(
         self,
         hidden_states: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         rotary: tuple[torch.Tensor, torch.Tensor] | None = None,
+        packed: PackedAttention | None = None,
     ) -> torch.Tensor:
+        queries = hidden_states if packed is None else packed.keep(hidden_states)
         if self.pre_norm:
-            attended, _ = self.attention(self.attention_norm(hidden_states), attention_mask, rotary)
-            hidden_states = hidden_states + self.dropout(attended)
+            attended, _ = self.attention(self.attention_norm(hidden_states), attention_mask, rotary, packed)
+            hidden_states = queries + self.dropout(attended)
             return hidden_states + self.dropout(self.mlp(self.mlp_norm(hidden_states)))
-        attended, _ = self.attention(hidden_states, attention_mask, rotary)
-        hidden_states = self.attention_norm(hidden_states + self.dropout(attended))
+        attended, _ = self.attention(hidden_states, attention_mask, rotary, packed)
+        hidden_states = self.attention_norm(queries + self.dropout(attended))
         return self.mlp_norm(hidden_states + self.dropout(self.mlp(hidden_states)))
 
 
@@ -312,11 +330,7 @@ class Bert4RecModel(Bert4RecPreTrainedModel):
             inputs_embeds = self.embeddings.item_embeddings(input_ids)  # (batch, length, embedding_size)
         _check_flex_attention(cast(Bert4RecConfig, self.config), inputs_embeds.device)
         batch, length = inputs_embeds.shape[:2]
-        if self.config.position_embedding_type == "absolute" and length > self.config.max_position_embeddings:
-            raise ValueError(
-                f"`input_ids` has length {length}, above `max_position_embeddings` = "
-                f"{self.config.max_position_embeddings}: keep the newest items, or call `resize_position_embeddings`."
-            )
+        self._check_length(length)
         if attention_mask is None:
             position_ids = torch.arange(length - 1, -1, -1, device=inputs_embeds.device).expand(batch, length)
         else:
@@ -332,6 +346,47 @@ class Bert4RecModel(Bert4RecPreTrainedModel):
         for layer in self.layers:
             hidden_states = layer(hidden_states, attention_mask=mask, rotary=rotary)
         return BaseModelOutput(last_hidden_state=self.final_norm(hidden_states))
+
+    def _check_length(self, length: int) -> None:
+        if self.config.position_embedding_type == "absolute" and length > self.config.max_position_embeddings:
+            raise ValueError(
+                f"`input_ids` has length {length}, above `max_position_embeddings` = "
+                f"{self.config.max_position_embeddings}: keep the newest items, or call `resize_position_embeddings`."
+            )
+
+    def at_labels(
+        self,
+        labelled: torch.Tensor,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Hidden states `(num_labelled, hidden_size)` as in `forward`, without work on padding and unlabelled outputs.
+
+        Args:
+            labelled: Where hidden states are asked for `(batch, length)`.
+            input_ids: As in `forward`.
+            attention_mask: As in `forward`.
+            inputs_embeds: As in `forward`.
+        """
+        self._check_length(labelled.shape[1])
+        real = torch.ones_like(labelled) if attention_mask is None else attention_mask.bool()
+        packing = Packing.of(real, labelled, self.is_causal)
+        if inputs_embeds is None:
+            tokens = cast(torch.Tensor, input_ids).flatten()[packing.source]
+            embeds = self.embeddings.item_embeddings(tokens)  # (num_tokens, embedding_size)
+        else:
+            embeds = inputs_embeds.flatten(0, 1)[packing.source]
+        position_ids = positions_from_newest(real).flatten()[packing.source]
+        hidden_states = self.embeddings(embeds, position_ids)  # (num_tokens, hidden_size)
+        rotary = None
+        if self.config.position_embedding_type == "rotary":
+            head_size = self.config.hidden_size // self.config.num_attention_heads
+            rotary = rotary_angles(position_ids[None], head_size, self.config.rotary_base)
+        for number, layer in enumerate(self.layers, start=1):
+            packed = packing.last if number == len(self.layers) else packing.inner
+            hidden_states = layer(hidden_states, rotary=rotary, packed=packed)
+        return packing.unpack(self.final_norm(hidden_states))
 
 
 class Bert4RecHead(nn.Module):
@@ -414,15 +469,19 @@ class _ItemScorer(Bert4RecPreTrainedModel):
         num_items_in_batch: torch.Tensor | int | None,
         **inputs: Any,
     ) -> dict[str, Any]:
-        outputs = self.model(**inputs)
-        hidden_states = outputs.last_hidden_state
+        labelled = None if labels is None else labels != -100
+        if labelled is not None and self._packs(labelled, **inputs):
+            hidden_states = self.model.at_labels(labelled, **inputs)
+            outputs = BaseModelOutput(last_hidden_state=hidden_states)
+        else:
+            outputs = self.model(**inputs)
+            hidden_states = outputs.last_hidden_state if labelled is None else outputs.last_hidden_state[labelled]
         loss = None
         if labels is None:
             keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
             logits = self.score_items(self.head(hidden_states[:, keep]))  # (batch, kept, vocab_size)
         else:
-            labelled = labels != -100
-            representation = self.head(hidden_states[labelled])  # (num_labelled, embedding_size)
+            representation = self.head(hidden_states)  # (num_labelled, embedding_size)
             targets = labels[labelled]
             # An unknown target ([UNK]) is a miss in the ranking; its score, minus infinity, would spoil the loss.
             items = targets.masked_fill(targets < self.config.num_special_tokens, -100)
@@ -438,6 +497,26 @@ class _ItemScorer(Bert4RecPreTrainedModel):
             "hidden_states": outputs.hidden_states,
             "attentions": outputs.attentions,
         }
+
+    def _packs(
+        self,
+        labelled: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        input_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        **options: Any,
+    ) -> bool:
+        """Whether only real tokens and labelled positions need work: on the CPU, where nothing asks for the rest."""
+        wanted = any(value is not None and value is not False for value in options.values())
+        if wanted or self.config.output_hidden_states or self.config.output_attentions:
+            return False
+        if labelled.device.type != "cpu" or self.config._attn_implementation != "sdpa" or torch.compiler.is_compiling():
+            return False
+        if (input_ids is None) == (inputs_embeds is None):
+            return False  # the body says what is wrong
+        return attention_mask is None or (
+            attention_mask.shape == labelled.shape and not bool((labelled & (attention_mask == 0)).any())
+        )
 
     def _bounded_loss(
         self, representation: torch.Tensor, items: torch.Tensor, num_items_in_batch: torch.Tensor | int | None

@@ -69,9 +69,9 @@ class ModelArguments:
     attention_probs_dropout_prob: float = field(default=0.0, metadata={"help": "Dropout on attention weights."})
     head_transform: bool = field(default=True, metadata={"help": "Dense layer and norm before the item scores."})
     loss: Literal["full", "chunked", "sampled_softmax", "gbce"] = field(
-        default="full", metadata={"help": "Training loss; chunked is full in bounded memory."}
+        default="chunked", metadata={"help": "Training loss; chunked is full in less memory and time."}
     )
-    loss_chunk_size: int = field(default=4_194_304, metadata={"help": "Scores held at a time by the chunked loss."})
+    loss_chunk_size: int = field(default=1_048_576, metadata={"help": "Scores held at a time by the chunked loss."})
     num_negatives: int = field(
         default=1024, metadata={"help": "Negatives that a batch shares (sampled_softmax, gbce)."}
     )

@@ -21,6 +21,7 @@ EXPECTED = [
     "losses.py",
     "model.safetensors",
     "modeling_bert4rec.py",
+    "packing.py",
     "tokenizer.json",
     "tokenizer_config.json",
 ]

@@ -1,0 +1,122 @@
+"""Work on real tokens and labelled positions only gives what work on everything gives."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from hfrec.models import Bert4RecConfig, Bert4RecForCausalLM, Bert4RecForMaskedLM
+from hfrec.models.packing import Dropout, Packing
+
+SIZES = [7, 2, 7, 1, 6, 3, 0, 7]
+VARIANTS: list[dict[str, Any]] = [
+    {},
+    {"position_embedding_type": "rotary"},
+    {"norm_position": "post"},
+    {"embedding_size": 6, "gated_mlp": True},
+    {"num_hidden_layers": 1},
+]
+
+
+def _batch(side: str, share: float) -> dict[str, torch.Tensor]:
+    """Rows of 0 to 7 tokens in 8 places, a share of them labelled."""
+    generator = torch.Generator().manual_seed(3)
+    steps, sizes = torch.arange(8), torch.tensor(SIZES)[:, None]
+    mask = steps >= 8 - sizes if side == "left" else steps < sizes
+    ids = torch.randint(3, 20, mask.shape, generator=generator)
+    labelled = mask & (torch.rand(mask.shape, generator=generator) < share)
+    labels = torch.randint(3, 20, mask.shape, generator=generator).masked_fill(~labelled, -100)
+    return {"input_ids": ids * mask, "attention_mask": mask.long(), "labels": labels}
+
+
+def _model(kind: Any, **changes: Any) -> Any:
+    torch.manual_seed(0)
+    shape = {"vocab_size": 20, "hidden_size": 16, "max_position_embeddings": 8, "hidden_dropout_prob": 0.0}
+    return kind(Bert4RecConfig(**{**shape, "initializer_range": 0.3, **changes})).train()
+
+
+@pytest.mark.parametrize("kind", [Bert4RecForMaskedLM, Bert4RecForCausalLM])
+@pytest.mark.parametrize("changes", VARIANTS, ids=str)
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("share", [0.3, 1.0])
+def test_packed_is_padded(
+    kind: Any, changes: dict[str, Any], side: str, share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A token in another row's group, or a query that sees its future, gives a model that is only a little worse."""
+    model, batch = _model(kind, **changes), _batch(side, share)
+    results = []
+    for packs in (True, False):
+        monkeypatch.setattr(kind, "_packs", lambda *_, packs=packs, **__: packs)
+        model.zero_grad()
+        outputs = model(**batch)
+        outputs.loss.backward()
+        results.append((outputs.logits, outputs.loss, {name: p.grad for name, p in model.named_parameters()}))
+    torch.testing.assert_close(results[0], results[1], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [Bert4RecForMaskedLM, Bert4RecForCausalLM])
+def test_labels_alone_are_packed(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A condition that is never met would leave training as slow as before, unseen."""
+    model, batch = _model(kind), _batch("left", 0.5)
+    calls: list[torch.Tensor] = []
+    original = model.model.at_labels
+    monkeypatch.setattr(
+        model.model, "at_labels", lambda labelled, **rest: calls.append(labelled) or original(labelled, **rest)
+    )
+    model(**batch)
+    model(inputs_embeds=model.get_input_embeddings()(batch["input_ids"]), labels=batch["labels"])
+    assert len(calls) == 2
+    assert len(model(**batch, output_hidden_states=True).hidden_states) == 3
+    beyond = {**batch, "labels": torch.full_like(batch["labels"], 5)}  # labels at padding too
+    assert model(**beyond).logits.shape == (64, 20)
+    assert len(calls) == 2
+
+
+def test_gradient_checkpointing_keeps_packed_gradients() -> None:
+    """A checkpointed layer that forgets its packing would attend over the whole batch."""
+    model, batch = _model(Bert4RecForMaskedLM), _batch("left", 0.5)
+    gradients = []
+    for checkpointing in (False, True):
+        if checkpointing:
+            model.gradient_checkpointing_enable()
+        model.zero_grad()
+        model(**batch).loss.backward()
+        gradients.append({name: p.grad.clone() for name, p in model.named_parameters()})
+    torch.testing.assert_close(gradients[0], gradients[1])
+
+
+def test_groups_hold_little_padding_and_every_token_once() -> None:
+    """Groups that are cut wrongly lose tokens, or bring the padding back."""
+    mask = _batch("left", 1.0)["attention_mask"].bool()
+    packing = Packing.of(mask, mask, is_causal=False)
+    assert sorted(packing.source.tolist()) == mask.flatten().nonzero().flatten().tolist()
+    blocks = [group.keys for group in packing.inner.groups]
+    assert [(block.start, block.stop) for block in blocks] == [(0, 27), (27, 30), (30, 32), (32, 33)]
+    assert sum(block.rows * block.width for block in blocks) == 34  # one place is empty
+
+
+def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
+    """A wrong threshold or scale is another regularisation than the one stated."""
+    torch.manual_seed(0)
+    values = torch.ones(1000, 333, requires_grad=True)
+    for p in (0.1, 0.2, 0.5, 0.9):
+        dropped = Dropout(p)(values)
+        assert abs((dropped == 0).float().mean().item() - p) < 0.004
+        assert abs(dropped.mean().item() - 1) < 0.02
+        (gradient,) = torch.autograd.grad(dropped.sum(), values)
+        assert gradient.equal(dropped)
+    for axis in (0, 1):  # neighbours share a 64-bit draw
+        both = (dropped == 0) & (dropped.roll(1, axis) == 0)
+        assert abs(both.float().mean().item() - 0.81) < 0.01
+
+
+def test_dropout_repeats_with_its_seed_and_rests_in_evaluation() -> None:
+    """Bits from another generator would make runs with one seed differ."""
+    layer, values = Dropout(0.5), torch.ones(5, 7)
+    drawn = []
+    for _ in range(2):
+        torch.manual_seed(1)
+        drawn.append(layer(values))
+    assert drawn[0].equal(drawn[1]) and not drawn[0].equal(layer(values))
+    assert layer.eval()(values) is values or layer(values).equal(values)
+    assert Dropout(0.5)(torch.ones(0, 4)).shape == (0, 4)
