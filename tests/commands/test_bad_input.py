@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import Trainer
 
-from hfrec import ItemTokenizer, load_checkpoint
-from hfrec.models import modeling_bert4rec
+from hfrec import Bert4RecForMaskedLM, ItemTokenizer, load_checkpoint
 from hfrec.training.checkpoints import last_whole_checkpoint
 from hfrec_command import main
 
@@ -275,22 +275,26 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(
     """A checkpoint of NaN written over the good ones loses the run, logged or not."""
     output = tmp_path / "out"
     words = pretraining(log_file, output)
-    loss = modeling_bert4rec.item_cross_entropy
+    forward = Bert4RecForMaskedLM.forward
     steps = 0
 
-    def breaks(logits: torch.Tensor, *arguments: Any) -> torch.Tensor:
+    @wraps(forward)  # the Trainer reads its signature
+    def breaks(self: Bert4RecForMaskedLM, *arguments: Any, **inputs: Any) -> Any:
         nonlocal steps
-        steps += logits.requires_grad
-        return loss(logits, *arguments) * (math.nan if steps == 6 and logits.requires_grad else 1.0)
+        outputs = forward(self, *arguments, **inputs)
+        steps += self.training
+        if self.training and steps == 6:
+            outputs.loss = outputs.loss * math.nan
+        return outputs
 
-    monkeypatch.setattr(modeling_bert4rec, "item_cross_entropy", breaks)
+    monkeypatch.setattr(Bert4RecForMaskedLM, "forward", breaks)
     assert main([*words, *strategy]) == 1
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert "training stopped, the last good checkpoint is" in line and "checkpoint-4" in line
     assert [path.name for path in output.iterdir()] == ["checkpoint-4"]
     load_checkpoint(output / "checkpoint-4")
     assert all(weight.isfinite().all() for weight in numbers(output / "checkpoint-4").values())
-    monkeypatch.setattr(modeling_bert4rec, "item_cross_entropy", loss)
+    monkeypatch.setattr(Bert4RecForMaskedLM, "forward", forward)
     assert main([*words, *strategy]) == 0
     assert all(weight.isfinite().all() for weight in numbers(output).values())
 
