@@ -204,7 +204,7 @@ def _model_facts(config: Mapping[str, Any], results: Mapping[str, Any]) -> dict[
         "l2sp_distance": _distances(results),
         "hyperparameters": ", ".join(f"{name} {value}" for name, value in parameters.items()),
         "versions": ", ".join(f"{name} {value}" for name, value in versions.items()),
-        "seed": results.get("seed"),
+        "seed": str(results["seed"]) if "seed" in results else None,  # to the template, 0 is nothing
     }
 
 

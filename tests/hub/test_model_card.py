@@ -16,6 +16,7 @@ from huggingface_hub import ModelCard
 from hfrec import synthetic_tables
 from hfrec.hub.model_card import write_model_card
 from hfrec_command import main
+from tests.hub.conftest import ROOT
 
 TINY = ["--max_length", "12", "--hidden_size", "16", "--num_hidden_layers", "1", "--per_device_train_batch_size", "16"]
 QUIET = ["--disable_tqdm", "true", "--early_stopping_patience", "0", "--num_train_epochs", "1"]
@@ -114,6 +115,23 @@ def test_a_card_needs_results_and_holds_no_token(runs: Path, tmp_path: Path) -> 
     (folder / "all_results.json").unlink()
     with pytest.raises(ValueError, match="no test results"):
         write_model_card(folder)
+
+
+def test_a_seed_of_zero_is_stated(runs: Path, tmp_path: Path) -> None:
+    """To a template, 0 is as good as nothing."""
+    folder = shutil.copytree(runs / "tuned", tmp_path / "tuned")
+    (folder / "all_results.json").write_text(json.dumps({**results_of(folder), "seed": 0}))
+    assert "| Seed | 0 |" in write_model_card(folder).read_text()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "model_cards").glob("ml-*.md")), ids=lambda path: path.stem)
+def test_the_cards_of_recipes_state_everything(path: Path) -> None:
+    """A published card with a blank or a path of somebody's machine was not looked at."""
+    card = ModelCard.load(path)
+    assert len(card.data.eval_results) == 6
+    assert "not stated" not in card.text
+    assert not re.search(r"/(tmp|home|work|Users)/", str(card))
+    assert "```bash\nhfrec " in card.text
 
 
 def test_a_model_worse_than_a_baseline_says_so(runs: Path, tmp_path: Path) -> None:
