@@ -108,7 +108,7 @@ def _metadata(config: Mapping[str, Any], results: Mapping[str, Any], name: str, 
 
     objective = _objective(config)
     start = results.get("finetuning", {}).get("model_name_or_path")
-    dataset = _hub_dataset(results)
+    dataset, _ = _hub_dataset(results)
     extra = {} if start is None or not _is_hub_id(start) else {"base_model": start, "base_model_relation": "finetune"}
     return ModelCardData(
         library_name="transformers",
@@ -131,9 +131,10 @@ def _is_hub_id(name: str) -> bool:
     return name.count("/") == 1 and not name.startswith((".", "/", "~")) and not Path(name).exists()
 
 
-def _hub_dataset(results: Mapping[str, Any]) -> str | None:
-    name = results.get("settings", {}).get("dataset")
-    return name if name and _is_hub_id(name) else None
+def _hub_dataset(results: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """Data set of the hub and its revision, from `owner/name[@revision]`."""
+    name, _, revision = (results.get("settings", {}).get("dataset") or "").partition("@")
+    return (name, revision or None) if _is_hub_id(name) else (None, None)
 
 
 def _dataset_name(results: Mapping[str, Any]) -> str:
@@ -172,11 +173,10 @@ def _write_eval_results(folder: Path, results: Mapping[str, Any]) -> None:
     """The `.eval_results` of huggingface_hub 2.x name a data set of the hub; for others there is none to name."""
     import yaml
 
-    dataset = _hub_dataset(results)
+    dataset, revision = _hub_dataset(results)
     if dataset is None:
         return
     note = "leave-one-out, whole catalogue, seen items filtered, ties never help the model"
-    revision = results.get("settings", {}).get("dataset_revision")
     about = {"id": dataset, "task_id": "leave_one_out", **({"revision": revision} if revision else {})}
     entries = [
         {"dataset": about, "value": results["test"]["filter_seen"][METRICS[0]], "notes": f"{METRICS[0]}; {note}"}

@@ -86,6 +86,14 @@ def reference_fingerprint(name: str, revision: str | None = None) -> str:
     return hfrec.L2SPCallback(name, alpha=0.1, revision=revision).reference_fingerprint
 
 
+def interactions(name: str) -> dict[str, Any]:
+    """A log of the hub: its size and fingerprint."""
+    import hfrec
+
+    log = hfrec.load_interactions(name)
+    return {"rows": len(log), "fingerprint": log.fingerprint}
+
+
 def environment(**names: str) -> None:
     """Change variables that the client reads at every request, such as HF_TOKEN."""
     os.environ.update(names)
