@@ -149,12 +149,14 @@ def rank_starts(test: Any, items: list[str], blocks: dict[str, Any], seed: int) 
     best = list(blocks)[-1]
     ranks = {"popularity": test.popularity(seed)}
     ranks["content neighbours of the history, no model"] = test.content_neighbours(items, blocks[best])
-    ranks["random"] = test.start(items, None, "mean", keep_spread=True, seed=seed)
-    ranks["mean + noise"] = test.start(items, blocks[best], "mean", keep_spread=True, seed=seed)
-    ranks[f"neighbours: {best}"] = test.start(items, blocks[best], "neighbours", keep_spread=True, seed=seed)
+    ranks["random"] = test.start(items, None, "mean", seed=seed)
+    ranks["mean + noise"] = test.start(items, blocks[best], "mean", seed=seed)
+    ranks[f"neighbours: {best}"] = test.start(items, blocks[best], "neighbours", seed=seed)
     for name, features in blocks.items():
-        ranks[f"ridge: {name}"] = test.start(items, features, "ridge", keep_spread=True, seed=seed)
-    ranks[f"ridge: {best}, spread not kept"] = test.start(items, blocks[best], "ridge", keep_spread=False, seed=seed)
+        ranks[f"ridge: {name}"] = test.start(items, features, "ridge", seed=seed)
+    for spread in (0.25, 0.5, 0.75, 1.0):
+        name = f"ridge: {best}, spread {spread}"
+        ranks[name] = test.start(items, blocks[best], "ridge", spread=spread, seed=seed)
     return ranks
 
 

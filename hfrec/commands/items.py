@@ -42,6 +42,9 @@ class ItemsArguments(ContentArguments):
     start: Literal["random", "mean", "neighbours", "ridge"] = field(
         default="random", metadata={"help": "Where new items start; the last two need --encoder or --category_column."}
     )
+    spread: float = field(
+        default=0.0, metadata={"help": "0: content's cautious estimate; 1: rows as far out as trained ones."}
+    )
     dry_run: bool = field(default=False, metadata={"help": "Say what would be done and write nothing."})
     seed: int = field(default=0, metadata={"help": "Seed of the rows of new items."})
     revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit on the hub."})
@@ -170,7 +173,9 @@ def new_rows(model: Any, vocabulary: Any, new: list[str], table: Any, settings: 
     else:
         features = list(read_content(table, settings).values())[-1]
     start: Any = settings.start  # not "random": the callers see to it
-    return content_rows(model, vocabulary, new, items, features, start=start, seed=settings.seed)
+    return content_rows(
+        model, vocabulary, new, items, features, start=start, spread=settings.spread, seed=settings.seed
+    )
 
 
 def _missing(known: Any, table: Any) -> Any:

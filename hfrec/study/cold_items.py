@@ -97,14 +97,14 @@ class ColdItemsTest:
     warm_targets: tuple[Interactions, Interactions]
 
     def start(
-        self, items: Sequence[str], features: Tensor | None, start: Start, *, keep_spread: bool, seed: int
+        self, items: Sequence[str], features: Tensor | None, start: Start, *, spread: float = 0.0, seed: int
     ) -> dict[str, Ranks]:
         """Ranks when new items start from content; `features` None draws their rows at random."""
         rows: ItemRows | None = None
         if features is not None:
             cold = self.split.items
             rows = content_rows(
-                self.model, self.tokenizer, cold, items, features, start=start, keep_spread=keep_spread, seed=seed
+                self.model, self.tokenizer, cold, items, features, start=start, spread=spread, seed=seed
             )
         model = deepcopy(self.model)
         tokenizer = add_items(

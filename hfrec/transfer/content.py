@@ -220,7 +220,7 @@ def content_rows(
     features: Tensor,
     *,
     start: Start = "ridge",
-    keep_spread: bool = True,
+    spread: float = 0.0,
     seed: int = 0,
 ) -> ItemRows:
     """Embeddings and biases at which new items start, from content and the rows of the warm items.
@@ -235,9 +235,10 @@ def content_rows(
         features: `(len(items), num_features)`, such as `join_features(text_vectors(...), category_vectors(...))`.
         start: `ridge` regression; `neighbours`: mean of the 10 warm items whose content is nearest by the cosine;
             `mean`: mean of the warm rows plus a tenth of their standard deviation as noise.
-        keep_spread: Whether the rows of a regression or of neighbours, which lie too near the mean, are moved away from
-            it until they lie as far as warm ones do. Without, new items are ordered well among themselves but hardly
-            ever reach the top of the whole catalogue.
+        spread: The rows of a regression or of neighbours lie nearer to the mean than trained rows do. 0 leaves them
+            there: new items are well ordered among themselves but hardly ever reach the top of the whole catalogue. 1
+            moves them as far out as warm rows lie: they are recommended as often as warm items are, at the expense of
+            these. In between, the factor is interpolated geometrically.
         seed: Of the held-out warm items and the noise.
 
     Returns:
@@ -257,6 +258,8 @@ def content_rows(
     """
     if start not in ("ridge", "neighbours", "mean"):
         raise ValueError(f"`start` must be 'ridge', 'neighbours' or 'mean', found {start!r}.")
+    if not 0.0 <= spread <= 1.0:
+        raise ValueError(f"`spread` must lie in [0, 1], found {spread}.")
     vocabulary = dict(tokenizer) if isinstance(tokenizer, Mapping) else tokenizer.get_vocab()
     warm, cold, tokens = _sides(vocabulary, new_items, items, features)
     rows = _item_table(model)  # (vocab_size, embedding_size + 1)
@@ -272,7 +275,7 @@ def content_rows(
             guessed = fit_content_map(warm / scale, rows[tokens], seed=seed)(cold[present] / scale)
         else:
             guessed = _neighbour_mean(warm, rows[tokens], cold[present])
-        found[present] = _spread_like(guessed, everywhere) if keep_spread else guessed
+        found[present] = _spread_like(guessed, everywhere, spread)
     return ItemRows(found[:, :-1], found[:, -1])
 
 
@@ -322,12 +325,12 @@ def _neighbour_mean(warm: Tensor, rows: Tensor, cold: Tensor) -> Tensor:
     return rows[near].mean(dim=1)  # (num_new, embedding_size + 1)
 
 
-def _spread_like(guessed: Tensor, rows: Tensor) -> Tensor:
-    """Embeddings moved from the mean until their mean squared distance to it is that of the trained rows."""
+def _spread_like(guessed: Tensor, rows: Tensor, share: float) -> Tensor:
+    """Embeddings moved from the mean; at a share of 1 their mean squared distance to it is that of trained rows."""
     mean = rows[:, :-1].mean(dim=0)
     wide = (rows[:, :-1] - mean).square().sum(dim=1).mean()
     narrow = (guessed[:, :-1] - mean).square().sum(dim=1).mean()
-    factor = (wide / narrow.clamp(min=1e-12)).sqrt()
+    factor = (wide / narrow.clamp(min=1e-12)).sqrt() ** share
     return torch.cat([mean + (guessed[:, :-1] - mean) * factor, guessed[:, -1:]], dim=1)
 
 

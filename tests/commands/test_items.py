@@ -67,7 +67,7 @@ def test_new_items_start_from_their_content(action: str, start: str, checkpoint:
     known = [item for item in before if item.startswith("i")]
     lines = [f"{item},{'even' if int(item[1:]) % 2 == 0 else 'odd'}" for item in known]
     items = write(tmp_path / "new.csv", "\n".join(["item_id,kind", *lines, "x,even", "y,odd", "z,"]))
-    words = ["--items_file", items, "--start", start, "--category_column", "kind"]
+    words = ["--items_file", items, "--start", start, "--spread", "1", "--category_column", "kind"]
     assert run(action, checkpoint, *words, "--output_dir", tmp_path / "out") == 0
     after = rows(tmp_path / "out")
     assert all(torch.equal(after[item], before[item]) for item in known)

@@ -76,7 +76,7 @@ def test_starting_does_not_change_the_model() -> None:
     """Rows of one start left in the model would be warm items of the next."""
     test, items, features = content_test()
     size = test.model.config.vocab_size
-    ranks = test.start(items, features, "neighbours", keep_spread=True, seed=0)
+    ranks = test.start(items, features, "neighbours", seed=0)
     assert test.model.config.vocab_size == size == len(test.tokenizer)
     assert len(ranks["cold"]) == len(ranks["all"]) == len(test.split.targets)
     assert (ranks["cold"] <= ranks["all"]).all()

@@ -58,7 +58,7 @@ def test_ridge_finds_a_linear_map_whatever_the_order(
     expected = linear(model, features)
     order = torch.randperm(63, generator=torch.Generator().manual_seed(3)).tolist()
     items = [[*WARM, *NEW][row] for row in order]
-    rows = content_rows(model, tokenizer, NEW, items, features[order], keep_spread=False)
+    rows = content_rows(model, tokenizer, NEW, items, features[order])
     torch.testing.assert_close(rows.embeddings, expected[:, :-1], atol=0.05, rtol=0.0)
     torch.testing.assert_close(rows.biases, expected[:, -1], atol=0.05, rtol=0.0)
     grown = add_items(model, tokenizer, NEW, rows=rows)
@@ -93,7 +93,7 @@ def test_neighbours_are_near_by_content(model: Any, tokenizer: ItemTokenizer) ->
     """Ten items of the same category, and nothing of the others."""
     groups = torch.tensor([row // 10 for row in range(60)] + [0, 3, 5])
     features = torch.nn.functional.one_hot(groups).float()
-    rows = content_rows(model, tokenizer, NEW, [*WARM, *NEW], features, start="neighbours", keep_spread=False)
+    rows = content_rows(model, tokenizer, NEW, [*WARM, *NEW], features, start="neighbours")
     table = model.decoder.weight.detach()[3:]
     expected = torch.stack([table[10 * g : 10 * g + 10].mean(dim=0) for g in (0, 3, 5)])
     torch.testing.assert_close(rows.embeddings, expected)
@@ -112,15 +112,18 @@ def test_items_without_content_start_near_the_mean(
     assert torch.equal(rows.embeddings, again.embeddings)
 
 
-def test_spread_is_that_of_the_warm_rows(model: Any, tokenizer: ItemTokenizer, features: torch.Tensor) -> None:
-    """A regression shrinks: without the spread of trained rows new items never come near the top."""
+def test_spread_goes_from_the_estimate_to_that_of_the_warm_rows(
+    model: Any, tokenizer: ItemTokenizer, features: torch.Tensor
+) -> None:
+    """A regression shrinks: left so, new items hardly ever come near the top, moved out in full they crowd it."""
     table = model.decoder.weight.detach()[3:]
     mean = table.mean(dim=0)
-    wide = (table - mean).square().sum(dim=1).mean()
-    rows = content_rows(model, tokenizer, NEW, [*WARM, *NEW], features)
-    torch.testing.assert_close((rows.embeddings - mean).square().sum(dim=1).mean(), wide)
-    plain = content_rows(model, tokenizer, NEW, [*WARM, *NEW], features, keep_spread=False)
-    cosines = torch.cosine_similarity(rows.embeddings - mean, plain.embeddings - mean)
+    rows = [content_rows(model, tokenizer, NEW, [*WARM, *NEW], features, spread=share) for share in (0.0, 0.5, 1.0)]
+    distances = [(row.embeddings - mean).square().sum(dim=1).mean().sqrt() for row in rows]
+    torch.testing.assert_close(distances[2], (table - mean).square().sum(dim=1).mean().sqrt())
+    assert distances[0] < distances[1] < distances[2]
+    torch.testing.assert_close(distances[1] / distances[0], distances[2] / distances[1])
+    cosines = torch.cosine_similarity(rows[0].embeddings - mean, rows[2].embeddings - mean)
     torch.testing.assert_close(cosines, torch.ones(3))
 
 
@@ -210,6 +213,7 @@ def test_an_object_that_encodes_is_an_encoder() -> None:
         ("shape \\(63, width\\)", {"features": torch.zeros(62, 5)}),
         ("must be finite", {"features": torch.full((63, 5), float("nan"))}),
         ("`start` must be", {"start": "magic"}),
+        ("`spread` must lie in \\[0, 1\\]", {"spread": 1.5}),
         ("at least 10 rows", {"features": torch.cat([torch.zeros(55, 5), torch.ones(8, 5)])}),
         ("at least 10 warm", {"features": torch.cat([torch.zeros(55, 5), torch.ones(8, 5)]), "start": "neighbours"}),
     ],
