@@ -89,6 +89,7 @@ def test_save_load_and_merge_give_the_same_scores(adapted: tuple[Any, Any], chec
     assert items.items["item_id"].to_pylist() == [*ITEMS, *NEW_ITEMS]
 
 
+@pytest.mark.slow
 def test_an_adapter_is_pushed_without_the_model(
     adapted: tuple[Any, Any], hub: Hub, client: Client, tmp_path: Path
 ) -> None:

@@ -42,6 +42,7 @@ def test_a_log_of_the_hub_is_that_of_its_revision(log: pa.Table, client: Client)
     assert client("interactions", "ann/clicks")["rows"] == len(log) // 2
 
 
+@pytest.mark.slow
 def test_a_run_on_it_says_so_in_its_card(log: pa.Table, hub: Hub, client: Client, tmp_path: Path) -> None:
     """A card that names no data set is found by nobody who looks for models trained on it."""
     words = ["pretrain", "--dataset", "ann/clicks@v1", "--output_dir", str(tmp_path / "run"), "--max_length", "12"]

@@ -14,6 +14,7 @@ from tests.hub.conftest import ROOT, Client, ClientError
 from tests.hub.loopback import Hub
 
 SLOW = pytest.mark.slow
+EVERY_DAY = ("404", "412", "413 quota", "dropped commit", "flipped byte in the upload", "flipped byte", "slow hub")
 
 
 class Fault(NamedTuple):
@@ -23,7 +24,6 @@ class Fault(NamedTuple):
     path: str
     rule: dict[str, Any]
     said: str | None
-    slow: bool = False
 
 
 COMMIT, BATCH, UPLOAD, CREATE = r"/commit/", r"/objects/batch", r"/upload/", r"/repos/create"
@@ -41,8 +41,8 @@ PUSH = {
     "500": Fault("POST", COMMIT, {"status": 500}, "500, the hub has trouble: try again later"),
     "503": Fault("POST", COMMIT, {"status": 503}, "503, the hub has trouble: try again later"),
     "dropped commit": Fault("POST", COMMIT, {"action": "drop"}, "the hub cannot be reached or broke off"),
-    "503 at upload": Fault("PUT", UPLOAD, {"status": 503}, None, slow=True),
-    "dropped upload": Fault("PUT", UPLOAD, {"action": "drop"}, None, slow=True),
+    "503 at upload": Fault("PUT", UPLOAD, {"status": 503}, None),
+    "dropped upload": Fault("PUT", UPLOAD, {"action": "drop"}, None),
     "flipped byte in the upload": Fault("PUT", UPLOAD, {"action": "corrupt"}, "sha256 mismatch"),
     "slow hub": Fault("POST", COMMIT, {"action": "delay", "seconds": 0.5}, None),
 }
@@ -52,18 +52,19 @@ PULL = {
     "404": Fault(
         "GET", TREE, {"status": 404, "code": "RevisionNotFound"}, "404, there is no such repository, revision"
     ),
-    "429": Fault("GET", TREE, {"status": 429}, None, slow=True),
+    "429": Fault("GET", TREE, {"status": 429}, None),
     "500": Fault("GET", FILE, {"status": 500}, "500, the hub has trouble: try again later"),
     "503": Fault("GET", BLOB, {"status": 503}, "503, the hub has trouble: try again later"),
-    "dropped connection": Fault("GET", BLOB, {"action": "drop"}, None, slow=True),
-    "cut body": Fault("GET", BLOB, {"action": "cut"}, None, slow=True),
+    "dropped connection": Fault("GET", BLOB, {"action": "drop"}, None),
+    "cut body": Fault("GET", BLOB, {"action": "cut"}, None),
     "flipped byte": Fault("GET", BLOB, {"action": "flip"}, "differ from the checksums"),
     "slow hub": Fault("GET", BLOB, {"action": "delay", "seconds": 0.5}, None),
 }
 
 
 def cases(faults: dict[str, Fault]) -> list[Any]:
-    return [pytest.param(name, marks=SLOW if fault.slow else ()) for name, fault in faults.items()]
+    """All faults; those outside `EVERY_DAY` are slow, by number or by the client's waiting."""
+    return [pytest.param(name, marks=() if name in EVERY_DAY else SLOW) for name in faults]
 
 
 @pytest.mark.parametrize("name", cases(PUSH))

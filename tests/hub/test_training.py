@@ -41,7 +41,7 @@ def check_whole(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "strategy", ["end", "checkpoint", *(pytest.param(name, marks=SLOW) for name in ("every_save", "all_checkpoints"))]
+    "strategy", ["checkpoint", *(pytest.param(name, marks=SLOW) for name in ("end", "every_save", "all_checkpoints"))]
 )
 def test_every_strategy_ends_in_a_whole_checkpoint(
     strategy: str, hub: Hub, client: Client, log_file: Path, tmp_path: Path
@@ -67,7 +67,10 @@ def test_every_strategy_ends_in_a_whole_checkpoint(
 
 @pytest.mark.parametrize(
     ("token", "status"),
-    [(BAD_TOKEN, "401, the hub knows no such token"), (READ_TOKEN, "403, the token may not do this")],
+    [
+        (BAD_TOKEN, "401, the hub knows no such token"),
+        pytest.param(READ_TOKEN, "403, the token may not do this", marks=SLOW),
+    ],
 )
 def test_a_token_that_cannot_push_costs_no_run(
     token: str, status: str, hub: Hub, client: Client, log_file: Path, tmp_path: Path
@@ -95,9 +98,7 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize(
-    "fault", [pytest.param(name, marks=() if name in ("quota", "broken upload") else SLOW) for name in FAULTS]
-)
+@pytest.mark.parametrize("fault", [pytest.param(name, marks=() if name == "quota" else SLOW) for name in FAULTS])
 def test_a_push_that_fails_in_the_background_is_told_and_made_good(
     fault: str, hub: Hub, client: Client, log_file: Path, tmp_path: Path
 ) -> None:
@@ -132,6 +133,7 @@ def test_a_last_push_that_fails_leaves_the_command_that_makes_it_good(
     assert set(hub.files("ann/late")) >= WHOLE
 
 
+@SLOW
 def test_fine_tuning_starts_from_a_pinned_revision(hub: Hub, client: Client, log_file: Path, tmp_path: Path) -> None:
     """A start from a branch that moved, or L2-SP held to another commit than the start, cannot be repeated."""
     assert client("command", *pretrain(log_file, tmp_path / "base", "ann/base")) == 0
