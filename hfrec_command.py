@@ -20,6 +20,7 @@ COMMANDS = {
     "prepare": "Read, filter and report a log; write it as Parquet.",
     "study": "Compare ways of transfer on ever larger shares of a target's users.",
     "cold_items": "Measure how well items that were never trained are ranked.",
+    "estimate": "Estimate the memory of a training run before it starts.",
     "demo": "The whole way on MovieLens-100K.",
     "env": "Print versions and devices.",
 }

@@ -1,0 +1,69 @@
+"""Estimate the memory of a training run before it starts.
+
+hfrec estimate --num_items 1000000 --max_length 50 --per_device_train_batch_size 128 --loss chunked
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ..models import Bert4RecConfig
+from ..tokenization import NUM_SPECIAL_TOKENS
+from ..training.arguments import ModelArguments
+from ..training.estimate import Workload, estimate_memory, suggestions
+from .parsing import parse_arguments
+
+
+@dataclass
+class EstimateArguments:
+    """Sizes of the run; the model's flags are those of `hfrec pretrain`."""
+
+    num_items: int = field(metadata={"help": "Items of the catalogue."})
+    max_length: int = field(default=100, metadata={"help": "Newest tokens the model reads."})
+    mean_length: int | None = field(default=None, metadata={"help": "Tokens of a row on average; max_length if None."})
+    per_device_train_batch_size: int = field(default=128, metadata={"help": "Rows in a batch of one process."})
+    per_device_eval_batch_size: int = field(default=256, metadata={"help": "Users scored at a time in evaluation."})
+    mlm_probability: float = field(default=0.2, metadata={"help": "Share of items to predict (masked objective)."})
+    world_size: int = field(default=1, metadata={"help": "Processes."})
+    sharding: Literal["none", "full"] = field(
+        default="none", metadata={"help": "full: weights, gradients and moments divided among the processes."}
+    )
+    gradient_checkpointing: bool = field(default=False, metadata={"help": "Work activations out again."})
+
+    def workload(self, objective: str) -> Workload:
+        """The batch of one process."""
+        return Workload(
+            batch_size=self.per_device_train_batch_size,
+            length=self.mean_length or self.max_length,
+            labelled=1.0 if objective == "causal" else self.mlm_probability,
+            eval_batch_size=self.per_device_eval_batch_size,
+            world_size=self.world_size,
+            sharding=self.sharding,
+            gradient_checkpointing=self.gradient_checkpointing,
+        )
+
+
+def parse(words: Sequence[str]) -> tuple[EstimateArguments, ModelArguments]:
+    """Flags or a settings file into the dataclasses."""
+    sizes, shape = parse_arguments("estimate", (EstimateArguments, ModelArguments), words)
+    return sizes, shape
+
+
+def main(arguments: tuple[EstimateArguments, ModelArguments]) -> dict[str, Any]:
+    """Print what a process holds and what would make it less; returns the bytes by name."""
+    sizes, shape = arguments
+    fields = {name: value for name, value in vars(shape).items() if name != "objective"}
+    vocab_size = sizes.num_items + NUM_SPECIAL_TOKENS
+    config = Bert4RecConfig(vocab_size=vocab_size, max_position_embeddings=sizes.max_length, **fields)
+    workload = sizes.workload(shape.objective)
+    memory = estimate_memory(config, workload)
+    results = {**vars(memory), "training": memory.training, "total": memory.total}
+    for name, size in results.items():
+        print(f"{name:<12} {size / 2**20:>10,.0f} MiB")
+    print("One process, float32, AdamW; Python and its libraries come on top, about 500 MiB.")
+    less = suggestions(config, workload)
+    for text in less:
+        print(f"Less with {text}")
+    return {**results, "suggestions": less}

@@ -1,0 +1,196 @@
+"""How much memory a training step takes, from the sizes alone: what to change before the machine says no."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from ..models import Bert4RecConfig
+from ..models.losses import SMALLEST_HEIGHT
+
+FLOAT = 4  # bytes: weights, moments and activations are float32
+# glibc's heap keeps holes between blocks below 32 MiB. Measured: 312 MB with its defaults, 238 MB with
+# MALLOC_MMAP_THRESHOLD_=65536, where the formula below says 239 MB.
+HOLES = 1.35
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What one process trains on.
+
+    Args:
+        batch_size: Rows in a batch of one process.
+        length: Tokens of a row, padding left out: the mean, or the longest to be safe.
+        labelled: Share of the tokens that have a label: `mlm_probability`, or 1 for the causal objective.
+        eval_batch_size: Users scored at a time in evaluation.
+        world_size: Processes.
+        sharding: `full` divides weights, gradients and moments among the processes (FSDP, ZeRO-3).
+        gradient_checkpointing: Keep the input of each layer only and work out the rest again.
+    """
+
+    batch_size: int = 128
+    length: int = 100
+    labelled: float = 0.2
+    eval_batch_size: int = 256
+    world_size: int = 1
+    sharding: Literal["none", "full"] = "none"
+    gradient_checkpointing: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "length", "eval_batch_size", "world_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be at least 1, found {getattr(self, name)}.")
+        if not 0.0 < self.labelled <= 1.0:
+            raise ValueError(f"`labelled` must be in (0, 1], found {self.labelled}.")
+
+    @property
+    def tokens(self) -> int:
+        """Real tokens of a batch."""
+        return self.batch_size * self.length
+
+    @property
+    def labels(self) -> int:
+        """Labelled positions of a batch; every row has one."""
+        return max(self.batch_size, round(self.labelled * self.tokens))
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Bytes of one process, beside Python and its libraries.
+
+    Args:
+        parameters: Weights.
+        optimizer: The two moments of Adam.
+        gradients: All gradients, and the second one of the item embeddings, which arrives from the input.
+        activations: What the forward pass keeps for the backward pass.
+        scores: Scores of the labelled positions and their gradients, as far as the loss holds them.
+        evaluation: Scores of an evaluation batch.
+    """
+
+    parameters: int
+    optimizer: int
+    gradients: int
+    activations: int
+    scores: int
+    evaluation: int
+
+    @property
+    def training(self) -> int:
+        """Peak of a training step: scores come while all activations are held, gradients when they are gone."""
+        return self.parameters + self.optimizer + max(self.activations + self.scores, self.gradients)
+
+    @property
+    def total(self) -> int:
+        """Peak of training and evaluation."""
+        return max(self.training, self.parameters + self.optimizer + self.evaluation)
+
+
+def count_parameters(config: Bert4RecConfig) -> int:
+    """Parameters of the masked or causal model, the tied embeddings once.
+
+    Example:
+        >>> from hfrec import Bert4RecForMaskedLM
+        >>> config = Bert4RecConfig(vocab_size=50, gated_mlp=True, embedding_size=16)
+        >>> count_parameters(config) == Bert4RecForMaskedLM(config).num_parameters()
+        True
+    """
+    hidden, width, inner = config.hidden_size, *_widths(config)
+    layer = 4 * hidden * (hidden + 1) + inner * (hidden + 1) * (2 if config.gated_mlp else 1)
+    layer += hidden * (inner + 1) + 4 * hidden
+    factorised = width != hidden
+    table = config.vocab_size * width
+    total = table * (1 if config.tie_word_embeddings else 2) + config.vocab_size * config.head_bias
+    total += (width + 1) * hidden * factorised + 2 * hidden  # the norm after the embeddings or after the last layer
+    total += config.max_position_embeddings * hidden * (config.position_embedding_type == "absolute")
+    total += (hidden + 1) * width * (config.head_transform or factorised) + 2 * width * config.head_transform
+    return total + config.num_hidden_layers * layer
+
+
+def estimate_memory(config: Bert4RecConfig, workload: Workload) -> MemoryEstimate:
+    """Memory of training under the stock `Trainer` and AdamW, in float32.
+
+    The formulas count what the model keeps on a CPU, where it works on real tokens and labelled positions only; on a
+    GPU take `length` as the padded one.
+
+    Args:
+        config: The model.
+        workload: Batch, length and processes.
+
+    Example:
+        >>> small = estimate_memory(Bert4RecConfig(vocab_size=10_003), Workload())
+        >>> large = estimate_memory(Bert4RecConfig(vocab_size=1_000_003, loss="chunked"), Workload())
+        >>> round(large.parameters / 2**20), large.scores < small.scores
+        (248, True)
+    """
+    shards = workload.world_size if workload.sharding == "full" else 1
+    weights = FLOAT * count_parameters(config)
+    table = FLOAT * config.vocab_size * _widths(config)[0]
+    copies = 1 if workload.world_size > 1 and shards == 1 else 0  # DDP's buckets
+    return MemoryEstimate(
+        parameters=weights // shards + (table if shards > 1 else 0),  # the table is gathered whole for use
+        optimizer=2 * weights // shards,
+        gradients=weights // shards + copies * weights + 2 * table,
+        activations=round(HOLES * FLOAT * _activations(config, workload)),
+        scores=FLOAT * _scores(config, workload),
+        evaluation=FLOAT * 3 * workload.eval_batch_size * config.vocab_size,
+    )
+
+
+def _widths(config: Bert4RecConfig) -> tuple[int, int]:
+    """Embedding and feed-forward width; the config fills both in."""
+    return config.embedding_size or config.hidden_size, config.intermediate_size or 4 * config.hidden_size
+
+
+def _activations(config: Bert4RecConfig, workload: Workload) -> int:
+    """Floats that the forward pass keeps.
+
+    A layer keeps, for each token: normed input, queries, keys and values, what was attended (twice, once as the input
+    of the output layer), two dropout masks, two residual sums, the second norm; the feed-forward part before and after
+    its activation. The last layer keeps all but normed input, keys and values for labelled positions only.
+    """
+    hidden, (width, inner) = config.hidden_size, _widths(config)
+    tokens, labels = workload.tokens, workload.labels
+    wide = inner * (4 if config.gated_mlp else 2)
+    layer, layer_inputs = 11 * hidden + wide, 4 * hidden
+    last = tokens * layer_inputs + labels * (layer - layer_inputs + 2 * hidden)
+    before = tokens * (2 * hidden + width)
+    after = labels * (2 * hidden + 3 * width)
+    if workload.gradient_checkpointing:
+        return before + after + config.num_hidden_layers * tokens * hidden + max(tokens * layer, last)
+    return before + after + (config.num_hidden_layers - 1) * tokens * layer + last
+
+
+def _scores(config: Bert4RecConfig, workload: Workload) -> int:
+    """Floats of the loss: the full one holds log-probabilities and two gradients of them at once."""
+    labels, table = workload.labels, config.vocab_size * _widths(config)[0]
+    if config.loss == "full":
+        return 3 * labels * config.vocab_size
+    if config.loss == "chunked":
+        by_rows = config.loss_chunk_size // config.vocab_size >= min(SMALLEST_HEIGHT, labels)
+        return 2 * min(config.loss_chunk_size, labels * config.vocab_size) + (2 if by_rows else 1) * table
+    negatives = min(config.num_negatives, config.vocab_size)
+    return 4 * labels * negatives + 2 * (labels + negatives) * _widths(config)[0] + table
+
+
+def suggestions(config: Bert4RecConfig, workload: Workload) -> list[str]:
+    """What would save the most, largest saving first; each with the peak that it leads to."""
+    changes: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
+        ("--loss chunked", {"loss": "chunked"}, {}),
+        ("--loss sampled_softmax", {"loss": "sampled_softmax"}, {}),
+        (f"--embedding_size {config.hidden_size // 2}", {"embedding_size": config.hidden_size // 2}, {}),
+        ("--gradient_checkpointing true", {}, {"gradient_checkpointing": True}),
+    ]
+    half, eighth = max(1, workload.batch_size // 2), max(1, workload.eval_batch_size // 8)
+    halved = f"--per_device_train_batch_size {half} --gradient_accumulation_steps 2"
+    changes += [(halved, {}, {"batch_size": half})]
+    changes += [(f"--per_device_eval_batch_size {eighth}", {}, {"eval_batch_size": eighth})]
+    now, found = estimate_memory(config, workload).total, []
+    for flag, model, batch in changes:
+        other = copy.deepcopy(config)
+        for name, value in model.items():
+            setattr(other, name, value)
+        after = estimate_memory(other, replace(workload, **batch)).total
+        if after < 0.9 * now:
+            found.append((after, f"{flag}: {after / 2**20:,.0f} MiB"))
+    return [text for _, text in sorted(found)]

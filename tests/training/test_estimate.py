@@ -1,0 +1,120 @@
+"""The estimate of memory is what a run takes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hfrec import Bert4RecConfig, Bert4RecForMaskedLM
+from hfrec.training.estimate import Workload, count_parameters, estimate_memory, suggestions
+from hfrec_command import main
+
+ROOT = Path(__file__).parents[2]
+PROGRAM = """
+import json, resource, sys
+import torch
+from hfrec.models import Bert4RecConfig, Bert4RecForCausalLM, Bert4RecForMaskedLM
+
+def train(config, batch, length, labelled, steps):
+    kind = Bert4RecForCausalLM if labelled == 1.0 else Bert4RecForMaskedLM
+    model = kind(config).train()
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    for _ in range(steps):
+        ids = torch.randint(3, config.vocab_size, (batch, length))
+        labels = ids.masked_fill(torch.rand(ids.shape) >= labelled, -100)
+        model(input_ids=ids, attention_mask=torch.ones_like(ids), labels=labels).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
+
+options, batch, length, labelled = json.loads(sys.argv[1])
+train(Bert4RecConfig(**{**options, "vocab_size": 50}), 2, 4, labelled, 2)
+before = resident()
+train(Bert4RecConfig(**options), batch, length, labelled, 3)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before)
+"""
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"norm_position": "post", "position_embedding_type": "none"},
+        {"gated_mlp": True, "embedding_size": 6},
+        {"head_transform": False, "head_bias": False},
+        {"tie_word_embeddings": False, "embedding_size": 6, "head_transform": False},
+    ],
+    ids=str,
+)
+def test_parameters_are_counted(changes: dict[str, Any]) -> None:
+    """A weight that is forgotten here is forgotten three times, with its moments."""
+    config = Bert4RecConfig(vocab_size=37, hidden_size=16, max_position_embeddings=9, **changes)
+    assert count_parameters(config) == Bert4RecForMaskedLM(config).num_parameters()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads the resident memory from /proc")
+@pytest.mark.parametrize(
+    ("options", "batch", "length", "labelled"),
+    [
+        ({"vocab_size": 40_003, "loss": "full"}, 64, 50, 0.2),
+        ({"vocab_size": 3_003, "loss": "full"}, 64, 100, 1.0),
+        ({"vocab_size": 500_003, "loss": "chunked"}, 64, 50, 0.2),
+        ({"vocab_size": 500_003, "loss": "sampled_softmax"}, 64, 50, 0.2),
+        ({"vocab_size": 3_003, "loss": "chunked", "num_hidden_layers": 4}, 128, 100, 0.2),
+        ({"vocab_size": 3_003, "loss": "chunked", "hidden_size": 128}, 64, 200, 1.0),
+    ],
+    ids=str,
+)
+def test_estimate_is_within_15_percent_of_the_peak(
+    options: dict[str, Any], batch: int, length: int, labelled: float
+) -> None:
+    """An estimate that is off by a factor sends a run to a machine on which it dies after hours."""
+    options = {"max_position_embeddings": length, **options}
+    command = [sys.executable, "-c", PROGRAM, json.dumps([options, batch, length, labelled])]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, cwd=ROOT)
+    measured = int(done.stdout.splitlines()[-1])
+    workload = Workload(batch_size=batch, length=length, labelled=labelled)
+    assert estimate_memory(Bert4RecConfig(**options), workload).training == pytest.approx(measured, rel=0.15)
+
+
+def test_sharding_divides_and_checkpointing_saves() -> None:
+    """A knob without effect is a wrong advice."""
+    config = Bert4RecConfig(vocab_size=100_003, num_hidden_layers=4)
+    one, many = (estimate_memory(config, Workload(world_size=n, sharding="full")) for n in (1, 4))
+    assert many.optimizer * 4 == pytest.approx(one.optimizer, rel=1e-6)
+    assert many.training < one.training
+    spared = estimate_memory(config, Workload(gradient_checkpointing=True))
+    assert spared.activations < 0.5 * one.activations
+
+
+def test_suggestions_name_what_is_large() -> None:
+    """Advice on the wrong part leaves the run as it was."""
+    scores = suggestions(Bert4RecConfig(vocab_size=1_000_003), Workload(eval_batch_size=8))
+    assert scores[0].startswith(("--loss chunked", "--loss sampled"))
+    body = suggestions(Bert4RecConfig(vocab_size=503, num_hidden_layers=8, loss="chunked"), Workload())
+    assert body[0].startswith("--gradient_checkpointing true")
+    assert not any("--loss" in text for text in body)
+
+
+def test_command_prints_every_part(capsys: pytest.CaptureFixture[str]) -> None:
+    """The numbers must come from the flags that were given."""
+    assert main(["estimate", "--num_items", "1000", "--loss", "full", "--objective", "causal"]) == 0
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in ("parameters", "optimizer", "activations", "scores", "total"))
+    assert main(["estimate", "--num_items", "1000", "--mlm_probability", "0"]) == 1
+    assert "labelled" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["batch_size", "length", "eval_batch_size", "world_size"])
+def test_sizes_out_of_range_are_refused(name: str) -> None:
+    """A batch of nothing would be estimated at nothing."""
+    with pytest.raises(ValueError, match=name):
+        Workload(**{name: 0})
