@@ -9,7 +9,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedConfig, PreTrainedModel
-from transformers.utils.hub import cached_file
+from transformers.utils.hub import cached_file, extract_commit_hash
 
 from ..models import Bert4RecForCausalLM, Bert4RecForMaskedLM
 from ..tokenization import ItemTokenizer
@@ -45,7 +45,8 @@ def load_checkpoint(
             f"hub id and the connection. {error}"
         ) from error
     model_class = _model_class(config, name_or_path)
-    hub["revision"] = config.get("_commit_hash") or revision or "main"
+    found = cached_file(name_or_path, "config.json", revision=revision or "main", **hub)
+    hub["revision"] = extract_commit_hash(found, None) or revision or "main"
     check_tokenizer_file(name_or_path, **hub)
     tokenizer = ItemTokenizer.from_pretrained(name_or_path, **hub)
     if len(tokenizer) != config.get("vocab_size"):

@@ -44,6 +44,8 @@ class CheckpointLoader:
                 model: Bert4RecForMaskedLM | Bert4RecForCausalLM = model_class.from_pretrained(
                     pretrained_model_name_or_path, **kwargs
                 )
+                # transformers keeps no revision, and the items must be of the same one as the weights.
+                model.hub_revision = kwargs.get("revision")  # type: ignore[assignment]  # modules hold strings too
                 return model
         raise ValueError(
             f"Expected a checkpoint of Bert4RecForMaskedLM or Bert4RecForCausalLM, found {architectures} in "
@@ -131,7 +133,7 @@ def _item_tokenizer(model: Any, tokenizer: Any) -> ItemTokenizer:
         raise ValueError("`tokenizer` must be given with a model object, found None. Pass its ItemTokenizer.")
     name = tokenizer.name_or_path
     same = name == model.name_or_path
-    revision = getattr(model.config, "_commit_hash", None) if same else None
+    revision = getattr(model, "hub_revision", None) if same else None
     return ItemTokenizer.from_pretrained(name, **({} if revision is None else {"revision": revision}))
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from hfrec import ItemTokenizer
 from tests.hub.conftest import ITEMS, OTHER_TOKEN, READ_TOKEN, TOKEN, Client, ClientError, make_checkpoint
 from tests.hub.loopback import Hub
 
@@ -108,6 +109,22 @@ def test_revisions_pin_weights_config_and_items(hub: Hub, client: Client, checkp
         assert client("recommendations", "ann/pinned", ITEMS[:3], revision=revision) == old
         assert client("pipeline_recommendations", "ann/pinned", ITEMS[:3], revision=revision) == old
     assert client("pipeline_recommendations", "ann/pinned", ITEMS[:3]) == new
+
+
+def test_items_are_of_the_revision_of_the_weights(hub: Hub, client: Client, checkpoint: Path, tmp_path: Path) -> None:
+    """Old weights beside new items recommend under wrong names, and a catalogue of equal size fits."""
+    client("push", str(checkpoint), "ann/renamed")
+    client("tag", "ann/renamed", "v1")
+    make_checkpoint(tmp_path / "new", seed=0)
+    renamed = [f"{item} (renamed)" for item in ITEMS]
+    ItemTokenizer.from_items(renamed).save_pretrained(tmp_path / "new")
+    client("push", str(tmp_path / "new"), "ann/renamed")
+    old = client("recommendations", str(checkpoint), ITEMS[:3])
+    assert client("recommendations", "ann/renamed", ITEMS[:3], revision="v1") == old
+    assert client("pipeline_recommendations", "ann/renamed", ITEMS[:3], revision="v1") == old
+    new = [[f"{item} (renamed)", score] for item, score in old]
+    assert client("recommendations", "ann/renamed", renamed[:3]) == new
+    assert client("pipeline_recommendations", "ann/renamed", renamed[:3]) == new
 
 
 def test_pull_by_command_and_verify(hub: Hub, client: Client, checkpoint: Path, tmp_path: Path) -> None:
