@@ -2,13 +2,14 @@
 #   make demo    the whole way on real data, into outputs/demo
 #   make test    the default test suite
 #   make check   ruff, ruff format and mypy --strict
+#   make bench   seconds an epoch, into outputs/bench (HFREC_BENCH_DATA=log.csv; synthetic without)
 
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := test
-.PHONY: demo test check clean
+.PHONY: demo test check bench clean
 
 demo: $(STAMP)
 	$(BIN)/hfrec demo --output_dir outputs/demo
@@ -20,6 +21,9 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/train_speed.py --output_dir outputs/bench
 
 # The stamp is written last, so that an interrupted install is taken up again by the next call.
 $(STAMP): pyproject.toml constraints.txt
