@@ -6,6 +6,7 @@ them.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -43,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words[0] not in COMMANDS:
         print(f"hfrec: unknown command {words[0]!r}, expected one of {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
+    # OpenMP reads this when torch loads it: threads that spin while they wait can slow a step on a busy machine thirty-fold.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from hfrec.commands import run
 
     return run(words[0], words[1:])
