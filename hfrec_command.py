@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words[0] not in COMMANDS:
         print(f"hfrec: unknown command {words[0]!r}, expected one of {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
-    # OpenMP reads this when torch loads it: threads that spin while they wait can slow a step on a busy machine thirty-fold.
+    # OpenMP reads this when torch loads it: spinning idle threads can slow a step on a busy machine thirty-fold.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from hfrec.commands import run
 
