@@ -12,11 +12,14 @@ REFUSALS = (ValueError, OSError, TypeError, FloatingPointError, StrictDataclassE
 
 
 def run(name: str, words: Sequence[str]) -> int:
-    """Run a subcommand; a refusal is one line on stderr and exit code 1."""
+    """Run a subcommand; a refusal is one line on stderr and exit code 1.
+
+    Results may hold an `exit_code` of their own, such as the verdict of `hfrec refresh`.
+    """
     module = import_module(f".{name}", __name__)
     try:
-        module.main(module.parse(words))
+        results = module.main(module.parse(words))
     except REFUSALS as error:
         print(f"hfrec {name}: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
-    return 0
+    return int(results.get("exit_code", 0)) if isinstance(results, dict) else 0

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, TrainerCallback
 
-from ..data.splits import Split
+from ..data.interactions import Interactions
 from ..evaluation.protocol import versions
 from ..evaluation.table import align, cell
 from ..hub.checkpoint import load_checkpoint
@@ -55,7 +55,7 @@ def main(arguments: Arguments) -> dict[str, Any]:
     model, tokenizer = load_checkpoint(start.model_name_or_path, revision=start.model_revision)
     _, split = load_split(data)
     seed_everything(training)
-    tokenizer = cover_items(model, tokenizer, split)
+    tokenizer = cover_items(model, tokenizer, split.train)
     if data.max_length is not None:
         model.resize_position_embeddings(data.max_length)
     freeze(model, start.freeze)
@@ -85,18 +85,18 @@ def main_classification(
     return results
 
 
-def cover_items(model: PreTrainedModel, tokenizer: ItemTokenizer, split: Split) -> ItemTokenizer:
+def cover_items(model: PreTrainedModel, tokenizer: ItemTokenizer, train: Interactions) -> ItemTokenizer:
     """Give the training items that the checkpoint does not know rows of their own."""
     from ..transfer.vocabulary import add_items
 
-    target = build_tokenizer(split.train)
+    target = build_tokenizer(train)
     known = tokenizer.get_vocab()
     new = [item for item in target.items["item_id"].to_pylist() if item not in known]
     shared = len(target.items) - len(new)
     print(f"{shared:,} of {len(target.items):,} items are the checkpoint's, {len(new):,} are new.")
     if shared == 0:
         raise ValueError("No item of the log is in the checkpoint: expected a shared catalogue, found none shared.")
-    return add_items(model, tokenizer, new, metadata=split.train.items) if new else tokenizer
+    return add_items(model, tokenizer, new, metadata=train.items) if new else tokenizer
 
 
 def build_callbacks(start: FinetuneArguments, tokenizer: ItemTokenizer) -> list[TrainerCallback]:

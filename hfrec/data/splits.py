@@ -173,7 +173,7 @@ def split_by_time(interactions: Interactions, *, validation_start: Time, test_st
     """
     column = interactions.table["timestamp"]
     starts = [
-        _time_value(value, column.type, name)
+        time_value(value, column.type, name)
         for name, value in (("validation_start", validation_start), ("test_start", test_start))
     ]
     if starts[0] > starts[1]:
@@ -298,7 +298,8 @@ def _is_among(rows: pa.Table, others: pa.Table, columns: list[str]) -> BoolArray
     return np.isin(keys[: len(rows)], keys[len(rows) :])
 
 
-def _time_value(value: Time, kind: pa.DataType, name: str) -> int | float:
+def time_value(value: Time, kind: pa.DataType, name: str) -> int | float:
+    """A time as the log's own numbers, microseconds for datetimes; `name` is the argument that an error blames."""
     if not pa.types.is_timestamp(kind):
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise ValueError(f"`{name}` must be a number like the log's times ({kind}), found {value!r}.")

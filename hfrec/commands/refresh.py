@@ -1,0 +1,189 @@
+"""Bring a checkpoint up to date with a newer log, and say whether the new one should take its place.
+
+hfrec refresh --model_name_or_path out --train_file log.csv --refresh_start T1 --test_start T2 --output_dir refreshed
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers import PreTrainedModel, Trainer, TrainerCallback
+
+from ..data.files import whole_files, write_json
+from ..data.sequences import to_evaluation_sequences
+from ..evaluation.protocol import objective_of, versions
+from ..hub.checkpoint import load_checkpoint
+from ..study.refresh import (
+    Periods,
+    RefreshArguments,
+    cohort_masks,
+    compare,
+    objections,
+    rank_next,
+    report_markdown,
+    split_periods,
+)
+from ..tokenization import ItemTokenizer
+from ..training.arguments import DataArguments, FinetuneArguments, RecommenderTrainingArguments
+from ..training.checkpoints import no_half_checkpoint
+from ..training.freezing import freeze
+from ..training.run import (
+    build_trainer,
+    check_output_folder,
+    load_log,
+    save_checkpoint,
+    seed_everything,
+    training_sequences,
+)
+from .finetune import build_callbacks, build_optimizer, cover_items
+from .parsing import parse_arguments
+
+EXIT_CODES = {"promote": 0, "keep the old model": 3}
+REPORT = "refresh_report.json"
+
+
+@dataclass
+class RefreshFinetuneArguments(FinetuneArguments):
+    """`FinetuneArguments` with L2-SP switched on."""
+
+    l2sp_alpha: float = field(default=1.0, metadata={"help": "Strength of L2-SP on pretrained weights; 0 is off."})
+    l2sp_mode: Literal["coupled", "decoupled"] = field(
+        default="decoupled", metadata={"help": "Gradient of the penalty, or a pull beside the adaptive gradient."}
+    )
+
+
+Arguments = tuple[DataArguments, RefreshFinetuneArguments, RefreshArguments, RecommenderTrainingArguments]
+
+
+def parse(words: Sequence[str]) -> Arguments:
+    """Flags or a settings file into the dataclasses."""
+    classes = (DataArguments, RefreshFinetuneArguments, RefreshArguments, RecommenderTrainingArguments)
+    data, start, refresh, training = parse_arguments("refresh", classes, words)
+    return data, start, refresh, training
+
+
+def main(arguments: Arguments) -> dict[str, Any]:
+    """Train, compare, write the checkpoint and the report; returns the report, `exit_code` included."""
+    data, start, refresh, training = arguments
+    folder = Path(training.output_dir)
+    if (folder / REPORT).exists():
+        raise ValueError(f"`output_dir` {folder} holds a finished refresh: choose another folder or remove it.")
+    check_output_folder(training)
+    old_model, old_tokenizer = load_checkpoint(start.model_name_or_path, revision=start.model_revision)
+    periods = split_periods(
+        load_log(data), test_start=refresh.test_start, refresh_start=refresh.refresh_start, test_end=refresh.test_end
+    )
+    model, tokenizer = load_checkpoint(start.model_name_or_path, revision=start.model_revision)
+    seed_everything(training)
+    tokenizer = cover_items(model, tokenizer, periods.new)
+    if data.max_length is not None:
+        model.resize_position_embeddings(data.max_length)
+    freeze(model, start.freeze)
+    trainer = train_on_period(
+        model,
+        tokenizer,
+        periods,
+        data=data,
+        training=training,
+        context_items=refresh.context_items,
+        callbacks=build_callbacks(start, tokenizer),
+        optimizer=build_optimizer(model, start, training),
+    )
+    models = ((old_model, old_tokenizer), (trainer.accelerator.unwrap_model(trainer.model), tokenizer))
+    report = judge(models, periods, refresh)
+    report |= {
+        "old_model": start.model_name_or_path,
+        "new_model": training.output_dir,
+        "periods": vars(refresh),
+        "data": {"source": data.source, "fingerprint": periods.known.fingerprint},
+        "finetuning": vars(start),
+        "seed": training.seed,
+        "versions": versions(),
+    }
+    save_checkpoint(models[1][0], tokenizer, folder)
+    text = report_markdown(report)
+    with whole_files(folder) as draft:
+        (draft / "refresh_report.md").write_text(text, encoding="utf-8")
+        write_json(draft / REPORT, report)
+    print(text)
+    print(f"Refreshed checkpoint: {folder}")
+    return report
+
+
+def train_on_period(
+    model: PreTrainedModel,
+    tokenizer: ItemTokenizer,
+    periods: Periods,
+    *,
+    data: DataArguments,
+    training: RecommenderTrainingArguments,
+    context_items: int | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
+    optimizer: torch.optim.Optimizer | None = None,
+) -> Trainer:
+    """Train in place on the new period; the best checkpoint is that of each user's last interaction in it.
+
+    Args:
+        model: Masked or causal model, which knows the items of the period.
+        tokenizer: Its tokenizer.
+        periods: The log.
+        data: How sequences are made.
+        training: Arguments of the `Trainer`.
+        context_items: Earlier items of a user before his new ones; None: half of the model's length.
+        callbacks: Such as `L2SPCallback`.
+        optimizer: In place of the Trainer's own.
+
+    Returns:
+        The trainer, whose model is the best one.
+    """
+    length = model.config.max_position_embeddings
+    train, history, validation = periods.training_parts(length // 2 if context_items is None else context_items)
+    checkpoint = check_output_folder(training)
+    trainer = build_trainer(
+        model,
+        tokenizer,
+        training_sequences(train, tokenizer, objective_of(model), data, length),
+        to_evaluation_sequences(history, validation, tokenizer),
+        data=data,
+        training=training,
+        callbacks=callbacks,
+        optimizer=optimizer,
+    )
+    with no_half_checkpoint(trainer):
+        trainer.train(resume_from_checkpoint=training.resume_from_checkpoint or checkpoint)
+    return trainer
+
+
+def judge(
+    models: Sequence[tuple[PreTrainedModel, ItemTokenizer]], periods: Periods, refresh: RefreshArguments
+) -> dict[str, Any]:
+    """Rank the next period with the old and the new model and apply the rule."""
+    (_, old), (_, new) = models
+    candidates = new.items["item_id"].to_pylist()
+    before, after = (rank_next(model, tokenizer, periods, candidates) for model, tokenizer in models)
+    masks = cohort_masks(periods, old, new)
+    compared = compare(before, after, masks, n_bootstrap=refresh.n_bootstrap)
+    against = objections(compared["filter_seen" if refresh.filter_seen else "unfiltered"], refresh)
+    verdict = "keep the old model" if against else "promote"
+    unknown, later = (int(masks[name].sum()) for name in ("new items", "later items"))
+    notes = [
+        f"{len(periods.targets):,} users, each with the first interaction of the next period as target and all before "
+        f"the period as history; {len(candidates):,} candidates; 95 % bootstrap intervals over users.",
+        f"{unknown:,} targets are new items: misses of the old model, which cannot rank them; its other items do not "
+        f"compete with the {len(candidates) - len(old.items):,} new ones.",
+        f"{later:,} targets came after the new period: misses of both.",
+    ]
+    if len(periods.before) == 0:
+        notes.append("The log has nothing before the new period: every user counts as new.")
+    return {
+        "verdict": verdict,
+        "exit_code": EXIT_CODES[verdict],
+        "rule": refresh.rule,
+        "objections": against,
+        "notes": notes,
+        **compared,
+    }

@@ -1,0 +1,11 @@
+"""Bring a checkpoint up to date with a newer log: `hfrec refresh` from a checkout; exits with the verdict.
+
+python scripts/refresh.py --model_name_or_path out --train_file log.csv --test_start 2024-06-01 --output_dir refreshed
+"""
+
+import sys
+
+from hfrec.commands.refresh import main, parse
+
+if __name__ == "__main__":
+    sys.exit(main(parse(sys.argv[1:]))["exit_code"])

@@ -1,0 +1,108 @@
+"""Periods, cohorts, and the rule of the verdict, by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from hfrec import ItemTokenizer, load_interactions
+from hfrec.study.refresh import (
+    OVERALL,
+    RefreshArguments,
+    cohort_masks,
+    compare,
+    objections,
+    report_markdown,
+    split_periods,
+)
+
+LOG = {
+    # user: (item, time) …; the new period is 10 to 19, the next 20 to 29
+    "old": [("a", 1), ("b", 2), ("c", 3), ("a", 11), ("n", 12), ("b", 21), ("c", 22), ("a", 35)],
+    "new": [("b", 13), ("a", 14), ("n", 25)],
+    "cold": [("z", 20)],
+    "gone": [("a", 4), ("c", 5)],
+}
+
+
+@pytest.fixture(scope="module")
+def periods() -> Any:
+    rows = [(user, item, time) for user, events in LOG.items() for item, time in events]
+    users, items, times = zip(*rows, strict=True)
+    log = load_interactions(pa.table({"user_id": users, "item_id": items, "timestamp": times}))
+    return split_periods(log, test_start=20, refresh_start="10", test_end=30)
+
+
+def pairs(part: Any) -> list[tuple[str, str]]:
+    return [(row["user_id"], row["item_id"]) for row in part.table.to_pylist()]
+
+
+def test_targets_are_first_in_the_next_period_and_no_later_item_is_known(periods: Any) -> None:
+    """A history that holds the target's own period would flatter whichever model saw it."""
+    assert pairs(periods.targets) == [("cold", "z"), ("new", "n"), ("old", "b")]
+    assert max(periods.known.table["timestamp"].to_pylist()) < 20
+    assert min(periods.new.table["timestamp"].to_pylist()) >= 10
+
+
+def test_training_parts_hold_the_new_period_and_a_little_context(periods: Any) -> None:
+    """Users who were not there, or a validation target among the training items, would make it another training."""
+    train, history, validation = periods.training_parts(1)
+    assert pairs(validation) == [("new", "a"), ("old", "n")]
+    assert pairs(train) == [("new", "b"), ("old", "c"), ("old", "a")]
+    assert len(history) == len(periods.known) - 2
+    assert pairs(periods.training_parts(0)[0]) == [("new", "b"), ("old", "a")]
+
+
+def test_cohorts(periods: Any) -> None:
+    """A target in the wrong cohort hides who pays for the refresh."""
+    masks = cohort_masks(periods, ItemTokenizer.from_items(["a", "b", "c"]), ItemTokenizer.from_items(list("abcn")))
+    assert {name: mask.tolist() for name, mask in masks.items()} == {
+        OVERALL: [True, True, True],
+        "old items": [False, False, True],
+        "new items": [False, True, False],
+        "later items": [True, False, False],
+        "old users": [False, False, True],
+        "new users": [True, True, False],
+        "users without history": [True, False, False],
+    }
+
+
+@pytest.mark.parametrize(
+    ("times", "reason"),
+    [
+        ({"test_start": 10, "refresh_start": 20}, "must be in the order"),
+        ({"test_start": 20, "test_end": 20}, "must be in the order"),
+        ({"test_start": 99}, "No interaction lies in the next period: the log runs from 1 to 3"),
+        ({"test_start": 9, "refresh_start": 5}, "No interaction lies in the new period"),
+        ({"test_start": "2024-01-01"}, "`test_start` must be a number like the log's times"),
+    ],
+)
+def test_wrong_times(times: dict[str, Any], reason: str) -> None:
+    """Empty periods would train on nothing or judge by nobody."""
+    log = load_interactions(pa.table({"user_id": ["u"] * 3, "item_id": list("abc"), "timestamp": [1, 2, 30]}))
+    with pytest.raises(ValueError, match=reason):
+        split_periods(log, **{"refresh_start": None, "test_end": None, **times})
+
+
+def judged(before: list[int], after: list[int], cohort: list[bool], **settings: Any) -> list[str]:
+    ranks = [{name: np.array(values) for name in ("filter_seen", "unfiltered")} for values in (before, after)]
+    masks = {OVERALL: np.ones(len(before), dtype=bool), "part": np.array(cohort), "none": np.zeros(len(before), bool)}
+    found = compare(*ranks, masks, n_bootstrap=200)
+    report = {"verdict": "?", "exit_code": 0, "rule": "", "objections": [], "notes": [], **found}
+    assert "| none | 0 | – | – | – |" in report_markdown(report)
+    return objections(found["filter_seen"], RefreshArguments(test_start="0", **settings))
+
+
+def test_rule_of_the_verdict() -> None:
+    """A rule other than the stated one promotes a model that somebody has to take back."""
+    part = [True] * 20 + [False] * 80
+    assert judged([1] * 100, [1] * 100, part) == []
+    assert judged([1] * 100, [2] * 100, part)[0].startswith("all: ndcg@10 -0.3691 [-0.3691, -0.3691], 36.9%")
+    loser = [2] * 20 + [1] * 80  # the part loses, the others win
+    assert judged([1] * 20 + [2] * 80, loser, part, min_cohort=20)[0].startswith("part: ndcg@10 -0.3691")
+    assert judged([1] * 20 + [2] * 80, loser, part, min_cohort=21) == []
+    assert judged([1] * 20 + [2] * 80, loser, part, min_cohort=20, max_loss=0.4) == []
+    assert judged([1] * 10 + [2] * 90, [2] * 10 + [1] * 90, part, min_cohort=20) == []  # the interval holds 0
