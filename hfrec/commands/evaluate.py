@@ -25,6 +25,10 @@ class EvaluateArguments:
     item_column: str = field(default="item_id", metadata={"help": "Column of the item ids."})
     timestamp_column: str = field(default="timestamp", metadata={"help": "Column of the times."})
     batch_size: int = field(default=256, metadata={"help": "Users scored at a time."})
+    cohorts: bool = field(
+        default=False,
+        metadata={"help": "Also by history length, cold/warm and head/tail target, repeat/explore."},
+    )
 
 
 def parse(words: Sequence[str]) -> EvaluateArguments:
@@ -39,7 +43,7 @@ def main(arguments: EvaluateArguments) -> dict[str, Any]:
     from ..data.interactions import load_interactions
     from ..data.splits import leave_one_out
     from ..evaluation.protocol import evaluate_checkpoint, versions
-    from ..evaluation.table import results_table
+    from ..evaluation.table import cohorts_table, results_table
     from ..hub.checkpoint import load_checkpoint
 
     check_folder(Path(arguments.output_dir))
@@ -56,10 +60,12 @@ def main(arguments: EvaluateArguments) -> dict[str, Any]:
             f"{arguments.test_file}: every user has one interaction only, so that none is left as history. Give a log "
             "with two or more of each user."
         )
-    results = evaluate_checkpoint(model, tokenizer, split, batch_size=arguments.batch_size)
+    results = evaluate_checkpoint(model, tokenizer, split, batch_size=arguments.batch_size, cohorts=arguments.cohorts)
     results["data"] = {"source": arguments.test_file, "fingerprint": interactions.fingerprint}
     results["model"] = arguments.model_name_or_path
     results["versions"] = versions()
     write_json(Path(arguments.output_dir) / "eval_results.json", results)
     print(results_table(results))
+    if arguments.cohorts:
+        print(cohorts_table(results["cohorts"]))
     return results

@@ -1,7 +1,7 @@
 """Ranking evaluation over the whole catalogue: ranks, metrics with intervals, and the baselines to beat."""
 
 from hfrec.evaluation.baselines import EASEBaseline, ItemKNNBaseline, PopularityBaseline, rank_baseline
-from hfrec.evaluation.cohorts import summarise_cohorts
+from hfrec.evaluation.cohorts import history_masks, summarise_cohorts, target_masks
 from hfrec.evaluation.metrics import coverage, mean_popularity, metric_values, paired_bootstrap, ranking_metrics
 from hfrec.evaluation.ranking import make_compute_metrics, preprocess_ranks, rank_dataset, target_ranks
 
@@ -10,6 +10,7 @@ __all__ = [
     "ItemKNNBaseline",
     "PopularityBaseline",
     "coverage",
+    "history_masks",
     "make_compute_metrics",
     "mean_popularity",
     "metric_values",
@@ -19,5 +20,6 @@ __all__ = [
     "rank_dataset",
     "ranking_metrics",
     "summarise_cohorts",
+    "target_masks",
     "target_ranks",
 ]

@@ -6,11 +6,24 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from ..tokenization import NUM_SPECIAL_TOKENS
 from .metrics.functions import ranking_metrics
 
 BoolArray = NDArray[np.bool_]
+HISTORY_LENGTHS = ((0, 0), (1, 1), (2, 3), (4, 10), (11, 50), (51, None))
+WARM_COUNT = 5
+HEAD_SHARE = 0.5
+DEFINITIONS = {
+    "history": "items of the user's whole history that the vocabulary has",
+    "target cold": f"target with fewer than {WARM_COUNT} training interactions, those outside the vocabulary included",
+    "target warm": f"target with {WARM_COUNT} training interactions or more",
+    "target head": "target among the fewest most popular items that hold half of the training interactions",
+    "target tail": "any other target",
+    "target repeat": "target that is in the history already; a miss under the seen filter, so only unfiltered",
+    "target explore": "target that is not in the history",
+}
 
 
 def summarise_cohorts(
@@ -50,6 +63,74 @@ def summarise_cohorts(
         name: {"n": int(mask.sum()), **(ranking_metrics(ranks[mask], **options) if mask.any() else {})}
         for name, mask in masks.items()
     }
+
+
+def history_masks(lengths: ArrayLike) -> dict[str, BoolArray]:
+    """Rows by the length of their history: 0, 1, 2-3, 4-10, 11-50 and above.
+
+    Args:
+        lengths: (n,) items in each history.
+
+    Returns:
+        `history 0`, `history 1`, … -> (n,) bool; each row is in one of them.
+
+    Example:
+        >>> {name: mask.tolist() for name, mask in history_masks([0, 3]).items() if mask.any()}
+        {'history 0': [True, False], 'history 2-3': [False, True]}
+    """
+    length = np.asarray(lengths)
+    masks = {}
+    for low, high in HISTORY_LENGTHS:
+        name = f">{low - 1}" if high is None else str(low) if low == high else f"{low}-{high}"
+        masks[f"history {name}"] = (length >= low) & (length <= (np.inf if high is None else high))
+    return masks
+
+
+def target_masks(histories: Sequence[ArrayLike], targets: ArrayLike, item_counts: ArrayLike) -> dict[str, BoolArray]:
+    """Rows by their target: cold or warm, head or tail, repeat or explore, as `DEFINITIONS` says.
+
+    Args:
+        histories: n token-id arrays, whole histories.
+        targets: (n,) token ids; a special token is a target outside the vocabulary: cold, tail and explore.
+        item_counts: (vocab_size,) training interactions by token id.
+
+    Returns:
+        Six names -> (n,) bool; each row is in one of either pair.
+
+    Raises:
+        ValueError: `histories` and `targets` of different lengths, or an id outside `item_counts`.
+
+    Example:
+        >>> masks = target_masks([[3], [3]], [3, 4], item_counts=[0, 0, 0, 9, 4])
+        >>> [name for name, mask in masks.items() if mask[1]]
+        ['target cold', 'target tail', 'target explore']
+
+    Reference:
+        Cremonesi, Koren & Turrin, RecSys 2010, section 3: the short head by share of interactions (a third there).
+    """
+    ids, counts = np.asarray(targets, dtype=np.int64), np.array(item_counts, dtype=np.int64)
+    if len(histories) != len(ids) or (len(ids) and not 0 <= ids.min() <= ids.max() < len(counts)):
+        raise ValueError(
+            f"`targets` must be one token id below {len(counts)} for each of the {len(histories)} histories, found "
+            f"{len(ids)} up to {ids.max(initial=0)}. Encode both with one tokenizer, and count its whole vocabulary."
+        )
+    counts[:NUM_SPECIAL_TOKENS] = 0
+    warm, head = counts[ids] >= WARM_COUNT, _head(counts)[ids]
+    item = ids >= NUM_SPECIAL_TOKENS
+    repeat = item & np.array(
+        [target in np.asarray(row) for row, target in zip(histories, ids, strict=True)], dtype=bool
+    )
+    pairs = {"cold": ~warm, "warm": warm, "head": head, "tail": ~head, "repeat": repeat, "explore": ~repeat}
+    return {f"target {name}": mask for name, mask in pairs.items()}
+
+
+def _head(counts: NDArray[np.int64]) -> BoolArray:
+    """The fewest items that hold `HEAD_SHARE` of all interactions; equal counts by token id."""
+    order = np.argsort(-counts, kind="stable")
+    before = np.cumsum(counts[order]) - counts[order]
+    head = np.zeros(len(counts), dtype=bool)
+    head[order] = before < HEAD_SHARE * counts.sum()
+    return head
 
 
 def _check_mask(name: str, mask: BoolArray, shape: tuple[int, ...]) -> None:

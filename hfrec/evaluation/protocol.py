@@ -15,8 +15,9 @@ from ..data.sequences import to_evaluation_sequences, to_sequences
 from ..data.splits import Split
 from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer
 from .baselines import Baseline, ItemKNNBaseline, PopularityBaseline, rank_baseline
+from .cohorts import DEFINITIONS, BoolArray, history_masks, summarise_cohorts, target_masks
 from .metrics.functions import coverage, mean_popularity, ranking_metrics
-from .ranking import rank_dataset
+from .ranking import PROTOCOLS, rank_dataset
 
 TOP_K = 10
 PROTOCOL = {
@@ -47,7 +48,13 @@ def versions() -> dict[str, str]:
 
 
 def evaluate_checkpoint(
-    model: PreTrainedModel, tokenizer: ItemTokenizer, split: Split, *, batch_size: int = 256, baselines: bool = True
+    model: PreTrainedModel,
+    tokenizer: ItemTokenizer,
+    split: Split,
+    *,
+    batch_size: int = 256,
+    baselines: bool = True,
+    cohorts: bool = False,
 ) -> dict[str, Any]:
     """Test a model on the last item of each user, with and without the seen filter, beside the baselines.
 
@@ -57,9 +64,11 @@ def evaluate_checkpoint(
         split: A leave-one-out split; the validation item belongs to the test history.
         batch_size: Users scored at a time.
         baselines: Whether popularity and item-kNN are fitted and ranked too.
+        cohorts: Whether all are measured by history length and by kind of target too.
 
     Returns:
-        `protocol`, `filter_seen`, `unfiltered`, `baselines`, `n_users`, `n_unknown_targets`.
+        `protocol`, `filter_seen`, `unfiltered`, `baselines`, `n_users`, `n_unknown_targets`, and `cohorts` if asked
+        for.
     """
     if len(tokenizer) != model.config.vocab_size:
         raise ValueError(
@@ -73,21 +82,36 @@ def evaluate_checkpoint(
     targets = dataset.data["target"].to_numpy()
     top_k = min(TOP_K, len(tokenizer) - NUM_SPECIAL_TOKENS)
     counts = np.bincount(train.values.to_numpy(), minlength=len(tokenizer))  # (vocab_size,)
-    results: dict[str, Any] = {
-        "protocol": PROTOCOL,
-        "n_users": len(dataset),
-        "n_unknown_targets": int((targets == tokenizer.unk_token_id).sum()),
-        **_summary(rank_dataset(model, dataset, collator, batch_size=batch_size, top_k=top_k), counts),
-        "baselines": {},
-    }
+    ranks = {"model": rank_dataset(model, dataset, collator, batch_size=batch_size, top_k=top_k)}
     if baselines:
         fitted: dict[str, Baseline] = {
             "popularity": PopularityBaseline().fit(train, vocab_size=len(tokenizer)),
             "item_knn": ItemKNNBaseline().fit(train, vocab_size=len(tokenizer)),
         }
-        for name, baseline in fitted.items():
-            results["baselines"][name] = _summary(rank_baseline(baseline, histories, targets, top_k=top_k), counts)
+        ranks |= {name: rank_baseline(baseline, histories, targets, top_k=top_k) for name, baseline in fitted.items()}
+    results: dict[str, Any] = {
+        "protocol": PROTOCOL,
+        "n_users": len(dataset),
+        "n_unknown_targets": int((targets == tokenizer.unk_token_id).sum()),
+        **_summary(ranks["model"], counts),
+        "baselines": {name: _summary(found, counts) for name, found in ranks.items() if name != "model"},
+    }
+    if cohorts:
+        rows = histories.to_numpy(zero_copy_only=False)
+        masks = {**history_masks([len(row) for row in rows]), **target_masks(rows, targets, counts)}
+        results["cohorts"] = _cohorts(ranks, masks)
     return results
+
+
+def _cohorts(ranks: dict[str, dict[str, NDArray[np.int64]]], masks: dict[str, BoolArray]) -> dict[str, Any]:
+    """Metrics of each cohort under both protocols: protocol -> cohort -> model or baseline."""
+    found: dict[str, Any] = {"definitions": DEFINITIONS}
+    for setting in PROTOCOLS:
+        # The seen filter makes every repeat a miss: a metric of 0 that says nothing of the model.
+        fair = {name: mask for name, mask in masks.items() if setting == "unfiltered" or name != "target repeat"}
+        by_model = {name: summarise_cohorts(row[setting], fair) for name, row in ranks.items()}
+        found[setting] = {cohort: {name: by_model[name][cohort] for name in ranks} for cohort in fair}
+    return found
 
 
 def _summary(ranks: dict[str, Any], counts: NDArray[np.int64]) -> dict[str, Any]:

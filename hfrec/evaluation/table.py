@@ -23,6 +23,23 @@ def results_table(results: Mapping[str, Any], metrics: Sequence[str] = ("ndcg@10
     return align([["", "seen items", *metrics], *body]) + "\n" + note
 
 
+def cohorts_table(cohorts: Mapping[str, Any], metric: str = "ndcg@10") -> str:
+    """A text table of one metric in each cohort that has rows, the model beside the baselines.
+
+    Args:
+        cohorts: What `evaluate_checkpoint(..., cohorts=True)` returns as `cohorts`.
+        metric: The metric shown.
+    """
+    body = [
+        [name, setting, f"{row['model']['n']:,}", *(cell(values, metric) for values in row.values())]
+        for setting in ("filter_seen", "unfiltered")
+        for name, row in cohorts[setting].items()
+        if row["model"]["n"]
+    ]
+    models = list(next(iter(cohorts["unfiltered"].values())))
+    return align([[metric, "seen items", "rows", *models], *body])
+
+
 def cell(values: Mapping[str, Any], metric: str) -> str:
     """A metric with its interval."""
     low, high = values[f"{metric}_ci"]

@@ -44,6 +44,28 @@ def test_evaluate_repeats_the_numbers_of_pretrain(checkpoint: Path, log_file: Pa
         assert again[part] == first[part], part
 
 
+def test_evaluate_by_cohort(
+    checkpoint: Path, log_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A cohort whose rows are not those of the overall figure would explain another model."""
+    words = ["evaluate", "--model_name_or_path", str(checkpoint), "--test_file", str(log_file), "--cohorts", "true"]
+    assert main([*words, "--output_dir", str(tmp_path)]) == 0
+    results = json.loads((tmp_path / "eval_results.json").read_text())
+    for setting in ("filter_seen", "unfiltered"):
+        cohorts = results["cohorts"][setting]
+        assert set(cohorts["target warm"]) == {"model", "popularity", "item_knn"}
+        pairs = [["target cold", "target warm"], ["target head", "target tail"]]
+        for names in [*pairs, [name for name in cohorts if name.startswith("history")]]:
+            parts = [cohorts[name]["model"] for name in names]
+            assert sum(part["n"] for part in parts) == results["n_users"]
+            mean = sum(part["n"] * part.get("ndcg@10", 0.0) for part in parts) / results["n_users"]
+            assert mean == pytest.approx(results[setting]["ndcg@10"])
+    assert "target repeat" not in results["cohorts"]["filter_seen"]
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("target warm")]
+    low, high = cohorts["target warm"]["model"]["ndcg@10_ci"]
+    assert len(lines) == 2 and f"[{low:.4f}, {high:.4f}]" in lines[1]
+
+
 def test_validation_metric_is_the_trainers(checkpoint: Path) -> None:
     """Early stopping on a metric that the log does not hold would choose a random checkpoint."""
     state = json.loads((checkpoint / "all_results.json").read_text())
