@@ -1,0 +1,77 @@
+"""hfrec through the stock `Trainer`, recommendations through `recommend`."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from typing import Any
+
+import common
+from transformers import TrainerCallback
+
+from hfrec import recommend
+from hfrec.data.interactions import load_interactions
+from hfrec.data.splits import leave_one_out
+from hfrec.training.arguments import DataArguments, ModelArguments, RecommenderTrainingArguments
+from hfrec.training.run import build_model, build_tokenizer, build_trainer, seed_everything, training_sequences
+
+
+class Clock(TrainerCallback):
+    """Epochs of the Trainer to the clocks of the run."""
+
+    run: common.Run
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.run.start_epoch()
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        control.should_training_stop |= self.run.end_epoch()
+
+
+def main() -> None:
+    options = common.parse_options(
+        __doc__.splitlines()[0], windows="newest", schedule="linear", loss="chunked", mask_last_probability=0.1
+    )
+    log = common.Log(options.data)
+    split = leave_one_out(load_interactions(options.data))
+    tokenizer = build_tokenizer(split.train)
+    data = DataArguments(
+        train_file=options.data,
+        max_length=options.length,
+        windows=options.windows,
+        mask_last_probability=options.mask_last_probability,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        training = RecommenderTrainingArguments(
+            output_dir=folder,
+            num_train_epochs=options.epochs,
+            per_device_train_batch_size=options.batch,
+            learning_rate=options.lr,
+            lr_scheduler_type=options.schedule,
+            seed=options.seed,
+            eval_strategy="no",
+            save_strategy="no",
+            load_best_model_at_end=False,
+            early_stopping_patience=0,
+            disable_tqdm=True,
+            use_cpu=True,
+        )
+        seed_everything(training)
+        arguments = ModelArguments(objective=options.model, loss=options.loss, hidden_dropout_prob=options.dropout)
+        model = build_model(arguments, len(tokenizer), options.length)
+
+        def best(part: str, users: Sequence[int]) -> dict[int, list[int]]:
+            histories = [log.histories[part][user] for user in users]
+            found = recommend(model, tokenizer, histories, common.TOP_K, unknown_items="drop")
+            return {user: [int(item["item_id"]) for item in items] for user, items in zip(users, found, strict=True)}
+
+        run = common.Run("hfrec", options, log, best)
+        rows = training_sequences(split.train, tokenizer, options.model, data, options.length)
+        clock = Clock()
+        clock.run = run
+        build_trainer(model, tokenizer, rows, None, data=data, training=training, callbacks=[clock]).train()
+    run.finish(sequences=len(rows))
+
+
+if __name__ == "__main__":
+    main()
