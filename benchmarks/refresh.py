@@ -203,7 +203,7 @@ def markdown(results: list[dict[str, Any]], arms: list[str]) -> str:
         lines.append(f"| {found[arms[0]]['test_start']} | {found[arms[0]]['users']:,} | " + " | ".join(cells) + " |")
     lines += [
         "",
-        "| all periods together | NDCG@10 | − static | − scratch | − finetune | old users | new users | CPU s | steps |",
+        "| all periods | NDCG@10 | − static | − scratch | − finetune | old users | new users | CPU s | steps |",
         "|---" * 9 + "|",
     ]
     pooled = {arm: np.concatenate([np.array(row["ranks"]) for row in results if row["arm"] == arm]) for arm in arms}
