@@ -173,8 +173,8 @@ def judge(
     notes = [
         f"{len(periods.targets):,} users, each with the first interaction of the next period as target and all before "
         f"the period as history; {len(candidates):,} candidates; 95 % bootstrap intervals over users.",
-        f"{unknown:,} targets are new items: misses of the old model, which cannot rank them; its other items do not "
-        f"compete with the {len(candidates) - len(old.items):,} new ones.",
+        f"{unknown:,} targets are new items: misses of the old model, which cannot rank them; nor do the "
+        f"{len(candidates) - len(old.items):,} new items stand before its other targets.",
         f"{later:,} targets came after the new period: misses of both.",
     ]
     if len(periods.before) == 0:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv
 import pytest
 
-from hfrec import ItemTokenizer, load_interactions
+from hfrec import ItemTokenizer, load_interactions, synthetic_tables
 from hfrec.study.refresh import (
     OVERALL,
     RefreshArguments,
@@ -106,3 +111,36 @@ def test_rule_of_the_verdict() -> None:
     assert judged([1] * 20 + [2] * 80, loser, part, min_cohort=21) == []
     assert judged([1] * 20 + [2] * 80, loser, part, min_cohort=20, max_loss=0.4) == []
     assert judged([1] * 10 + [2] * 90, [2] * 10 + [1] * 90, part, min_cohort=20) == []  # the interval holds 0
+
+
+@pytest.mark.slow
+def test_benchmark_goes_on_where_it_was_cut_off(tmp_path: Path) -> None:
+    """A study that its one command no longer reruns is a claim without evidence."""
+    log, _ = synthetic_tables(num_users=60, num_items=30, num_groups=4, min_length=10, max_length=20)
+    times = log["timestamp"].to_numpy()
+    spread = (times - times.min()) / (times.max() - times.min()) * 5 * 7 * 86400  # five weeks
+    index = log.column_names.index("timestamp")
+    pyarrow.csv.write_csv(log.set_column(index, "timestamp", pa.array(spread.astype(np.int64))), tmp_path / "log.csv")
+    words = [
+        "--train_file",
+        "log.csv",
+        "--period",
+        "week",
+        "--start_periods",
+        "3",
+        "--epochs",
+        "3",
+        "--output_dir",
+        "out",
+    ]
+    command = [sys.executable, str(Path(__file__).parents[2] / "benchmarks" / "refresh.py"), *words, "--alphas", "1"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    for _ in range(2):
+        subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
+        table = pyarrow.csv.read_csv(tmp_path / "out" / "refresh.csv").to_pylist()
+        assert {row["arm"] for row in table} == {"static", "scratch", "finetune", "l2sp 1"}
+        assert (tmp_path / "out" / "refresh.png").stat().st_size > 5000
+        scratch = next((tmp_path / "out" / "results").glob("*-scratch.json"))
+        stamp = scratch.stat().st_mtime_ns
+        next((tmp_path / "out" / "results").glob("*-finetune.json")).unlink()
+    assert scratch.stat().st_mtime_ns == stamp
