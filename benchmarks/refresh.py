@@ -32,11 +32,12 @@ from hfrec.commands.refresh import RefreshFinetuneArguments, train_on_period
 from hfrec.data.files import write_json
 from hfrec.data.interactions import Interactions, load_interactions, timestamps_to_numpy
 from hfrec.evaluation.metrics.functions import metric_values, paired_bootstrap, ranking_metrics
-from hfrec.study.refresh import Periods, rank_next, split_periods
+from hfrec.study.refresh import Periods, cohort_masks, rank_next, split_periods
 from hfrec.training.arguments import DataArguments, ModelArguments, RecommenderTrainingArguments
 from hfrec.training.run import build_model, build_tokenizer, save_checkpoint, seed_everything
 
 METRIC = "ndcg@10"
+COHORTS = ("old users", "new users", "users without history")  # the last are some of the new ones
 
 
 @dataclass
@@ -151,7 +152,7 @@ def run(arguments: StudyArguments) -> list[dict[str, Any]]:
                     *load_checkpoint(used), periods, build_tokenizer(periods.known).items["item_id"].to_pylist()
                 )
                 chosen = ranks["filter_seen" if arguments.filter_seen else "unfiltered"]
-                old = set(periods.before.table["user_id"].to_pylist())
+                cohorts = cohort_masks(periods, *[load_checkpoint(used)[1]] * 2)
                 write_json(
                     path,
                     {
@@ -161,7 +162,7 @@ def run(arguments: StudyArguments) -> list[dict[str, Any]]:
                         "seconds": seconds,
                         "steps": steps,
                         "ranks": chosen.tolist(),
-                        "old_user": [user in old for user in periods.targets.table["user_id"].to_pylist()],
+                        **{name: cohorts[name].tolist() for name in COHORTS},
                     },
                 )
             results.append(json.loads(path.read_text(encoding="utf-8")))
@@ -203,24 +204,40 @@ def markdown(results: list[dict[str, Any]], arms: list[str]) -> str:
         lines.append(f"| {found[arms[0]]['test_start']} | {found[arms[0]]['users']:,} | " + " | ".join(cells) + " |")
     lines += [
         "",
-        "| all periods | NDCG@10 | − static | − scratch | − finetune | old users | new users | CPU s | steps |",
-        "|---" * 9 + "|",
+        "| all periods together | users | arm | NDCG@10 | − static | − scratch | − finetune |",
+        "|---" * 7 + "|",
     ]
     pooled = {arm: np.concatenate([np.array(row["ranks"]) for row in results if row["arm"] == arm]) for arm in arms}
-    old = np.concatenate([np.array(row["old_user"]) for row in results if row["arm"] == arms[0]])
+    masks = {name: np.concatenate([row[name] for row in results if row["arm"] == arms[0]]) for name in COHORTS}
+    without = masks["users without history"]
+    groups = {
+        "all": without | ~without,
+        "old users": masks["old users"],
+        "new, with a history": masks["new users"] & ~without,
+        "new, without": without,
+    }
+    for name, mask in groups.items():
+        lines += [pooled_line(name, arm, {other: ranks[mask] for other, ranks in pooled.items()}) for arm in arms]
+    lines += ["", "| cost of all periods | CPU s | steps |", "|---|---|---|"]
     for arm in arms:
-        metrics = ranking_metrics(pooled[arm], ks=(10,))
-        cells = [f"{metrics[METRIC]:.4f} [{metrics[f'{METRIC}_ci'][0]:.4f}, {metrics[f'{METRIC}_ci'][1]:.4f}]"]
-        for other in ("static", "scratch", "finetune"):
-            paired = paired_bootstrap(pooled[arm], pooled[other], metric=METRIC)
-            low, high = paired["difference_ci"]
-            cells.append("" if arm == other else f"{paired['difference']:+.4f} [{low:+.4f}, {high:+.4f}]")
-        cells += [
-            f"{metric_values(pooled[arm][mask], METRIC).mean():.4f}" if mask.any() else "" for mask in (old, ~old)
-        ]
-        cost = [sum(row[name] for row in rows if row["arm"] == arm) for name in ("seconds", "steps")]
-        lines.append("| " + " | ".join([arm, *cells, f"{cost[0]:.0f}", f"{cost[1]:,}"]) + " |")
+        seconds, steps = (sum(row[name] for row in rows if row["arm"] == arm) for name in ("seconds", "steps"))
+        lines.append(f"| {arm} | {seconds:.0f} | {steps:,} |")
     return "\n".join(lines) + "\n"
+
+
+def pooled_line(name: str, arm: str, ranks: dict[str, Any]) -> str:
+    """NDCG@10 of an arm in a group of targets, and the paired differences to three arms."""
+    number = len(ranks[arm])
+    if number == 0:
+        return f"| {name} | 0 | {arm} | | | | |"
+    metrics = ranking_metrics(ranks[arm], ks=(10,))
+    low, high = metrics[f"{METRIC}_ci"]
+    cells = [name, f"{number:,}", arm, f"{metrics[METRIC]:.4f} [{low:.4f}, {high:.4f}]"]
+    for other in ("static", "scratch", "finetune"):
+        paired = paired_bootstrap(ranks[arm], ranks[other], metric=METRIC)
+        low, high = paired["difference_ci"]
+        cells.append("" if arm == other else f"{paired['difference']:+.4f} [{low:+.4f}, {high:+.4f}]")
+    return "| " + " | ".join(cells) + " |"
 
 
 def plot(results: list[dict[str, Any]], arms: list[str], path: Path) -> None:
