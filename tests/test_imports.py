@@ -23,7 +23,7 @@ _L2SP = {"hfrec.training.l2sp", "hfrec.training.anchors", "hfrec.training.refere
 # What to do about a failure of the hub; a leaf, so that training can say it too.
 _HUB_ERRORS = {"hfrec.hub.errors"}
 _TRAINING = {*_MODEL_USERS, *_HUB_ERRORS, "hfrec.evaluation", "hfrec.evaluation.metrics", *_L2SP, "hfrec.transfer"}
-_HUB = {*_TRAINING, "hfrec.training", "hfrec.inference"}
+_HUB = {*_TRAINING, "hfrec.training", "hfrec.inference", "hfrec.inference.prior"}
 ALLOWED: dict[str, set[str]] = {
     "hfrec.models": set(),
     "hfrec.tokenization": set(),
@@ -33,9 +33,11 @@ ALLOWED: dict[str, set[str]] = {
     "hfrec.training.anchors": {"hfrec.training.reference"},
     "hfrec.training.reference": set(),
     "hfrec.data": _DATA,
-    "hfrec.evaluation": {*_MODEL_USERS, "hfrec.evaluation.metrics"},
+    "hfrec.evaluation": {*_MODEL_USERS, "hfrec.evaluation.metrics", "hfrec.inference.prior"},
     "hfrec.transfer": _MODEL_USERS,
-    "hfrec.inference": _MODEL_USERS,
+    "hfrec.inference": {*_MODEL_USERS, "hfrec.inference.prior"},
+    # A leaf: ranking mixes the prior in as recommending does.
+    "hfrec.inference.prior": _DATA,
     "hfrec.training": _TRAINING,
     "hfrec.hub": _HUB,
     "hfrec.hub.errors": set(),

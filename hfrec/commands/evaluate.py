@@ -25,6 +25,16 @@ class EvaluateArguments:
     item_column: str = field(default="item_id", metadata={"help": "Column of the item ids."})
     timestamp_column: str = field(default="timestamp", metadata={"help": "Column of the times."})
     batch_size: int = field(default=256, metadata={"help": "Users scored at a time."})
+    fit_prior: bool = field(
+        default=False,
+        metadata={
+            "help": "First fit, on each user's second-last item, how much popularity short histories get; measure it, "
+            "and keep it as prior.json in the checkpoint's folder, from where every command reads it."
+        },
+    )
+    segment_column: str | None = field(
+        default=None, metadata={"help": "With --fit_prior: column of a user's segment, whose popularity counts."}
+    )
     cohorts: bool = field(
         default=False,
         metadata={"help": "Also by history length, cold/warm and head/tail target, repeat/explore."},
@@ -42,11 +52,14 @@ def main(arguments: EvaluateArguments) -> dict[str, Any]:
     from ..data.files import check_folder, write_json
     from ..data.interactions import load_interactions
     from ..data.splits import leave_one_out
+    from ..evaluation.cold_users import fit_prior, measure_cold_users
     from ..evaluation.protocol import evaluate_checkpoint, versions
-    from ..evaluation.table import cohorts_table, results_table
+    from ..evaluation.table import cohorts_table, cold_users_table, results_table
     from ..hub.checkpoint import load_checkpoint
+    from ..inference.prior import load_prior
 
     check_folder(Path(arguments.output_dir))
+    check_prior(arguments)
     model, tokenizer = load_checkpoint(arguments.model_name_or_path, revision=arguments.revision)
     interactions = load_interactions(
         arguments.test_file,
@@ -60,12 +73,40 @@ def main(arguments: EvaluateArguments) -> dict[str, Any]:
             f"{arguments.test_file}: every user has one interaction only, so that none is left as history. Give a log "
             "with two or more of each user."
         )
-    results = evaluate_checkpoint(model, tokenizer, split, batch_size=arguments.batch_size, cohorts=arguments.cohorts)
+    fitted = None
+    if arguments.fit_prior:
+        fitted = fit_prior(
+            model, tokenizer, split, segment_column=arguments.segment_column, batch_size=arguments.batch_size
+        )
+    prior = fitted or load_prior(arguments.model_name_or_path, tokenizer, revision=arguments.revision)
+    results = evaluate_checkpoint(
+        model, tokenizer, split, batch_size=arguments.batch_size, cohorts=arguments.cohorts, prior=prior
+    )
     results["data"] = {"source": arguments.test_file, "fingerprint": interactions.fingerprint}
     results["model"] = arguments.model_name_or_path
     results["versions"] = versions()
+    if fitted is not None:
+        results["cold_users"] = measure_cold_users(model, tokenizer, split, fitted, batch_size=arguments.batch_size)
+        fitted.save(arguments.model_name_or_path, tokenizer)
     write_json(Path(arguments.output_dir) / "eval_results.json", results)
     print(results_table(results))
+    if fitted is not None:
+        print(cold_users_table(results["cold_users"]))
     if arguments.cohorts:
         print(cohorts_table(results["cohorts"]))
     return results
+
+
+def check_prior(arguments: EvaluateArguments) -> None:
+    """Refuse flags of the prior that cannot be followed, before anything is loaded.
+
+    Raises:
+        ValueError: A prior to be fitted beside a checkpoint on a hub, or a segment without a prior to be fitted.
+    """
+    if arguments.fit_prior and not Path(arguments.model_name_or_path).is_dir():
+        raise ValueError(
+            f"`fit_prior` writes prior.json beside the model, and {arguments.model_name_or_path} is no folder: pull "
+            "the checkpoint with `hfrec pull --output_dir` first."
+        )
+    if arguments.segment_column is not None and not arguments.fit_prior:
+        raise ValueError("`segment_column` belongs to `--fit_prior true`: a fitted prior knows its column already.")

@@ -22,6 +22,10 @@ class RecommendArguments:
     model_name_or_path: str = field(metadata={"help": "Checkpoint: a folder or a hub id."})
     history_file: str = field(metadata={"help": "Log of the users to recommend for."})
     output_file: str = field(metadata={"help": "Recommendations: .csv, .parquet or .jsonl."})
+    users_file: str | None = field(
+        default=None,
+        metadata={"help": "Users to recommend for; those without a history in history_file have an empty one."},
+    )
     top_k: int = field(default=10, metadata={"help": "Items a user."})
     filter_seen: bool = field(default=True, metadata={"help": "Leave out the items of the history."})
     unknown_items: Literal["error", "drop", "unk"] = field(
@@ -43,6 +47,7 @@ def main(arguments: RecommendArguments) -> list[list[dict[str, Any]]]:
     """Recommend for every user of the file and write one row a recommendation."""
     from ..data.interactions import load_interactions
     from ..hub.checkpoint import load_checkpoint
+    from ..inference.prior import load_prior
     from ..inference.recommend import recommend
 
     output = Path(arguments.output_file)
@@ -58,6 +63,13 @@ def main(arguments: RecommendArguments) -> list[list[dict[str, Any]]]:
         timestamp_column=arguments.timestamp_column,
     )
     users, histories = histories_of(interactions.table)
+    tables = [interactions.table]
+    if arguments.users_file is not None:
+        tables.append(read_users(arguments.users_file, arguments.user_column))
+        known = dict(zip(users, histories, strict=True))
+        users = list(dict.fromkeys(tables[-1]["user_id"].to_pylist()))
+        histories = [known.get(user, []) for user in users]
+    prior = load_prior(arguments.model_name_or_path, tokenizer, revision=arguments.revision)
     found = recommend(
         model,
         tokenizer,
@@ -65,6 +77,8 @@ def main(arguments: RecommendArguments) -> list[list[dict[str, Any]]]:
         top_k=arguments.top_k,
         filter_seen=arguments.filter_seen,
         unknown_items=arguments.unknown_items,
+        prior=prior,
+        segments=segments_of(tables, users, prior.segment_column) if prior and prior.segment_column else None,
     )
     rows = [{"user_id": user, **item} for user, items in zip(users, found, strict=True) for item in items]
     write_rows(rows, output)
@@ -78,6 +92,46 @@ def histories_of(table: Any) -> tuple[list[str], list[list[str]]]:
         table.select(["user_id", "item_id"]).group_by("user_id", use_threads=False).aggregate([("item_id", "list")])
     )
     return grouped["user_id"].to_pylist(), grouped["item_id_list"].to_pylist()
+
+
+def read_users(source: str, user_column: str) -> Any:
+    """Table with a string column `user_id` and the further columns of one file of users.
+
+    Raises:
+        ValueError: Several files, no such column, or a null id.
+    """
+    from ..data.readers import read_source
+    from ..data.validation import ids_to_strings
+
+    parts = read_source(source, string_columns=(user_column,))
+    found = parts[0].table.column_names
+    if len(parts) != 1 or user_column not in found:
+        raise ValueError(
+            f"`users_file` {source} must be one table with the column {user_column!r}, found {len(parts)} with "
+            f"{', '.join(found)}. Name the column with `user_column`."
+        )
+    ids = ids_to_strings(parts[0], user_column)
+    others = parts[0].table.drop_columns([user_column])
+    return others.append_column("user_id", ids)
+
+
+def segments_of(tables: Sequence[Any], users: Sequence[str], column: str) -> list[str | None]:
+    """Segment of each user for the prior, by the last table that names one; a warning where no table has the column."""
+    from transformers.utils import logging
+
+    from ..inference.prior import user_segments
+
+    having = [table for table in tables if column in table.column_names]
+    if not having:
+        logging.get_logger(__name__).warning(
+            f"no column {column!r}, whose popularity the checkpoint's prior knows: short histories get the popularity "
+            "among all users."
+        )
+    segments: list[str | None] = [None] * len(users)
+    for table in having:
+        newer = user_segments(table, users, column)
+        segments = [new if new is not None else old for new, old in zip(newer, segments, strict=True)]
+    return segments
 
 
 def write_rows(rows: list[dict[str, Any]], output: Path) -> None:

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from ..data.collators import DataCollatorForNextItem
 from ..data.sequences import to_evaluation_sequences, to_sequences
 from ..data.splits import Split
+from ..inference.prior import PopularityPrior, user_segments
 from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer
 from .baselines import Baseline, ItemKNNBaseline, PopularityBaseline, rank_baseline
 from .cohorts import DEFINITIONS, BoolArray, history_masks, summarise_cohorts, target_masks
@@ -55,6 +56,7 @@ def evaluate_checkpoint(
     batch_size: int = 256,
     baselines: bool = True,
     cohorts: bool = False,
+    prior: PopularityPrior | None = None,
 ) -> dict[str, Any]:
     """Test a model on the last item of each user, with and without the seen filter, beside the baselines.
 
@@ -65,6 +67,7 @@ def evaluate_checkpoint(
         batch_size: Users scored at a time.
         baselines: Whether popularity and item-kNN are fitted and ranked too.
         cohorts: Whether all are measured by history length and by kind of target too.
+        prior: Mixed into the scores of short histories; the model alone then stands among the baselines.
 
     Returns:
         `protocol`, `filter_seen`, `unfiltered`, `baselines`, `n_users`, `n_unknown_targets`, and `cohorts` if asked
@@ -82,7 +85,13 @@ def evaluate_checkpoint(
     targets = dataset.data["target"].to_numpy()
     top_k = min(TOP_K, len(tokenizer) - NUM_SPECIAL_TOKENS)
     counts = np.bincount(train.values.to_numpy(), minlength=len(tokenizer))  # (vocab_size,)
-    ranks = {"model": rank_dataset(model, dataset, collator, batch_size=batch_size, top_k=top_k)}
+    segments = None
+    if prior is not None and prior.segment_column is not None:
+        segments = user_segments(split.history.table, dataset["user_id"], prior.segment_column)
+    options: dict[str, Any] = {"batch_size": batch_size, "top_k": top_k}
+    ranks = {"model": rank_dataset(model, dataset, collator, prior=prior, segments=segments, **options)}
+    if baselines and prior is not None:
+        ranks["model_without_prior"] = rank_dataset(model, dataset, collator, **options)
     if baselines:
         fitted: dict[str, Baseline] = {
             "popularity": PopularityBaseline().fit(train, vocab_size=len(tokenizer)),
@@ -90,7 +99,7 @@ def evaluate_checkpoint(
         }
         ranks |= {name: rank_baseline(baseline, histories, targets, top_k=top_k) for name, baseline in fitted.items()}
     results: dict[str, Any] = {
-        "protocol": PROTOCOL,
+        "protocol": PROTOCOL if prior is None else {**PROTOCOL, "prior": _prior_note(prior)},
         "n_users": len(dataset),
         "n_unknown_targets": int((targets == tokenizer.unk_token_id).sum()),
         **_summary(ranks["model"], counts),
@@ -101,6 +110,12 @@ def evaluate_checkpoint(
         masks = {**history_masks([len(row) for row in rows]), **target_masks(rows, targets, counts)}
         results["cohorts"] = _cohorts(ranks, masks)
     return results
+
+
+def _prior_note(prior: PopularityPrior) -> str:
+    shares = ", ".join(f"{weight:.3f} at {length}" for length, weight in enumerate(prior.weights))
+    where = f" in the user's {prior.segment_column}" if prior.segment_column else ""
+    return f"popularity{where} mixed in by the length of the history: {shares}, 0 beyond"
 
 
 def _cohorts(ranks: dict[str, dict[str, NDArray[np.int64]]], masks: dict[str, BoolArray]) -> dict[str, Any]:

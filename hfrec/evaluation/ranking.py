@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from hfrec.evaluation.metrics import ranking_metrics
+from hfrec.inference.prior import PopularityPrior, Rescore, Segments
 
 NUM_SPECIAL_TOKENS = 3  # [PAD], [MASK], [UNK] stand before the items
 IGNORE_INDEX = -100
@@ -78,6 +79,8 @@ def rank_dataset(
     allowed_items: Iterable[int] | None = None,
     device: torch.device | str | None = None,
     top_k: int = 0,
+    prior: PopularityPrior | None = None,
+    segments: Segments | None = None,
 ) -> dict[str, NDArray[np.int64]]:
     """Ranks of every row's target over the whole catalogue, with and without the seen filter, in one pass.
 
@@ -90,6 +93,8 @@ def rank_dataset(
         allowed_items: token ids that may be recommended. None allows all items.
         device: where to compute; the model is moved there. None stays where the model is.
         top_k: number of items to recommend for each row, seen items filtered; 0 for none.
+        prior: mixed into the scores of short histories, as `recommend` does.
+        segments: segment of each row's user, for the prior.
 
     Returns:
         `filter_seen` and `unfiltered`: (n,) int64 ranks in row order; with `top_k` also `recommended`:
@@ -115,7 +120,10 @@ def rank_dataset(
     was_training = model.training
     model.train(False)
     try:
-        parts = [_rank_batch(scorer, batch, rankable, item_chunk_size, top_k, place) for batch in loader]
+        parts: list[tuple[Tensor, Tensor]] = []
+        for start, batch in zip(range(0, len(dataset), batch_size), loader, strict=True):
+            rescore = None if prior is None else prior.bind(segments, start, start + len(batch["input_ids"]))
+            parts.append(_rank_batch(scorer, batch, rankable, item_chunk_size, top_k, place, rescore))
     finally:
         model.train(was_training)
     return collect_ranks(parts)
@@ -129,6 +137,7 @@ def _rank_batch(
     item_chunk_size: int,
     top_k: int,
     device: torch.device,
+    rescore: Rescore | None,
 ) -> tuple[Tensor, Tensor]:
     missing = [name for name in ("input_ids", "attention_mask", "labels", "seen_ids") if name not in batch]
     if missing:
@@ -138,10 +147,15 @@ def _rank_batch(
         )
     targets, _ = _row_targets(batch["labels"].to(device))
     representation = model.encode_history(batch["input_ids"].to(device), batch["attention_mask"].to(device))
+    seen = batch["seen_ids"].to(device)
+
+    def score(start: int, stop: int) -> Tensor:
+        return model.score_items(representation, start, stop)
+
     return rank_catalogue(
-        lambda start, stop: model.score_items(representation, start, stop),
+        score if rescore is None else rescore(score, seen),
         targets,
-        seen_ids=batch["seen_ids"].to(device),
+        seen_ids=seen,
         rankable=rankable,
         item_chunk_size=item_chunk_size,
         top_k=top_k,

@@ -40,6 +40,25 @@ def cohorts_table(cohorts: Mapping[str, Any], metric: str = "ndcg@10") -> str:
     return align([[metric, "seen items", "rows", *models], *body])
 
 
+def cold_users_table(cold_users: Mapping[str, Any], metric: str = "ndcg@10") -> str:
+    """A text table of what the model, the prior and their mix are worth to histories of a few items.
+
+    Args:
+        cold_users: What `measure_cold_users` returns.
+        metric: The metric shown.
+    """
+    names = ("model", "prior", "mix")
+    body = [
+        [
+            *(length, setting, f"{row['n']:,}", f"{row['weight']:.3f}"),
+            *(cell(row[setting][name], metric) for name in names),
+        ]
+        for setting in ("filter_seen", "unfiltered")
+        for length, row in cold_users.items()
+    ]
+    return align([["history", "seen items", "rows", "share of prior", *(f"{metric} {name}" for name in names)], *body])
+
+
 def cell(values: Mapping[str, Any], metric: str) -> str:
     """A metric with its interval."""
     low, high = values[f"{metric}_ci"]

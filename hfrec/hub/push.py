@@ -26,6 +26,7 @@ CHECKPOINT_FILES = (
     "tokenizer_config.json",
     "special_tokens_map.json",
     "items.parquet",
+    "prior.json",
     "*.py",
     "README.md",
     "all_results.json",

@@ -10,9 +10,10 @@ from transformers.pipelines.base import Pipeline
 
 from ..models import Bert4RecForCausalLM, Bert4RecForMaskedLM
 from ..tokenization import ItemTokenizer
+from .prior import PopularityPrior, load_prior
 from .recommend import objective_of, recommend
 
-_PARAMETERS = ("top_k", "filter_seen", "allow", "deny", "unknown_items")
+_PARAMETERS = ("top_k", "filter_seen", "allow", "deny", "unknown_items", "prior", "segments")
 _HUB_PARAMETERS = ("revision", "token", "cache_dir", "local_files_only", "subfolder")
 
 
@@ -56,11 +57,14 @@ class CheckpointLoader:
 class RecommendationPipeline(Pipeline):
     """What [`recommend`] does, behind `transformers.pipeline`.
 
+    The prior that lies beside the weights, as `hfrec evaluate --fit_prior true` leaves it, is used unless another or
+    `prior=None` is given.
+
     Args:
         model: Folder, hub id or model.
         tokenizer: Needed with a model object only; a folder's own otherwise.
-        kwargs: `top_k`, `filter_seen`, `allow`, `deny`, `unknown_items` and `batch_size` of [`recommend`], as defaults
-            of the calls.
+        kwargs: `top_k`, `filter_seen`, `allow`, `deny`, `unknown_items`, `prior` and `batch_size` of [`recommend`], as
+            defaults of the calls.
 
     Example:
         >>> import hfrec
@@ -82,6 +86,8 @@ class RecommendationPipeline(Pipeline):
     def __init__(self, model: Any, tokenizer: Any = None, **kwargs: Any) -> None:
         objective_of(model)  # transformers falls back to the class that a foreign checkpoint names
         items: Any = _item_tokenizer(model, tokenizer)  # the parent declares the slow tokenizer only
+        if "prior" not in kwargs:
+            kwargs["prior"] = _prior_beside(model, items)
         super().__init__(model=model, tokenizer=items, **kwargs)
 
     def __call__(self, inputs: Any, *, batch_size: int | None = None, **kwargs: Any) -> Any:  # type: ignore[override]
@@ -91,7 +97,8 @@ class RecommendationPipeline(Pipeline):
             inputs: One history (a list of raw item ids, oldest first), or several (a list of lists or an Arrow list
                 array). `[]` is no history at all, `[[]]` a user without one.
             batch_size: Histories scored at a time; 256 unless given here or to the pipeline.
-            kwargs: `top_k`, `filter_seen`, `allow`, `deny`, `unknown_items` as in [`recommend`].
+            kwargs: `top_k`, `filter_seen`, `allow`, `deny`, `unknown_items`, `prior`, `segments` (a list) as in
+                [`recommend`].
 
         Returns:
             A list of `{"item_id", "score", "rank"[, "title"]}` for one history, a list of such lists for several.
@@ -135,6 +142,13 @@ def _item_tokenizer(model: Any, tokenizer: Any) -> ItemTokenizer:
     same = name == model.name_or_path
     revision = getattr(model, "hub_revision", None) if same else None
     return ItemTokenizer.from_pretrained(name, **({} if revision is None else {"revision": revision}))
+
+
+def _prior_beside(model: Any, tokenizer: ItemTokenizer) -> PopularityPrior | None:
+    """The prior of the folder or repository that the weights came from; a model made in memory has none."""
+    if not model.name_or_path or tokenizer.name_or_path != model.name_or_path:
+        return None
+    return load_prior(model.name_or_path, tokenizer, revision=getattr(model, "hub_revision", None))
 
 
 def _is_single_history(inputs: Any) -> bool:

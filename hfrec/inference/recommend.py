@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..data.collators import DataCollatorForNextItem
 from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer, UnknownPolicy
+from .prior import PopularityPrior, Rescore, Segments
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -32,6 +33,8 @@ def recommend(
     deny: Iterable[Any] | None = None,
     unknown_items: UnknownPolicy = "error",
     batch_size: int = 256,
+    prior: PopularityPrior | None = None,
+    segments: Segments | None = None,
 ) -> list[list[dict[str, Any]]]:
     """The `top_k` items that each history's next item most likely is.
 
@@ -51,14 +54,17 @@ def recommend(
         unknown_items: What becomes of an id of a history outside the vocabulary: an error, left out (`drop`) or read
             as `[UNK]` (`unk`).
         batch_size: Histories scored at a time.
+        prior: Mixed into the scores of short histories: `load_prior` of the checkpoint. None asks the model alone.
+        segments: Segment of each user for the prior, None for a user without one.
 
     Returns:
-        For each history its items, best first: `item_id`, `score` (logit), `rank` from 1 and, where the tokenizer
-        knows titles, `title`.
+        For each history its items, best first: `item_id`, `score` (logit; where the prior has a share, logarithm of
+        the probability), `rank` from 1 and, where the tokenizer knows titles, `title`.
 
     Raises:
         ValueError: An unknown or null item, `top_k` below 1 or above the number of items that may be recommended,
-            tokenizer and model of different size, a NaN score, or an empty history with a causal model.
+            tokenizer and model of different size, a NaN score, an empty history with a causal model
+            and no prior, or a prior of another checkpoint.
         TypeError: A history that is not a list of ids, or a model of another kind.
 
     Example:
@@ -76,27 +82,39 @@ def recommend(
     rankable = _rankable(tokenizer, vocab_size, allow, deny)
     _check_top_k(top_k, int(rankable.sum()))
     rows = _encode(tokenizer, histories, unknown_items)
-    _check_not_empty(rows, objective)
+    if prior is None:
+        _check_not_empty(rows, objective)
+    else:
+        _check_prior(prior, vocab_size, segments, len(rows))
     device = next(model.parameters()).device
     rankable = rankable.to(device)
     collator = DataCollatorForNextItem(tokenizer, objective, max_length=model.config.max_position_embeddings)
     found: list[list[dict[str, Any]]] = []
     was_training = model.training
-    model.train(False)
+    if was_training:  # walking through all modules is a tenth of a single request
+        model.eval()
     try:
         for start in range(0, len(rows), batch_size):
             batch = collator([{"input_ids": row} for row in rows[start : start + batch_size]])
             batch = {name: value.to(device) for name, value in batch.items()}
-            scores, token_ids = _best_of_batch(model, batch, rankable, top_k, filter_seen, start)
+            rescore = None if prior is None else prior.bind(segments, start, start + batch_size)
+            scores, token_ids = _best_of_batch(model, batch, rankable, top_k, filter_seen, start, rescore)
             found += _named(tokenizer, scores, token_ids)
     finally:
-        model.train(was_training)
+        if was_training:
+            model.train()
     return found
 
 
 @torch.no_grad()
 def _best_of_batch(
-    model: Any, batch: dict[str, Tensor], rankable: Tensor, top_k: int, filter_seen: bool, first_row: int
+    model: Any,
+    batch: dict[str, Tensor],
+    rankable: Tensor,
+    top_k: int,
+    filter_seen: bool,
+    first_row: int,
+    rescore: Rescore | None,
 ) -> tuple[Tensor, Tensor]:
     """Scores and token ids `(batch, top_k)`, 0 where a user has no further item."""
     representation = model.encode_history(batch["input_ids"], batch["attention_mask"])  # (batch, embedding_size)
@@ -106,7 +124,8 @@ def _best_of_batch(
         scores: Tensor = model.score_items(representation, start, stop)
         return _without_nan(scores, start, first_row)
 
-    keys = best_keys(score, rankable, seen, top_k, item_chunk_size=ITEM_CHUNK_SIZE)
+    mixed = score if rescore is None else rescore(score, batch["seen_ids"])
+    keys = best_keys(mixed, rankable, seen, top_k, item_chunk_size=ITEM_CHUNK_SIZE)
     return decode_keys(keys)
 
 
@@ -297,8 +316,17 @@ def _check_not_empty(rows: list[NDArray[np.int64]], objective: str) -> None:
     if empty:
         raise ValueError(
             f"`histories` must each hold a known item for a causal model, found {len(empty)} empty, first history "
-            f"{empty[0]}. Recommend popular items to these users, or use a masked model."
+            f"{empty[0]}. Give a `prior` (`hfrec evaluate --fit_prior true` fits one), or use a masked model."
         )
+
+
+def _check_prior(prior: PopularityPrior, vocab_size: int, segments: Segments | None, num_histories: int) -> None:
+    if prior.counts.shape[1] != vocab_size:
+        raise ValueError(
+            f"`prior` must count the model's {vocab_size} tokens, found {prior.counts.shape[1]}. Load both from the "
+            "same checkpoint."
+        )
+    prior.rows_of(segments, num_histories)
 
 
 def _without_nan(scores: Tensor, start: int, first_row: int) -> Tensor:
