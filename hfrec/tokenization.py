@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 SPECIAL_TOKENS = ("[PAD]", "[MASK]", "[UNK]")
 NUM_SPECIAL_TOKENS = len(SPECIAL_TOKENS)
+_ITEMS_PER_LOOKUP = 16  # Arrow hashes this many items of the vocabulary in the time that one look-up takes
 ITEMS_FILE = "items.parquet"
 UnknownPolicy = Literal["error", "drop", "unk"]
 
@@ -110,8 +111,11 @@ class ItemTokenizer(PreTrainedTokenizerFast):
             raise ValueError(f"`unknown` must be 'error', 'drop' or 'unk', found {unknown!r}.")
         values = column if isinstance(column, (pa.Array, pa.ChunkedArray)) else pa.array(list(column))
         values = values if pa.types.is_string(values.type) else values.cast(pa.string())
-        index = pc.index_in(values, value_set=self.items["item_id"])
-        tokens = pc.cast(pc.add(index, NUM_SPECIAL_TOKENS), pa.int32())
+        if len(values) * _ITEMS_PER_LOOKUP < len(self.items):
+            tokens = pa.array([self._item_token(item) for item in values.to_pylist()], pa.int32())
+        else:
+            index = pc.index_in(values, value_set=self.items["item_id"])
+            tokens = pc.cast(pc.add(index, NUM_SPECIAL_TOKENS), pa.int32())
         if unknown == "error" and tokens.null_count:
             missing = pc.unique(values.filter(pc.is_null(tokens)))
             shown = ", ".join(repr(item) for item in missing[:5].to_pylist())
@@ -120,6 +124,11 @@ class ItemTokenizer(PreTrainedTokenizerFast):
                 "Drop them (unknown='drop'), map them to [UNK] (unknown='unk') or add them to the model first."
             )
         return pc.fill_null(tokens, self.unk_token_id) if unknown == "unk" else tokens
+
+    def _item_token(self, item: str | None) -> int | None:
+        """Token id of an item, None for anything else: the special tokens are in the vocabulary too."""
+        token: int | None = None if item is None else self.backend_tokenizer.token_to_id(item)
+        return token if token is not None and token >= NUM_SPECIAL_TOKENS else None
 
     def decode_items(self, token_ids: Iterable[int]) -> list[str]:
         """Raw item ids of token ids; a special token is given by its name."""

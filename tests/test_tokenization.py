@@ -35,8 +35,16 @@ def test_specials_come_first(tokenizer: ItemTokenizer) -> None:
     assert (tokenizer.padding_side, tokenizer.truncation_side) == ("left", "left")
 
 
+@pytest.fixture(params=[0, 10**6], ids=["one by one", "by Arrow"])
+def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few items are looked up one by one, many by Arrow."""
+    monkeypatch.setattr("hfrec.tokenization._ITEMS_PER_LOOKUP", request.param)
+
+
+@pytest.mark.usefixtures("either_way")
 def test_unknown_items_follow_the_policy(tokenizer: ItemTokenizer) -> None:
     """An unknown item that turns into some known one is a wrong history without a trace."""
+    assert tokenizer.encode_column(pa.array(["a", None]), unknown="drop").to_pylist() == [ITEMS.index("a") + 3, None]
     column = pa.array(["a", "x", "10", "y"])
     with pytest.raises(ValueError, match=r"2 item ids .*'x', 'y'.*unknown='drop'"):
         tokenizer.encode_column(column)
@@ -46,6 +54,7 @@ def test_unknown_items_follow_the_policy(tokenizer: ItemTokenizer) -> None:
         tokenizer.encode_column(column, unknown="skip")  # type: ignore[arg-type]
 
 
+@pytest.mark.usefixtures("either_way")
 @pytest.mark.parametrize("special", ["[PAD]", "[MASK]", "[UNK]"])
 def test_the_name_of_a_special_token_is_not_looked_up_as_an_item(tokenizer: ItemTokenizer, special: str) -> None:
     """A raw id `[MASK]` in a history would ask the model a question."""

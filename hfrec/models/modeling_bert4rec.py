@@ -438,12 +438,13 @@ class _ItemScorer(Bert4RecPreTrainedModel):
             input_ids: Token ids `(batch, length)`; for the masked model the newest one is `[MASK]`.
             attention_mask: 1 for tokens, 0 for padding, `(batch, length)`.
         """
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        steps = torch.arange(mask.shape[1], device=mask.device)
+        newest = steps == (mask.long() * steps).argmax(dim=-1, keepdim=True)  # (batch, length)
+        if self._packs(newest, attention_mask=mask, input_ids=input_ids):
+            return self.head(self.model.at_labels(newest, input_ids=input_ids, attention_mask=mask))
         hidden_states = self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        if attention_mask is None:
-            return self.head(hidden_states[:, -1])
-        steps = torch.arange(hidden_states.shape[1], device=hidden_states.device)
-        newest = (attention_mask.long() * steps).argmax(dim=-1)  # (batch,)
-        return self.head(hidden_states[torch.arange(len(newest), device=newest.device), newest])
+        return self.head(hidden_states[newest])
 
     @property
     def item_bias(self) -> torch.Tensor | None:

@@ -72,6 +72,34 @@ def test_labels_alone_are_packed(kind: Any, monkeypatch: pytest.MonkeyPatch) -> 
     assert len(calls) == 2
 
 
+@pytest.mark.parametrize("kind", [Bert4RecForMaskedLM, Bert4RecForCausalLM])
+@pytest.mark.parametrize("changes", VARIANTS, ids=str)
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_histories_are_encoded_as_the_body_does(
+    kind: Any, changes: dict[str, Any], side: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Recommendations from another position, or in another order of users, look like recommendations too."""
+    model, batch = _model(kind, **changes).eval(), _batch(side, 1.0)
+    ids, mask = batch["input_ids"], batch["attention_mask"]
+    held = mask.sum(dim=1) > 0
+    states = model.model(input_ids=ids, attention_mask=mask).last_hidden_state
+    newest = torch.full((len(ids),), 7) if side == "left" else mask.sum(dim=1).clamp(min=1) - 1
+    expected = model.head(states[torch.arange(len(ids)), newest])
+    calls: list[torch.Tensor] = []
+    original = model.model.at_labels
+    monkeypatch.setattr(
+        model.model, "at_labels", lambda labelled, **rest: calls.append(labelled) or original(labelled, **rest)
+    )
+    found = model.encode_history(ids[held], mask[held])
+    torch.testing.assert_close(found, expected[held], rtol=1e-4, atol=1e-5)
+    one = model.encode_history(ids[:1])
+    states = model.model(input_ids=ids[:1]).last_hidden_state
+    torch.testing.assert_close(one, model.head(states[:, -1]), rtol=1e-4, atol=1e-5)
+    assert len(calls) == 2
+    assert model.encode_history(ids, mask).shape == expected.shape  # a row of no token is left to the body
+    assert len(calls) == 2
+
+
 def test_gradient_checkpointing_keeps_packed_gradients() -> None:
     """A checkpointed layer that forgets its packing would attend over the whole batch."""
     model, batch = _model(Bert4RecForMaskedLM), _batch("left", 0.5)
