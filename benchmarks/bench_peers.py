@@ -38,12 +38,12 @@ def done(path: Path) -> set[tuple[Any, ...]]:
 
 def run_one(library: str, case: dict[str, Any], folder: Path, *, options: argparse.Namespace) -> None:
     """Run a library once in a process of its own; a failure is said and leaves the others alone."""
-    draft, logs = folder / "last.jsonl", folder / "logs"
+    draft, logs = folder / f"{options.name}_last.jsonl", folder / "logs"
     draft.unlink(missing_ok=True)
     logs.mkdir(exist_ok=True)
     command = [python_of(library, folder), str(RUNNERS / f"run_{library}.py"), "--out", str(draft)]
     command += [word for name, value in case.items() if name != "round" for word in (f"--{name}", str(value))]
-    log = logs / f"{library}_{case['model']}_{case['length']}.log"
+    log = logs / f"{options.name}_{library}_{case['model']}_{case['length']}.log"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     with log.open("w") as output:
         try:

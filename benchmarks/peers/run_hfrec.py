@@ -30,7 +30,13 @@ class Clock(TrainerCallback):
 
 def main() -> None:
     options = common.parse_options(
-        __doc__.splitlines()[0], windows="newest", schedule="linear", loss="chunked", mask_last_probability=0.1
+        __doc__.splitlines()[0],
+        windows="newest",
+        schedule="linear",
+        loss="chunked",
+        mask_last_probability=0.1,
+        head_transform=1,
+        attention_dropout=0.0,
     )
     log = common.Log(options.data)
     split = leave_one_out(load_interactions(options.data))
@@ -57,7 +63,13 @@ def main() -> None:
             use_cpu=True,
         )
         seed_everything(training)
-        arguments = ModelArguments(objective=options.model, loss=options.loss, hidden_dropout_prob=options.dropout)
+        arguments = ModelArguments(
+            objective=options.model,
+            loss=options.loss,
+            hidden_dropout_prob=options.dropout,
+            attention_probs_dropout_prob=options.attention_dropout,
+            head_transform=bool(options.head_transform),
+        )
         model = build_model(arguments, len(tokenizer), options.length)
 
         def best(part: str, users: Sequence[int]) -> dict[int, list[int]]:
