@@ -38,20 +38,24 @@ class Arm:
 
     Args:
         name: Name in the tables.
-        trials: Settings to choose from on validation; the same number for every trained arm.
+        trials: Settings to choose from on validation; the same number for every network that trains.
         pretrained: Whether it starts from the checkpoint.
         trained: Whether it trains on the target at all.
+        baseline: Whether it is no network but a count or a neighbourhood.
     """
 
     name: str
     trials: tuple[Trial, ...]
     pretrained: bool = True
     trained: bool = True
+    baseline: bool = False
 
 
 ARMS = {
     arm.name: arm
     for arm in (
+        Arm("popularity", ({},), pretrained=False, baseline=True),
+        Arm("item_knn", ({},), pretrained=False, baseline=True),
         Arm("scratch", FINE, pretrained=False),
         Arm("zero_shot", rates(0.0), trained=False),
         Arm("frozen_body", rates(1e-3, 2e-3, 5e-3, 1e-2)),

@@ -51,7 +51,7 @@ def markdown(finals: list[dict[str, Any]]) -> str:
     for arm in arms:
         lines.append(row(arm, *(shown(interval(per_user(groups[arm, share]))) for share in fractions)))
     pairs = [("finetune", "scratch"), ("l2sp_coupled", "finetune"), ("l2sp_decoupled", "finetune")]
-    pairs += [("finetune", "shuffled_source")]
+    pairs += [("finetune", "shuffled_source"), ("finetune", "item_knn")]
     lines += ["", row("paired difference", *(f"{fraction:.0%}" for fraction in fractions))]
     lines.append(row(*["---"] * (len(fractions) + 1)))
     for arm, other in pairs:

@@ -21,6 +21,7 @@ from ..data.collators import DataCollatorForNextItem
 from ..data.interactions import Interactions, load_interactions
 from ..data.sequences import to_evaluation_sequences, to_sequences
 from ..data.splits import hold_out_users, leave_one_out
+from ..evaluation.baselines import ItemKNNBaseline, PopularityBaseline, rank_baseline
 from ..evaluation.metrics.functions import ranking_metrics
 from ..evaluation.protocol import objective_of
 from ..evaluation.ranking import rank_dataset
@@ -143,6 +144,8 @@ def run_once(data: StudyData, arm: Arm, fraction: float, seed: int, trial: Trial
     Returns:
         A row for the table, and the ranks of the test users `(num_test_users,)`.
     """
+    if arm.baseline:
+        return run_baseline(data, arm, fraction, seed)
     began = time.perf_counter()
     start = start_arm(arm, data.arguments.model_name_or_path, data.items, seed=seed)
     set_seed(seed)
@@ -156,14 +159,35 @@ def run_once(data: StudyData, arm: Arm, fraction: float, seed: int, trial: Trial
         for name, users in (("validation", data.validation), ("test", data.test))
     }
     row = {"arm": arm.name, "fraction": fraction, "seed": seed, **trial, "seconds": time.perf_counter() - began}
-    row |= {f"validation_{METRIC}": ranking_metrics(ranks["validation"], ks=(10,), n_bootstrap=0)[METRIC]}
-    row |= {name: value for name, value in ranking_metrics(ranks["test"], ks=(10,), n_bootstrap=0).items()}
+    row |= target_metrics(ranks)
     if arm.pretrained:
         rows = data.evaluation_rows(data.source_sample, start.tokenizer)
         known = start.tokenizer.items["item_id"].to_pylist()
         kept = rank_rows(model, start.tokenizer, rows, known)
         row[f"source_{METRIC}"] = ranking_metrics(kept, ks=(10,), n_bootstrap=0)[METRIC]
     return row, ranks["test"]
+
+
+def target_metrics(ranks: dict[str, NDArray[np.int64]]) -> dict[str, float]:
+    """Metrics of the test users, and the one of the validation users that chooses."""
+    chosen_by = ranking_metrics(ranks["validation"], ks=(10,), n_bootstrap=0)[METRIC]
+    return {f"validation_{METRIC}": chosen_by, **ranking_metrics(ranks["test"], ks=(10,), n_bootstrap=0)}
+
+
+def run_baseline(data: StudyData, arm: Arm, fraction: float, seed: int) -> tuple[dict[str, Any], Any]:
+    """Fit a baseline on the users that an arm trains on; returns what `run_once` does."""
+    began = time.perf_counter()
+    tokenizer = ItemTokenizer.from_items(data.items)
+    rows = to_sequences(data.training_users(fraction, seed), tokenizer, unknown="drop")
+    baseline = PopularityBaseline() if arm.name == "popularity" else ItemKNNBaseline()
+    baseline.fit(rows.data["input_ids"].combine_chunks(), vocab_size=len(tokenizer))
+    ranks = {}
+    for name, users in (("validation", data.validation), ("test", data.test)):
+        table = data.evaluation_rows(users, tokenizer).data
+        histories, targets = table["input_ids"].combine_chunks(), table["target"].to_numpy()
+        ranks[name] = rank_baseline(baseline, histories, targets)["filter_seen"]
+    row = {"arm": arm.name, "fraction": fraction, "seed": seed, "seconds": time.perf_counter() - began}
+    return {**row, **target_metrics(ranks)}, ranks["test"]
 
 
 def train(data: StudyData, arm: Arm, start: Start, users: Interactions, seed: int, trial: Trial) -> None:
@@ -256,8 +280,8 @@ def run_study(arguments: StudyArguments) -> list[dict[str, Any]]:
 
 def cached_run(folder: Path, data: StudyData, arm: Arm, fraction: float, seed: int, trial: Trial) -> dict[str, Any]:
     """The row of a run, from its file when it was done before."""
-    settings = "-".join(f"{name}{value:g}" for name, value in trial.items())
-    path = folder / f"{arm.name}-{fraction:g}-{seed}-{settings}.json"
+    settings = "".join(f"-{name}{value:g}" for name, value in trial.items())
+    path = folder / f"{arm.name}-{fraction:g}-{seed}{settings}.json"
     if not path.exists():
         row, ranks = run_once(data, arm, fraction, seed, trial)
         write_json(path, {**row, "ranks": ranks.tolist()})

@@ -1,6 +1,7 @@
 """A study on a small log: arms, resumption, tables."""
 
 import json
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,10 @@ import pyarrow.csv
 import pytest
 import torch
 
-from hfrec import load_checkpoint, load_interactions, synthetic_tables
+from hfrec import leave_one_out, load_checkpoint, load_interactions, synthetic_tables
 from hfrec.study.arms import ARMS, shuffle_items, start_arm
 from hfrec.study.report import difference, grouped
-from hfrec.study.runner import StudyArguments, StudyData, rename_to_source
+from hfrec.study.runner import StudyArguments, StudyData, rename_to_source, run_once
 from hfrec_command import main
 
 QUIET = ["--disable_tqdm", "true", "--early_stopping_patience", "0"]
@@ -49,10 +50,10 @@ def test_study_writes_tables_and_goes_on_after_an_interrupt(files: dict[str, Pat
     """A study of hours that starts again from nothing is never finished; a repeated run must give the same row."""
     words = ["study", "--model_name_or_path", str(files["checkpoint"]), "--source_file", str(files["source.csv"])]
     words += ["--target_file", str(files["target.csv"]), "--output_dir", str(tmp_path), "--max_steps", "3"]
-    words += ["--fractions", "1.0", "--seeds", "0", "1", "--arms", "scratch", "l2sp_decoupled"]
+    words += ["--fractions", "1.0", "--seeds", "0", "1", "--arms", "scratch", "l2sp_decoupled", "popularity"]
     assert main(words) == 0
     runs = sorted((tmp_path / "runs").glob("*.json"))
-    assert len(runs) == 2 * (4 + 1)
+    assert len(runs) == 2 * (4 + 1) + 2
     first = json.loads(runs[0].read_text())
     untouched = runs[1].stat().st_mtime_ns
     runs[0].unlink()
@@ -61,7 +62,7 @@ def test_study_writes_tables_and_goes_on_after_an_interrupt(files: dict[str, Pat
     assert {**first, "seconds": 0} == {**again, "seconds": 0}
     assert runs[1].stat().st_mtime_ns == untouched
     assert "| l2sp_decoupled | " in (tmp_path / "study.md").read_text()
-    assert pyarrow.csv.read_csv(tmp_path / "study.csv").num_rows == 2 * 2
+    assert pyarrow.csv.read_csv(tmp_path / "study.csv").num_rows == 3 * 2
     assert (tmp_path / "learning_curves.png").stat().st_size > 5000
     assert (tmp_path / "forgetting.png").stat().st_size > 5000
 
@@ -75,7 +76,7 @@ def test_no_test_or_validation_user_trains(files: dict[str, Path], tmp_path: Pat
     assert small < large <= parts[0]
 
 
-@pytest.mark.parametrize("name", [name for name in ARMS if name not in ("scratch", "zero_shot")])
+@pytest.mark.parametrize("name", [name for name, arm in ARMS.items() if arm.pretrained and arm.trained])
 def test_every_pretrained_arm_starts_at_the_checkpoint(name: str, files: dict[str, Path]) -> None:
     """An arm that starts elsewhere is another method under its name."""
     start = start_arm(ARMS[name], str(files["checkpoint"]), ["new1"], seed=0)
@@ -106,6 +107,23 @@ def test_frozen_body_trains_new_rows_only(files: dict[str, Path]) -> None:
     start.model(input_ids=tokens, labels=torch.tensor([[-100, -100, len(start.tokenizer) - 1]])).loss.backward()
     gradient = start.model.get_input_embeddings().weight.grad
     assert gradient[:-1].abs().max() == 0 and gradient[-1].abs().max() > 0
+
+
+def test_popularity_of_the_study_counts_its_training_users(files: dict[str, Path], tmp_path: Path) -> None:
+    """A baseline fitted on other users, test users among them, would be no baseline of the arms beside it."""
+    data = StudyData(arguments(files, tmp_path))
+    row, ranks = run_once(data, ARMS["popularity"], 0.5, 0, {})
+    counts = Counter(data.training_users(0.5, 0).table["item_id"].to_pylist())
+    rows = leave_one_out(data.test)
+    seen: dict[str, set[str]] = defaultdict(set)
+    for user, item in zip(*(rows.history.table[name].to_pylist() for name in ("user_id", "item_id")), strict=True):
+        seen[user].add(item)
+    expected = []
+    for user, item in zip(*(rows.test.table[name].to_pylist() for name in ("user_id", "item_id")), strict=True):
+        others = [other for other in data.items if other != item and other not in seen[user]]
+        ahead = sum(counts[other] >= counts[item] for other in others)
+        expected.append(0 if item in seen[user] or item not in data.items else 1 + ahead)
+    assert ranks.tolist() == expected and row["arm"] == "popularity"
 
 
 def test_paired_difference_by_hand() -> None:
