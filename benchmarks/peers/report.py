@@ -57,7 +57,8 @@ def summarise(runs: Runs) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (row["data"], row["model"], row["length"], statistics.median(row["cpu_s"])))
 
 
-def _lines(head: str, rows: list[list[str]]) -> str:
+def markdown(head: str, rows: list[list[str]]) -> str:
+    """A table."""
     rule = "|" + "---|" * head.count("|")
     return "\n".join([f"| {head} |", rule, *("| " + " | ".join(row) + " |" for row in rows)])
 
@@ -80,7 +81,7 @@ def speed_table(rows: list[dict[str, Any]]) -> str:
         ]
         for row in rows
     ]
-    return _lines(head, cells)
+    return markdown(head, cells)
 
 
 def inference_table(rows: list[dict[str, Any]]) -> str:
@@ -101,7 +102,7 @@ def inference_table(rows: list[dict[str, Any]]) -> str:
         for row in rows
         if "bare_request_ms" in row
     ]
-    return _lines(head, cells)
+    return markdown(head, cells)
 
 
 def picture(rows: list[dict[str, Any]], path: Path) -> None:
@@ -140,7 +141,7 @@ def installs(folder: Path) -> str:
     for path in sorted(folder.glob("*/install.json")):
         took = json.loads(path.read_text(encoding="utf-8"))
         rows.append([path.parent.name, *(str(took[name]) for name in ("seconds", "megabytes", "packages"))])
-    return _lines("library | seconds | MB | packages", rows)
+    return markdown("library | seconds | MB | packages", rows)
 
 
 def write(folder: Path, name: str) -> None:

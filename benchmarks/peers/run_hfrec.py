@@ -82,6 +82,7 @@ def main() -> None:
         clock = Clock()
         clock.run = run
         build_trainer(model, tokenizer, rows, None, data=data, training=training, callbacks=[clock]).train()
+    model.eval()  # as a loaded model is
     run.finish(sequences=len(rows))
 
 

@@ -31,7 +31,6 @@ class Clock(Callback):
         self.run.start_epoch()
 
     def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
-        module.is_fitted = True  # else `recommend` refuses before `fit` has ended
         trainer.should_stop = self.run.end_epoch()
         module.torch_model.train()
 
@@ -114,8 +113,8 @@ def main() -> None:
 
     run = common.Run("rectools", options, log, public)
     clock.run = run
-    model._fit(dataset(log, log.train))  # `fit` would refuse the evaluations in between
-    model.is_fitted = True
+    model.is_fitted = True  # else it would refuse to recommend between epochs
+    model._fit(dataset(log, log.train))
     some = list(log.targets["test"])[:40]
     found, made = public("test", some), bare("test", some)
     run.bare, run.public = bare, public

@@ -441,7 +441,8 @@ class _ItemScorer(Bert4RecPreTrainedModel):
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         steps = torch.arange(mask.shape[1], device=mask.device)
         newest = steps == (mask.long() * steps).argmax(dim=-1, keepdim=True)  # (batch, length)
-        if self._packs(newest, attention_mask=mask, input_ids=input_ids):
+        # A single history has no padding to save, and packing takes longer than the queries that it saves.
+        if len(input_ids) > 1 and self._packs(newest, attention_mask=mask, input_ids=input_ids):
             return self.head(self.model.at_labels(newest, input_ids=input_ids, attention_mask=mask))
         hidden_states = self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         return self.head(hidden_states[newest])

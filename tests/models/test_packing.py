@@ -92,10 +92,10 @@ def test_histories_are_encoded_as_the_body_does(
     )
     found = model.encode_history(ids[held], mask[held])
     torch.testing.assert_close(found, expected[held], rtol=1e-4, atol=1e-5)
-    one = model.encode_history(ids[:1])
-    states = model.model(input_ids=ids[:1]).last_hidden_state
-    torch.testing.assert_close(one, model.head(states[:, -1]), rtol=1e-4, atol=1e-5)
+    states = model.model(input_ids=ids[:2]).last_hidden_state
+    torch.testing.assert_close(model.encode_history(ids[:2]), model.head(states[:, -1]), rtol=1e-4, atol=1e-5)
     assert len(calls) == 2
+    torch.testing.assert_close(model.encode_history(ids[:1], mask[:1]), expected[:1], rtol=1e-4, atol=1e-5)
     assert model.encode_history(ids, mask).shape == expected.shape  # a row of no token is left to the body
     assert len(calls) == 2
 
