@@ -20,6 +20,8 @@ def run(name: str, words: Sequence[str]) -> int:
     try:
         results = module.main(module.parse(words))
     except REFUSALS as error:
-        print(f"hfrec {name}: {' '.join(str(error).split())}", file=sys.stderr)
+        # A strict dataclass names its validator; the refusal itself is the cause.
+        reason = (error.__cause__ or error) if isinstance(error, StrictDataclassError) else error
+        print(f"hfrec {name}: {' '.join(str(reason).split())}", file=sys.stderr)
         return 1
     return int(results.get("exit_code", 0)) if isinstance(results, dict) else 0
