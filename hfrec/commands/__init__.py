@@ -8,7 +8,7 @@ from importlib import import_module
 
 from huggingface_hub.errors import StrictDataclassError
 
-REFUSALS = (ValueError, OSError, TypeError, FloatingPointError, StrictDataclassError)
+REFUSALS = (ValueError, OSError, TypeError, ImportError, FloatingPointError, StrictDataclassError)
 
 
 def run(name: str, words: Sequence[str]) -> int:

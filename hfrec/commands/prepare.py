@@ -1,6 +1,7 @@
 """Read, filter and report a log; write it as Parquet.
 
 hfrec prepare --dataset ml-100k --output_dir prepared --min_user_interactions 5
+hfrec prepare --train_file "logs/*.parquet" --output_dir sequences --layout sequences
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from .parsing import parse_arguments
 
@@ -25,11 +26,21 @@ class PrepareArguments:
     timestamp_column: str = field(default="timestamp", metadata={"help": "Column of the times."})
     min_user_interactions: int = field(default=1, metadata={"help": "Users with fewer are dropped (k-core)."})
     min_item_interactions: int = field(default=1, metadata={"help": "Items with fewer are dropped (k-core)."})
-    duplicates: str = field(default="keep", metadata={"help": "keep, first, last or consecutive."})
+    duplicates: Literal["keep", "first", "last", "consecutive"] = field(
+        default="keep", metadata={"help": "What becomes of repeated (user, item) pairs; only keep for sequences."}
+    )
+    layout: Literal["table", "sequences"] = field(
+        default="table",
+        metadata={"help": "One table, or shards of token ids for `pretrain --streaming true`, of logs of any size."},
+    )
 
     def __post_init__(self) -> None:
         if (self.train_file is None) == (self.dataset is None):
             raise ValueError("Expected exactly one of `--train_file` and `--dataset`.")
+        if self.layout == "sequences" and self.duplicates != "keep":
+            raise ValueError(
+                f"`duplicates` must be 'keep' for `--layout sequences`, found {self.duplicates!r}: drop them before."
+            )
 
 
 def parse(words: Sequence[str]) -> PrepareArguments:
@@ -48,6 +59,8 @@ def main(arguments: PrepareArguments) -> dict[str, Any]:
 
     folder = Path(arguments.output_dir)
     check_new_folder(folder)
+    if arguments.layout == "sequences":
+        return _sequences(arguments, folder)
     interactions = load_interactions(
         arguments.train_file or arguments.dataset,
         user_column=arguments.user_column,
@@ -55,7 +68,7 @@ def main(arguments: PrepareArguments) -> dict[str, Any]:
         timestamp_column=arguments.timestamp_column,
         min_user_interactions=arguments.min_user_interactions,
         min_item_interactions=arguments.min_item_interactions,
-        duplicates=arguments.duplicates,  # type: ignore[arg-type]  # checked by load_interactions
+        duplicates=arguments.duplicates,
     )
     split = leave_one_out(interactions)
     report = {
@@ -72,3 +85,34 @@ def main(arguments: PrepareArguments) -> dict[str, Any]:
     print(split.report)
     print(leakage_audit(split))
     return report
+
+
+def _sequences(arguments: PrepareArguments, folder: Path) -> dict[str, Any]:
+    from ..data.catalogs import NAMED_DATASETS
+    from ..data.interactions import load_interactions
+    from ..data.large import prepare_sequences
+
+    source = arguments.train_file or arguments.dataset
+    if source in NAMED_DATASETS:
+        raise ValueError(f"`dataset` {source!r} fits into memory: write its table first, then prepare that file.")
+    stream = load_interactions(
+        source,
+        streaming=True,
+        user_column=arguments.user_column,
+        item_column=arguments.item_column,
+        timestamp_column=arguments.timestamp_column,
+    )
+    info = prepare_sequences(
+        stream,
+        folder,
+        min_user_interactions=arguments.min_user_interactions,
+        min_item_interactions=arguments.min_item_interactions,
+    )
+    print(
+        f"{info['source']}: {info['rows_read']:,} interactions read; kept {info['num_interactions']:,} of "
+        f"{info['num_users']:,} users on {info['num_items']:,} items, {info['tied_interactions']:,} tied in time\n"
+        f"leave_one_out: {info['num_train']:,} train, {info['num_validation']:,} validation and {info['num_test']:,} "
+        f"test interactions; tied in time: {info['validation_tie_share']:.1%} of validation, "
+        f"{info['test_tie_share']:.1%} of test\nSequences: {folder}"
+    )
+    return info

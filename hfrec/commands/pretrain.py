@@ -1,13 +1,16 @@
 """Train a model on an interaction log.
 
 hfrec pretrain --train_file interactions.csv --output_dir out --objective masked --max_length 100 --hidden_size 64
+hfrec pretrain --train_file sequences --streaming true --output_dir out
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from ..data.shards import SequenceShards
 from ..training.arguments import DataArguments, ModelArguments, RecommenderTrainingArguments
 from ..training.pushes import hub_target
 from ..training.run import (
@@ -17,7 +20,9 @@ from ..training.run import (
     check_output_folder,
     load_split,
     seed_everything,
+    streamed_rows,
     train_and_evaluate,
+    train_on_rows,
 )
 from .parsing import parse_arguments
 
@@ -37,11 +42,19 @@ def main(arguments: Arguments) -> dict[str, Any]:
     data, shape, training = arguments
     check_output_folder(training)
     repo_id = hub_target(training)
-    _, split = load_split(data)
-    seed_everything(training)
-    tokenizer = build_tokenizer(split.train)
-    model = build_model(shape, len(tokenizer), data.max_length or DEFAULT_MAX_LENGTH)
-    results = train_and_evaluate(model, tokenizer, split, data=data, training=training)
+    max_length = data.max_length or DEFAULT_MAX_LENGTH
+    if data.streaming:
+        shards = SequenceShards(Path(data.source))
+        seed_everything(training)
+        model = build_model(shape, len(shards.tokenizer), max_length)
+        rows = streamed_rows(shards, model, data=data, training=training)
+        results = train_on_rows(model, shards.tokenizer, rows, data=data, training=training)
+    else:
+        _, split = load_split(data)
+        seed_everything(training)
+        tokenizer = build_tokenizer(split.train)
+        model = build_model(shape, len(tokenizer), max_length)
+        results = train_and_evaluate(model, tokenizer, split, data=data, training=training)
     report(results, training, repo_id)
     return results
 

@@ -7,7 +7,7 @@ import sys
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from os import PathLike
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from hfrec.data.catalogs import NAMED_DATASETS, load_named
 from hfrec.data.readers import Part, find_items_file, read_source
+from hfrec.data.streams import InteractionStream
 from hfrec.data.validation import ids_to_strings, normalise_part
 
 Duplicates = Literal["keep", "first", "last", "consecutive"]
@@ -108,6 +109,20 @@ class Interactions:
         return Interactions(table=self.table.filter(pa.array(mask)), items=self.items, report=self.report)
 
 
+@overload
+def load_interactions(
+    source: Any,
+    *,
+    streaming: Literal[True],
+    user_column: str = "user_id",
+    item_column: str = "item_id",
+    timestamp_column: str = "timestamp",
+    split: str = "train",
+    revision: str | None = None,
+) -> InteractionStream: ...
+
+
+@overload
 def load_interactions(
     source: Any,
     *,
@@ -119,7 +134,25 @@ def load_interactions(
     duplicates: Duplicates = "keep",
     items: Any = None,
     split: str = "train",
-) -> Interactions:
+    revision: str | None = None,
+    streaming: Literal[False] = False,
+) -> Interactions: ...
+
+
+def load_interactions(
+    source: Any,
+    *,
+    user_column: str = "user_id",
+    item_column: str = "item_id",
+    timestamp_column: str = "timestamp",
+    min_user_interactions: int = 1,
+    min_item_interactions: int = 1,
+    duplicates: Duplicates = "keep",
+    items: Any = None,
+    split: str = "train",
+    revision: str | None = None,
+    streaming: bool = False,
+) -> Interactions | InteractionStream:
     """Read an interaction log from any source into one validated, sorted table.
 
     Args:
@@ -134,10 +167,12 @@ def load_interactions(
         duplicates (`str`): "keep"; "first" or "last" of each (user, item); "consecutive" keeps the first of repeats
             that follow each other directly.
         items: Item metadata with the item ids in a column named `item_column` or "item_id"; any kind of `source`.
-        split (`str`): Split of a data set from the hub.
+        split (`str`), revision (`str`): Of a data set from the hub.
+        streaming (`bool`): Read piece by piece what is larger than memory, as `hfrec prepare --layout sequences` does.
 
     Returns:
-        [`Interactions`]: With a `report`, which is also printed to stderr when anything was dropped.
+        [`Interactions`]: With a `report`, which is also printed to stderr when anything was dropped. Under `streaming`
+        an [`InteractionStream`], which gives tables in the order of the source and drops nothing.
 
     Raises:
         ValueError: A missing column, empty file, null id, unparsable time (each with file, row, column and value), an
@@ -156,7 +191,15 @@ def load_interactions(
     """
     _check_arguments(min_user_interactions, min_item_interactions, duplicates)
     columns = (user_column, item_column, timestamp_column)
-    parts, metadata = _read(source, items=items, columns=columns, split=split)
+    if streaming:
+        if (min_user_interactions, min_item_interactions, duplicates, items) != (1, 1, "keep", None):
+            raise ValueError(
+                "`min_user_interactions`, `min_item_interactions`, `duplicates` and `items` need the whole log, which "
+                "`streaming` never has: leave them out, or use `hfrec prepare --layout sequences`."
+            )
+        names = dict(zip(("user_column", "item_column", "timestamp_column"), columns, strict=True))
+        return InteractionStream(source, **names, split=split, revision=revision)
+    parts, metadata = _read(source, items=items, columns=columns, split=split, revision=revision)
     tables = [
         normalise_part(part, user_column=user_column, item_column=item_column, timestamp_column=timestamp_column)
         for part in parts
@@ -203,7 +246,9 @@ def _check_arguments(min_user: int, min_item: int, duplicates: str) -> None:
         raise ValueError(f"`duplicates` must be 'keep', 'first', 'last' or 'consecutive', found {duplicates!r}.")
 
 
-def _read(source: Any, *, items: Any, columns: tuple[str, str, str], split: str) -> tuple[list[Part], pa.Table | None]:
+def _read(
+    source: Any, *, items: Any, columns: tuple[str, str, str], split: str, revision: str | None
+) -> tuple[list[Part], pa.Table | None]:
     if isinstance(source, str) and source in NAMED_DATASETS:
         if columns != ("user_id", "item_id", "timestamp"):
             raise ValueError(f"The columns of {source!r} are user_id, item_id and timestamp, found {columns}.")
@@ -211,12 +256,13 @@ def _read(source: Any, *, items: Any, columns: tuple[str, str, str], split: str)
         parts = [Part(source, log)]
         items = metadata if items is None else items
     else:
-        parts = read_source(source, string_columns=columns, split=split)
+        parts = read_source(source, string_columns=columns, split=split, revision=revision)
         items = find_items_file(source) if items is None else items
-    return parts, None if items is None else _read_items(items, item_column=columns[1])
+    return parts, None if items is None else read_items(items, item_column=columns[1])
 
 
-def _read_items(items: Any, *, item_column: str) -> pa.Table:
+def read_items(items: Any, *, item_column: str) -> pa.Table:
+    """Item metadata with its ids, each once, as the strings in `item_id`."""
     parts = read_source(items, string_columns=(item_column, "item_id"))
     if len(parts) != 1:
         raise ValueError(f"`items` must be one table, found {len(parts)} files. Join them first.")

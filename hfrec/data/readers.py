@@ -6,6 +6,8 @@ Each part keeps the name of its file, so that a later error can say where the ba
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from glob import glob, has_magic
 from os import PathLike
@@ -21,6 +23,8 @@ DELIMITERS = {".csv": ",", ".tsv": "\t"}
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 PARQUET_SUFFIXES = (".parquet", ".pq")
 FORMATS = ".csv, .tsv, .jsonl, .ndjson, .json (JSON lines), each also with .gz, and .parquet"
+CSV_BLOCK_SIZE = 1 << 24
+PARQUET_BATCH_SIZE = 1 << 19
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+(@[\w./-]+)?$")
 
 
@@ -31,19 +35,23 @@ class Part:
     Args:
         name (`str`): What an error calls it: the path, or e.g. "pandas.DataFrame".
         table (`pa.Table`): The rows as they were read.
+        first_row (`int`): Rows of the file before these, where a file is read piece by piece.
     """
 
     name: str
     table: pa.Table
+    first_row: int = 0
 
 
-def read_source(source: Any, *, string_columns: tuple[str, ...] = (), split: str = "train") -> list[Part]:
+def read_source(
+    source: Any, *, string_columns: tuple[str, ...] = (), split: str = "train", revision: str | None = None
+) -> list[Part]:
     """Read a path, glob, folder, hub data-set id or in-memory table.
 
     Args:
         source: See [`load_interactions`].
         string_columns (`tuple[str, ...]`): Columns never to be guessed as numbers in CSV and TSV ("007" stays "007").
-        split (`str`): Split of a data set from the hub.
+        split (`str`), revision (`str`): Of a data set from the hub.
 
     Returns:
         `list[Part]`: At least one part, files in alphabetical order.
@@ -57,7 +65,8 @@ def read_source(source: Any, *, string_columns: tuple[str, ...] = (), split: str
         files = find_files(source)
         if files:
             return [Part(str(file), read_file(file, string_columns=string_columns)) for file in files]
-        return [_read_hub(str(source), split=split)]
+        dataset = open_hub_dataset(str(source), split=split, revision=revision)
+        return [Part(f"{source} ({split})", _dataset_to_table(dataset))]
     return [_read_object(source, string_columns=string_columns)]
 
 
@@ -108,10 +117,46 @@ def read_file(path: Path, *, string_columns: tuple[str, ...] = ()) -> pa.Table:
         raise ValueError(f"{path}: unknown format. Expected {FORMATS}. Rename or convert the file.")
     if path.stat().st_size == 0:
         raise ValueError(f"{path}: the file is empty. Expected a log with at least one interaction.")
-    try:
+    with _unreadable(path, suffix):
         if suffix in DELIMITERS:
-            return _read_csv(path, delimiter=DELIMITERS[suffix], string_columns=string_columns)
+            return pa_csv.read_csv(path, **_csv_options(DELIMITERS[suffix], string_columns))
         return pa_json.read_json(path) if suffix in JSON_SUFFIXES else pa_parquet.read_table(path)
+
+
+def read_batches(path: Path, columns: tuple[str, ...]) -> Iterator[Part]:
+    """Some columns of a file, piece by piece; a file of JSON lines comes in one piece.
+
+    The first piece has no rows: it shows which columns the file has.
+
+    Raises:
+        ValueError: The format is unknown, or the file is empty or cannot be parsed.
+    """
+    suffix = format_of(path)
+    if suffix is None or suffix in JSON_SUFFIXES or path.stat().st_size == 0:
+        table = read_file(path, string_columns=columns)
+        yield from (Part(str(path), table.slice(0, 0)), Part(str(path), table))
+        return
+    with _unreadable(path, suffix):
+        if suffix in DELIMITERS:
+            options = _csv_options(DELIMITERS[suffix], columns)
+            yield Part(str(path), pa_csv.open_csv(path, **options).schema.empty_table())
+            options["convert_options"].include_columns = list(columns)
+            blocks = pa_csv.ReadOptions(block_size=CSV_BLOCK_SIZE)
+            batches: Iterator[pa.RecordBatch] = iter(pa_csv.open_csv(path, read_options=blocks, **options))
+        else:
+            file = pa_parquet.ParquetFile(path)
+            yield Part(str(path), file.schema_arrow.empty_table())
+            batches = file.iter_batches(batch_size=PARQUET_BATCH_SIZE, columns=list(columns))
+        first_row = 0
+        for batch in batches:
+            yield Part(str(path), pa.Table.from_batches([batch]), first_row)
+            first_row += batch.num_rows
+
+
+@contextmanager
+def _unreadable(path: Path, suffix: str) -> Iterator[None]:
+    try:
+        yield
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
         if "empty" in str(error).lower():
             raise ValueError(f"{path}: the file is empty. Expected a log with at least one interaction.") from error
@@ -120,14 +165,14 @@ def read_file(path: Path, *, string_columns: tuple[str, ...] = ()) -> pa.Table:
         ) from error
 
 
-def _read_csv(path: Path, *, delimiter: str, string_columns: tuple[str, ...]) -> pa.Table:
+def _csv_options(delimiter: str, string_columns: tuple[str, ...]) -> dict[str, Any]:
     convert = pa_csv.ConvertOptions(
         column_types={name: pa.string() for name in string_columns},
         null_values=[""],  # "NA" and "null" are ids like any other
         strings_can_be_null=True,
     )
     parse = pa_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
-    return pa_csv.read_csv(path, parse_options=parse, convert_options=convert)
+    return {"parse_options": parse, "convert_options": convert}
 
 
 def _supported(folder: Path) -> list[Path]:
@@ -145,17 +190,24 @@ def _files_of_folder(folder: Path) -> list[Path]:
     return [file for file in files if _stem(file) == "interactions"] or files
 
 
-def _read_hub(source: str, *, split: str) -> Part:
+def open_hub_dataset(source: str, *, split: str, revision: str | None = None, streaming: bool = False) -> Any:
+    """A split of a data set on the hub, `owner/name[@revision]`; under `streaming` nothing is downloaded yet.
+
+    Raises:
+        FileNotFoundError: The hub does not give it.
+        ValueError: Two revisions.
+    """
     import datasets
 
-    name, _, revision = source.partition("@")
+    name, _, pinned = source.partition("@")
+    if pinned and revision and pinned != revision:
+        raise ValueError(f"`source` {source!r} and `revision` {revision!r} name two revisions: give one of them.")
     try:
-        dataset = datasets.load_dataset(name, split=split, revision=revision or None)
+        return datasets.load_dataset(name, split=split, revision=revision or pinned or None, streaming=streaming)
     except (OSError, ValueError, RuntimeError) as error:  # hub, network, split and script errors are all of these
         raise FileNotFoundError(
             f"`source` {source!r} is neither a local file or folder nor a data set that the hub gives: {error}"
         ) from error
-    return Part(f"{source} ({split})", _dataset_to_table(dataset))
 
 
 def _dataset_to_table(dataset: Any) -> pa.Table:

@@ -49,7 +49,7 @@ def to_sequences(
     Raises:
         ValueError: Lengths out of range, an unknown item under "error", or nothing left.
     """
-    stride = _check_windows(max_length, windows, stride)
+    stride = check_windows(max_length, windows, stride)
     users, tokens, offsets = _histories(interactions, tokenizer, unknown=unknown)
     starts, ends = offsets[:-1], offsets[1:]
     nonempty = ends > starts
@@ -62,9 +62,9 @@ def to_sequences(
     if max_length is not None and windows == "newest":
         starts = np.maximum(starts, ends - max_length)
     elif max_length is not None:
-        rows, starts, ends = _overlapping(starts, ends, max_length=max_length, stride=stride)
+        rows, starts, ends = overlapping_windows(starts, ends, max_length=max_length, stride=stride)
         owners = owners[rows]
-    return _dataset({"user_id": users.take(pa.array(owners)), "input_ids": _lists(tokens, starts, ends)})
+    return _dataset({"user_id": users.take(pa.array(owners)), "input_ids": take_lists(tokens, starts, ends)})
 
 
 def to_evaluation_sequences(history: Interactions, targets: Interactions, tokenizer: ItemTokenizer) -> datasets.Dataset:
@@ -95,13 +95,14 @@ def to_evaluation_sequences(history: Interactions, targets: Interactions, tokeni
     return _dataset(
         {
             "user_id": targets.table["user_id"],
-            "input_ids": _lists(tokens, starts, ends),
+            "input_ids": take_lists(tokens, starts, ends),
             "target": _as_array(target).cast(pa.int32()),
         }
     )
 
 
-def _check_windows(max_length: int | None, windows: str, stride: int | None) -> int:
+def check_windows(max_length: int | None, windows: str, stride: int | None) -> int:
+    """The stride of the windows, by default half of `max_length`; refuses what does not fit together."""
     if windows not in ("newest", "overlapping"):
         raise ValueError(f"`windows` must be 'newest' or 'overlapping', found {windows!r}.")
     if max_length is not None and max_length < 1:
@@ -134,7 +135,7 @@ def _histories(
     return column.dictionary, tokens.drop_null(), offsets
 
 
-def _overlapping(
+def overlapping_windows(
     starts: IntArray, ends: IntArray, *, max_length: int, stride: int
 ) -> tuple[IntArray, IntArray, IntArray]:
     """Row, start and end of each window, each of shape `(num_windows,)`."""
@@ -146,7 +147,8 @@ def _overlapping(
     return rows, np.maximum(starts[rows], window_ends - max_length), window_ends
 
 
-def _lists(values: pa.Array, starts: IntArray, ends: IntArray) -> pa.Array:
+def take_lists(values: pa.Array, starts: IntArray, ends: IntArray) -> pa.Array:
+    """Lists of `values[start:end]`, one for each start."""
     lengths = ends - starts
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     indices = np.arange(offsets[-1]) - np.repeat(offsets[:-1] - starts, lengths)  # (num_tokens,)

@@ -28,7 +28,7 @@ def normalise_part(part: Part, *, user_column: str, item_column: str, timestamp_
         ValueError: With part, row, column and value of what is wrong.
     """
     names = {"user_id": user_column, "item_id": item_column, "timestamp": timestamp_column}
-    _check_columns(part, names)
+    check_columns(part, names)
     if part.table.num_rows == 0:
         raise ValueError(f"{part.name}: no rows. Expected a log with at least one interaction.")
     columns = {
@@ -64,7 +64,8 @@ def ids_to_strings(part: Part, column: str) -> pa.ChunkedArray:
     return strings
 
 
-def _check_columns(part: Part, names: dict[str, str]) -> None:
+def check_columns(part: Part, names: dict[str, str]) -> None:
+    """Refuse a part that lacks one of the columns `names.values()`, or has it twice."""
     found = part.table.column_names
     for canonical, name in names.items():
         argument = canonical.removesuffix("_id") + "_column"
@@ -86,8 +87,8 @@ def _check_nulls(part: Part, column: str, values: pa.ChunkedArray) -> None:
 
 def _bad_value(part: Part, column: str, row: int, value: Any, expected: str) -> ValueError:
     return ValueError(
-        f"{part.name}, row {row + 1} (counted from 1, header not counted), column {column!r}: found {value!r}, "
-        f"expected {expected}. Repair or remove that row."
+        f"{part.name}, row {part.first_row + row + 1} (counted from 1, header not counted), column {column!r}: "
+        f"found {value!r}, expected {expected}. Repair or remove that row."
     )
 
 

@@ -50,6 +50,13 @@ class PopularityBaseline:
         self._counts = np.bincount(ids, minlength=vocab_size).astype(np.float32)
         return self
 
+    @classmethod
+    def from_counts(cls, counts: NDArray[np.int64]) -> PopularityBaseline:
+        """The baseline of (vocab_size,) training interactions of each token, counted elsewhere."""
+        baseline = cls()
+        baseline._counts = np.asarray(counts, dtype=np.float32)
+        return baseline
+
     def score(self, histories: Any) -> NDArray[np.float32]:
         """Training counts, the same for every history.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,9 @@ from .baselines import Baseline, ItemKNNBaseline, PopularityBaseline, rank_basel
 from .cohorts import DEFINITIONS, BoolArray, history_masks, summarise_cohorts, target_masks
 from .metrics.functions import coverage, mean_popularity, ranking_metrics
 from .ranking import PROTOCOLS, rank_dataset
+
+if TYPE_CHECKING:
+    import datasets
 
 TOP_K = 10
 PROTOCOL = {
@@ -110,6 +113,44 @@ def evaluate_checkpoint(
         masks = {**history_masks([len(row) for row in rows]), **target_masks(rows, targets, counts)}
         results["cohorts"] = _cohorts(ranks, masks)
     return results
+
+
+def evaluate_rows(
+    model: PreTrainedModel,
+    tokenizer: ItemTokenizer,
+    dataset: datasets.Dataset,
+    counts: NDArray[np.int64],
+    *,
+    batch_size: int = 256,
+) -> dict[str, Any]:
+    """The test of `evaluate_checkpoint` on prepared rows that may be larger than memory; of baselines, popularity.
+
+    Args:
+        model: Masked or causal model.
+        tokenizer: Its item tokenizer.
+        dataset: Rows of `to_evaluation_sequences`.
+        counts: (vocab_size,) training interactions of each token.
+        batch_size: Users scored at a time.
+
+    Returns:
+        As `evaluate_checkpoint`.
+    """
+    collator = DataCollatorForNextItem(tokenizer, objective_of(model), max_length=model.config.max_position_embeddings)
+    top_k = min(TOP_K, len(tokenizer) - NUM_SPECIAL_TOKENS)
+    popularity = PopularityBaseline.from_counts(counts)
+    pieces, unknown = [], 0
+    for rows in dataset.with_format("arrow").iter(batch_size=batch_size):
+        targets = rows["target"].to_numpy()
+        unknown += int((targets == tokenizer.unk_token_id).sum())
+        pieces.append(rank_baseline(popularity, rows["input_ids"].combine_chunks(), targets, top_k=top_k))
+    popular = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+    return {
+        "protocol": PROTOCOL,
+        "n_users": len(dataset),
+        "n_unknown_targets": unknown,
+        **_summary(rank_dataset(model, dataset, collator, batch_size=batch_size, top_k=top_k), counts),
+        "baselines": {"popularity": _summary(popular, counts)},
+    }
 
 
 def _prior_note(prior: PopularityPrior) -> str:

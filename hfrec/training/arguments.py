@@ -30,6 +30,10 @@ class DataArguments:
     windows: Literal["newest", "overlapping"] = field(
         default="overlapping", metadata={"help": "Longer histories: only their newest part, or overlapping windows."}
     )
+    streaming: bool = field(
+        default=False, metadata={"help": "Read `--train_file`, a folder of prepared sequences, piece by piece."}
+    )
+    shuffle_buffer_size: int = field(default=65_536, metadata={"help": "Rows shuffled at a time under streaming."})
     mlm_probability: float = field(default=0.2, metadata={"help": "Share of items to predict (masked objective)."})
     mask_last_probability: float = field(
         default=0.1, metadata={"help": "Share of rows with only the newest item masked (masked objective)."}
@@ -38,6 +42,16 @@ class DataArguments:
     def __post_init__(self) -> None:
         if (self.train_file is None) == (self.dataset is None):
             raise ValueError("Expected exactly one of `--train_file` and `--dataset`.")
+        if self.streaming and self.train_file is None:
+            raise ValueError(
+                "`streaming` needs `--train_file`: prepare the log with `hfrec prepare --layout sequences`."
+            )
+        if self.streaming and (self.min_user_interactions, self.min_item_interactions, self.duplicates) != (
+            1,
+            1,
+            "keep",
+        ):
+            raise ValueError("`streaming` takes prepared sequences as they are: filter in `hfrec prepare`.")
         if self.max_length is not None and self.max_length < 2:
             raise ValueError(f"`max_length` must be at least 2, found {self.max_length}.")
 

@@ -29,7 +29,7 @@ HYPERPARAMETERS = (
 def run_facts(
     data: DataArguments,
     training: RecommenderTrainingArguments,
-    split: Split,
+    sizes: dict[str, Any],
     log_history: Sequence[dict[str, float]],
 ) -> dict[str, Any]:
     """What `all_results.json` says about a run beside its metrics.
@@ -37,7 +37,7 @@ def run_facts(
     Args:
         data: How the log was read and made into sequences.
         training: Arguments of the `Trainer`.
-        split: The split log.
+        sizes: Of the training part, as `split_sizes` gives them.
         log_history: Of the Trainer's state.
 
     Returns:
@@ -51,11 +51,16 @@ def run_facts(
     return {
         "settings": vars(data),
         "hyperparameters": {**values, "world_size": training.world_size},
-        "sizes": {
-            "users": split.train.num_users,
-            "items": split.train.num_items,
-            "interactions": len(split.train),
-            "log": split.train.report.to_dict(),
-        },
+        "sizes": sizes,
         "l2sp": {name: value for name, value in last.items() if name.startswith("l2sp_") or name == "step"},
+    }
+
+
+def split_sizes(split: Split) -> dict[str, Any]:
+    """Users, items and interactions of the training part, and what reading the log dropped."""
+    return {
+        "users": split.train.num_users,
+        "items": split.train.num_items,
+        "interactions": len(split.train),
+        "log": split.train.report.to_dict(),
     }

@@ -16,15 +16,17 @@ from ..data.files import check_folder, check_new_folder, whole_files
 from ..data.files import write_json as write_json
 from ..data.interactions import Interactions, load_interactions
 from ..data.sequences import to_evaluation_sequences, to_sequences
+from ..data.shards import SequenceShards, StreamedBatches
 from ..data.splits import Split, leave_one_out
-from ..evaluation.protocol import Objective, evaluate_checkpoint, objective_of, versions
+from ..evaluation.protocol import Objective, evaluate_checkpoint, evaluate_rows, objective_of, versions
 from ..evaluation.ranking import make_compute_metrics, preprocess_ranks
 from ..models import Bert4RecConfig, Bert4RecForCausalLM, Bert4RecForMaskedLM
 from ..tokenization import ItemTokenizer
 from .arguments import DataArguments, ModelArguments, RecommenderTrainingArguments
 from .checkpoints import StopOnNaN, last_whole_checkpoint, no_half_checkpoint
-from .facts import run_facts
+from .facts import run_facts, split_sizes
 from .pushes import PushWatchCallback, open_repository
+from .streaming import StreamingTrainer
 
 logger = logging.get_logger(__name__)
 DEFAULT_MAX_LENGTH = 100
@@ -43,6 +45,10 @@ class TrainAndEvaluateCollator:
 
 def load_log(arguments: DataArguments) -> Interactions:
     """Read the log that the arguments name."""
+    if arguments.streaming:
+        raise ValueError(
+            "`streaming` is for `hfrec pretrain` alone: leave it out and give a log that fits into memory."
+        )
     return load_interactions(
         arguments.source,
         user_column=arguments.user_column,
@@ -160,13 +166,57 @@ def train_and_evaluate(
     Returns:
         What `all_results.json` holds.
     """
-    checkpoint = check_output_folder(training)
     max_length = model.config.max_position_embeddings
+    rows = RunRows(
+        train=training_sequences(split.train, tokenizer, objective_of(model), data, max_length),
+        validation=to_evaluation_sequences(split.train, split.validation, tokenizer),
+        split=split.report.to_dict(),
+        fingerprint=split.train.fingerprint,
+        sizes=split_sizes(split),
+        test=lambda best: evaluate_checkpoint(best, tokenizer, split),
+    )
+    return train_on_rows(
+        model, tokenizer, rows, data=data, training=training, callbacks=callbacks, optimizer=optimizer, extra=extra
+    )
+
+
+@dataclass(frozen=True)
+class RunRows:
+    """What a run is trained and tested on, whether it lies in memory or is streamed.
+
+    Args:
+        train: Rows of `to_sequences`, or [`StreamedBatches`].
+        validation: Rows of `to_evaluation_sequences`.
+        split, fingerprint, sizes: What `all_results.json` says about the data.
+        test: Tests the best checkpoint.
+    """
+
+    train: Any
+    validation: Any
+    split: dict[str, Any]
+    fingerprint: str | None
+    sizes: dict[str, Any]
+    test: Callable[[PreTrainedModel], dict[str, Any]]
+
+
+def train_on_rows(
+    model: PreTrainedModel,
+    tokenizer: ItemTokenizer,
+    rows: RunRows,
+    *,
+    data: DataArguments,
+    training: RecommenderTrainingArguments,
+    callbacks: Sequence[TrainerCallback] = (),
+    optimizer: torch.optim.Optimizer | None = None,
+    extra: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The run of `train_and_evaluate` on rows that are made already."""
+    checkpoint = check_output_folder(training)
     trainer = build_trainer(
         model,
         tokenizer,
-        training_sequences(split.train, tokenizer, objective_of(model), data, max_length),
-        to_evaluation_sequences(split.train, split.validation, tokenizer),
+        rows.train,
+        rows.validation,
         data=data,
         training=training,
         callbacks=callbacks,
@@ -183,17 +233,55 @@ def train_and_evaluate(
         "train": result.metrics,
         "validation": validation,
         "best_checkpoint": trainer.state.best_model_checkpoint,
-        "split": split.report.to_dict(),
-        "data": {"source": data.source, "train_fingerprint": split.train.fingerprint},
+        "split": rows.split,
+        "data": {"source": data.source, "train_fingerprint": rows.fingerprint},
         "seed": training.seed,
         "versions": versions(),
-        **run_facts(data, training, split, trainer.state.log_history),
+        **run_facts(data, training, rows.sizes, trainer.state.log_history),
         **(extra or {}),
     }
     if trainer.is_world_process_zero():
-        results["test"] = evaluate_checkpoint(best, tokenizer, split)
+        results["test"] = rows.test(best)
         write_json(Path(training.output_dir) / "all_results.json", results)
     return results
+
+
+def streamed_rows(
+    shards: SequenceShards, model: PreTrainedModel, *, data: DataArguments, training: RecommenderTrainingArguments
+) -> RunRows:
+    """Rows of prepared shards: the training part streamed, validation and test mapped from disk.
+
+    Args:
+        shards: The prepared folder.
+        model: Masked or causal model.
+        data: Windows, masking probabilities and the size of the shuffled buffer.
+        training: Batch size, seed and processes.
+    """
+    tokenizer, objective, max_length = shards.tokenizer, objective_of(model), model.config.max_position_embeddings
+    train = StreamedBatches(
+        shards.files("train"),
+        build_collator(tokenizer, objective, data, max_length, seed=training.seed).train,
+        batch_size=training.train_batch_size,
+        vocab_size=len(tokenizer),
+        max_length=max_length if objective == "masked" else max_length + 1,
+        windows=data.windows,
+        min_length=1 if objective == "masked" else 2,
+        buffer_size=data.shuffle_buffer_size,
+        seed=training.seed if training.data_seed is None else training.data_seed,
+        process=training.process_index,
+        num_processes=training.world_size,
+    )
+    counts = train.item_counts()
+    names = ("num_users", "num_items", "num_train")
+    known = dict(zip(("users", "items", "interactions"), map(shards.info.get, names), strict=True))
+    return RunRows(
+        train=train,
+        validation=shards.targets("validation"),
+        split={name: value for name, value in shards.info.items() if name.endswith("_tie_share")},
+        fingerprint=shards.info.get("fingerprint"),
+        sizes=known if None not in known.values() else {},
+        test=lambda best: evaluate_rows(best, tokenizer, shards.targets("test"), counts),
+    )
 
 
 def build_trainer(
@@ -212,7 +300,7 @@ def build_trainer(
     Args:
         model: Masked or causal model.
         tokenizer: Its item tokenizer.
-        train_dataset: Rows of `to_sequences`.
+        train_dataset: Rows of `to_sequences`, or [`StreamedBatches`], which hold their collator themselves.
         eval_dataset: Rows of `to_evaluation_sequences`.
         data: Masking probabilities.
         training: Arguments of the `Trainer`.
@@ -225,7 +313,7 @@ def build_trainer(
     open_repository(training)
     # Unshuffled rows would have the same masks in every epoch.
     seed = None if training.train_sampling_strategy == "sequential" else training.seed
-    trainer = Trainer(
+    trainer = (StreamingTrainer if isinstance(train_dataset, StreamedBatches) else Trainer)(
         model=model,
         args=training,
         data_collator=build_collator(

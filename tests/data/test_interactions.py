@@ -173,7 +173,7 @@ def test_hub_id_is_asked_with_its_revision_and_split(monkeypatch):
     """Stops the revision of a hub id from being ignored."""
     asked = []
 
-    def load(name, *, split, revision):
+    def load(name, *, split, revision, streaming):
         asked.append((name, split, revision))
         if name == "owner/none":
             raise datasets.exceptions.DatasetNotFoundError("not there")
@@ -181,7 +181,10 @@ def test_hub_id_is_asked_with_its_revision_and_split(monkeypatch):
 
     monkeypatch.setattr(datasets, "load_dataset", load)
     assert rows(load_interactions("owner/log@v1", split="all")) == EXPECTED
-    assert asked == [("owner/log", "all", "v1")]
+    assert rows(load_interactions("owner/log", split="all", revision="v1")) == EXPECTED
+    assert asked == [("owner/log", "all", "v1")] * 2
+    with pytest.raises(ValueError, match=r"name two revisions: give one"):
+        load_interactions("owner/log@v1", revision="v2")
     with pytest.raises(FileNotFoundError, match=r"owner/none.*not there"):
         load_interactions("owner/none")
 

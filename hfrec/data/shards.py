@@ -1,0 +1,239 @@
+"""Batches read from shards of sequences: shuffled, divided among processes, none twice and none lost in an epoch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from hfrec.data.sequences import check_windows, overlapping_windows
+from hfrec.tokenization import ITEMS_FILE, NUM_SPECIAL_TOKENS, ItemTokenizer
+
+if TYPE_CHECKING:
+    import datasets
+
+IntArray = npt.NDArray[np.int64]
+INFO_FILE = "dataset_info.json"
+_COLUMNS = {"train": ["user_id", "input_ids"], "test": ["user_id", "input_ids", "target"]}
+
+
+@dataclass(frozen=True)
+class SequenceShards:
+    """A folder of tokenised sequences, from `hfrec prepare --layout sequences` or any SQL that writes this layout.
+
+    Args:
+        folder (`Path`): Holds `train/`, `validation/` and `test/` with Parquet files, `items.parquet` whose row `i` is
+            token id `i + 3`, and, from `hfrec prepare`, a tokenizer and `dataset_info.json`.
+
+    Raises:
+        FileNotFoundError: A part of the layout is missing.
+        ValueError: A part lacks a column.
+    """
+
+    folder: Path
+
+    def __post_init__(self) -> None:
+        if not (self.folder / ITEMS_FILE).is_file():
+            raise FileNotFoundError(
+                f"{self.folder} is no folder of prepared sequences, {ITEMS_FILE} is missing: write one with "
+                "`hfrec prepare --layout sequences`."
+            )
+        for name in ("train", "validation", "test"):
+            wanted, path = _COLUMNS["train" if name == "train" else "test"], self.files(name)[0]
+            found = pq.read_schema(path).names
+            if not set(wanted) <= set(found):
+                raise ValueError(f"{path}: expected the columns {', '.join(wanted)}, found {', '.join(found)}.")
+
+    @cached_property
+    def tokenizer(self) -> ItemTokenizer:
+        """The tokenizer that gave the token ids; without a saved one, of `items.parquet`."""
+        if (self.folder / "tokenizer.json").is_file():
+            return ItemTokenizer.from_pretrained(self.folder)
+        items = pq.read_table(self.folder / ITEMS_FILE)
+        counts = None
+        if "count" in items.column_names:
+            counts = dict(zip(items["item_id"].to_pylist(), items["count"].to_pylist(), strict=True))
+        return ItemTokenizer.from_items(items["item_id"], metadata=items, counts=counts)
+
+    @cached_property
+    def info(self) -> dict[str, Any]:
+        """What `dataset_info.json` says; empty where SQL wrote the folder."""
+        path = self.folder / INFO_FILE
+        info: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return info
+
+    def files(self, part: Literal["train", "validation", "test"] | str) -> list[Path]:
+        """The shards of a part, in order."""
+        files = sorted((self.folder / part).glob("*.parquet"))
+        if not files:
+            raise FileNotFoundError(f"{self.folder / part} holds no .parquet file: prepare the log again.")
+        return files
+
+    def targets(self, part: Literal["validation", "test"]) -> datasets.Dataset:
+        """Rows `user_id, input_ids, target` of a part, mapped from disk instead of held in memory."""
+        import datasets
+
+        rows = datasets.Dataset.from_parquet([str(file) for file in self.files(part)])
+        if len(rows) == 0:
+            raise ValueError(
+                f"{self.folder / part} holds no user: nothing is left to evaluate on. Prepare a log with three or more "
+                "interactions of a user."
+            )
+        return rows
+
+
+class StreamedBatches(torch.utils.data.IterableDataset[dict[str, torch.Tensor]]):
+    """Batches of one process, for `DataLoader(dataset, batch_size=None)`.
+
+    An epoch brings each row (or window of a longer history) to exactly one process exactly once, and as many batches
+    to each process as to the others: the last one takes one row more where there are fewer rows left than processes.
+    The order hangs on `seed`, epoch and the numbers of rows and processes alone, so that a run goes on from any batch;
+    the number of worker processes changes nothing: each makes every n-th batch.
+
+    Args:
+        files: Parquet files with `input_ids: list<int32>`.
+        collator: Makes a batch of rows `{"input_ids": (length,) int32}`.
+        batch_size (`int`): Rows of a batch.
+        vocab_size (`int`): Token ids lie below it.
+        max_length (`int`): Longest row.
+        windows (`str`): What becomes of a longer history, as in `to_sequences`.
+        min_length (`int`): Shorter rows are left out.
+        buffer_size (`int`): Rows that are held and shuffled at a time, besides the order of the row groups.
+        seed (`int`): Of the order.
+        process (`int`), num_processes (`int`): Which share of the rows is read.
+
+    Raises:
+        ValueError: A size is out of range, or there are fewer rows than processes.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[Path],
+        collator: Callable[[Sequence[dict[str, Any]]], dict[str, torch.Tensor]],
+        *,
+        batch_size: int,
+        vocab_size: int,
+        max_length: int,
+        windows: Literal["newest", "overlapping"] = "overlapping",
+        min_length: int = 1,
+        buffer_size: int = 65_536,
+        seed: int = 0,
+        process: int = 0,
+        num_processes: int = 1,
+    ) -> None:
+        for name, value in (("batch_size", batch_size), ("buffer_size", buffer_size)):
+            if value < 1:
+                raise ValueError(f"`{name}` must be at least 1, found {value}.")
+        self.files, self.collator, self.batch_size, self.vocab_size = list(files), collator, batch_size, vocab_size
+        self.windows, self.min_length, self.max_length = windows, min_length, max_length
+        self.stride = check_windows(max_length, windows, None)
+        self.buffer_size, self.seed, self.epoch = buffer_size, seed, 0
+        self.process, self.num_processes = process, num_processes
+        self._groups = [(number, group) for number, file in enumerate(files) for group in range(_num_groups(file))]
+        self._item_counts = np.zeros(vocab_size, dtype=np.int64)
+        counts = []
+        for number, group in self._groups:  # one reading of all, which finds bad rows before hours of training
+            tokens, starts, _ = self._windows(number, group)
+            self._item_counts += np.bincount(tokens, minlength=vocab_size)
+            counts.append(len(starts))
+        self._counts = np.array(counts, dtype=np.int64)
+        if self.num_rows < num_processes:
+            raise ValueError(
+                f"The shards hold {self.num_rows} rows of at least {min_length} items for {num_processes} processes: "
+                "nothing to train on. Give a larger log or fewer processes."
+            )
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of an epoch, of all processes together."""
+        return int(self._counts.sum())
+
+    def item_counts(self) -> IntArray:
+        """Training interactions of each token, (vocab_size,)."""
+        return self._item_counts
+
+    def __len__(self) -> int:
+        """Batches of an epoch, the same for each process."""
+        return -(-(self.num_rows // self.num_processes) // self.batch_size)
+
+    def set_epoch(self, epoch: int) -> None:
+        """The order of the rows is another one in each epoch."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        worker = torch.utils.data.get_worker_info()
+        number, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        for index, rows in enumerate(self._batches()):
+            if index % workers == number:
+                yield self.collator([{"input_ids": row} for row in rows])
+
+    def _batches(self) -> Iterator[list[Any]]:
+        rows: list[Any] = []
+        left = len(self) - 1  # the last batch takes whatever is left
+        for row in self._rows():
+            rows.append(row)
+            if left and len(rows) == self.batch_size:
+                yield rows
+                rows, left = [], left - 1
+        yield rows
+
+    def _rows(self) -> Iterator[Any]:
+        """This process's rows: row groups in random order, then shuffled buffer by buffer."""
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(len(self._groups))
+        start, stop = (self.num_rows * process // self.num_processes for process in (self.process, self.process + 1))
+        draw = np.random.default_rng([self.seed, self.epoch, self.process])
+        buffer: list[Any] = []
+        first = 0  # place of the group's first row in the epoch
+        for place in order:
+            low, high = max(start - first, 0), min(stop - first, int(self._counts[place]))
+            first += int(self._counts[place])
+            if low >= high:
+                continue
+            tokens, starts, ends = self._windows(*self._groups[place])
+            for begin, end in zip(starts[low:high], ends[low:high], strict=True):
+                buffer.append(tokens[begin:end])
+                if len(buffer) == self.buffer_size:
+                    yield from (buffer[index] for index in draw.permutation(len(buffer)))
+                    buffer = []
+        yield from (buffer[index] for index in draw.permutation(len(buffer)))
+
+    def _windows(self, number: int, group: int) -> tuple[Any, IntArray, IntArray]:
+        """Tokens of a row group, and where its rows begin and end."""
+        with pq.ParquetFile(self.files[number]) as file:
+            lists = file.read_row_group(group, columns=["input_ids"])["input_ids"].combine_chunks()
+        tokens, offsets = self._tokens(lists, number, group)
+        starts, ends = offsets[:-1], offsets[1:]
+        if self.windows == "newest":
+            starts = np.maximum(starts, ends - self.max_length)
+        else:
+            _, starts, ends = overlapping_windows(starts, ends, max_length=self.max_length, stride=self.stride)
+        long_enough = ends - starts >= self.min_length
+        return tokens, starts[long_enough], ends[long_enough]
+
+    def _tokens(self, lists: pa.ListArray, number: int, group: int) -> tuple[Any, IntArray]:
+        tokens = lists.flatten()
+        if lists.null_count or tokens.null_count:
+            raise ValueError(f"{self.files[number]}, row group {group}: `input_ids` holds nulls. Drop unknown items.")
+        values = np.asarray(tokens)
+        wrong = values[(values < NUM_SPECIAL_TOKENS) | (values >= self.vocab_size)]
+        if len(wrong):
+            raise ValueError(
+                f"{self.files[number]}, row group {group}: `input_ids` holds {wrong[0]}, "
+                f"expected token ids of items in {NUM_SPECIAL_TOKENS}..{self.vocab_size - 1}. Are the shards and "
+                "items.parquet of one preparation?"
+            )
+        offsets = np.asarray(lists.offsets, dtype=np.int64)
+        return values, offsets - offsets[0]
+
+
+def _num_groups(file: Path) -> int:
+    return int(pq.read_metadata(file).num_row_groups)
