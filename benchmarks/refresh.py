@@ -148,11 +148,11 @@ def run(arguments: StudyArguments) -> list[dict[str, Any]]:
                     seconds, steps = train(arguments, periods, arm, last[arm], model)
                 used = folder / "static" if arm == "static" else model
                 # The catalogue of all that was sold so far, the same candidates for every arm.
-                ranks = rank_next(
-                    *load_checkpoint(used), periods, build_tokenizer(periods.known).items["item_id"].to_pylist()
-                )
+                candidates = build_tokenizer(periods.known).items["item_id"].to_pylist()
+                tested, tokenizer = load_checkpoint(used)
+                ranks = rank_next(tested, tokenizer, periods, candidates)
                 chosen = ranks["filter_seen" if arguments.filter_seen else "unfiltered"]
-                cohorts = cohort_masks(periods, *[load_checkpoint(used)[1]] * 2)
+                cohorts = cohort_masks(periods, tokenizer, tokenizer)
                 write_json(
                     path,
                     {

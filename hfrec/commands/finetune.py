@@ -28,6 +28,7 @@ from ..training.run import (
     load_log,
     load_split,
     seed_everything,
+    split_rows,
     train_and_evaluate,
     write_json,
 )
@@ -54,15 +55,11 @@ def main(arguments: Arguments) -> dict[str, Any]:
         return main_classification(data, start, task, training)
     model, tokenizer = load_checkpoint(start.model_name_or_path, revision=start.model_revision)
     _, split = load_split(data)
-    seed_everything(training)
-    tokenizer = cover_items(model, tokenizer, split.train)
-    if data.max_length is not None:
-        model.resize_position_embeddings(data.max_length)
-    freeze(model, start.freeze)
+    tokenizer = fit_to_log(model, tokenizer, split.train, data=data, start=start, training=training)
     results = train_and_evaluate(
         model,
         tokenizer,
-        split,
+        split_rows(model, tokenizer, split, data),
         data=data,
         training=training,
         callbacks=build_callbacks(start, tokenizer),
@@ -83,6 +80,24 @@ def main_classification(
     body = [[name, cell(found, "accuracy"), cell(found, "macro_f1")] for name, found in results["methods"].items()]
     print(align([[f"{task.label_column}, {results['n_users']:,} users", "accuracy [95 %]", "macro-F1 [95 %]"], *body]))
     return results
+
+
+def fit_to_log(
+    model: PreTrainedModel,
+    tokenizer: ItemTokenizer,
+    train: Interactions,
+    *,
+    data: DataArguments,
+    start: FinetuneArguments,
+    training: RecommenderTrainingArguments,
+) -> ItemTokenizer:
+    """Seed the run, give the log's new items rows, and set the length and what is frozen; returns the tokenizer."""
+    seed_everything(training)
+    tokenizer = cover_items(model, tokenizer, train)
+    if data.max_length is not None:
+        model.resize_position_embeddings(data.max_length)
+    freeze(model, start.freeze)
+    return tokenizer
 
 
 def cover_items(model: PreTrainedModel, tokenizer: ItemTokenizer, train: Interactions) -> ItemTokenizer:

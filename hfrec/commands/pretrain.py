@@ -20,9 +20,9 @@ from ..training.run import (
     check_output_folder,
     load_split,
     seed_everything,
+    split_rows,
     streamed_rows,
     train_and_evaluate,
-    train_on_rows,
 )
 from .parsing import parse_arguments
 
@@ -46,15 +46,16 @@ def main(arguments: Arguments) -> dict[str, Any]:
     if data.streaming:
         shards = SequenceShards(Path(data.source))
         seed_everything(training)
-        model = build_model(shape, len(shards.tokenizer), max_length)
+        tokenizer = shards.tokenizer
+        model = build_model(shape, len(tokenizer), max_length)
         rows = streamed_rows(shards, model, data=data, training=training)
-        results = train_on_rows(model, shards.tokenizer, rows, data=data, training=training)
     else:
         _, split = load_split(data)
         seed_everything(training)
         tokenizer = build_tokenizer(split.train)
         model = build_model(shape, len(tokenizer), max_length)
-        results = train_and_evaluate(model, tokenizer, split, data=data, training=training)
+        rows = split_rows(model, tokenizer, split, data)
+    results = train_and_evaluate(model, tokenizer, rows, data=data, training=training)
     report(results, training, repo_id)
     return results
 

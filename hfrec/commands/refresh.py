@@ -6,6 +6,7 @@ hfrec refresh --model_name_or_path out --train_file log.csv --refresh_start T1 -
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -30,16 +31,14 @@ from ..study.refresh import (
 from ..tokenization import ItemTokenizer
 from ..training.arguments import DataArguments, FinetuneArguments, RecommenderTrainingArguments
 from ..training.checkpoints import no_half_checkpoint
-from ..training.freezing import freeze
 from ..training.run import (
     build_trainer,
     check_output_folder,
     load_log,
     save_checkpoint,
-    seed_everything,
     training_sequences,
 )
-from .finetune import build_callbacks, build_optimizer, cover_items
+from .finetune import build_callbacks, build_optimizer, fit_to_log
 from .parsing import parse_arguments
 
 EXIT_CODES = {"promote": 0, "keep the old model": 3}
@@ -77,12 +76,8 @@ def main(arguments: Arguments) -> dict[str, Any]:
     periods = split_periods(
         load_log(data), test_start=refresh.test_start, refresh_start=refresh.refresh_start, test_end=refresh.test_end
     )
-    model, tokenizer = load_checkpoint(start.model_name_or_path, revision=start.model_revision)
-    seed_everything(training)
-    tokenizer = cover_items(model, tokenizer, periods.new)
-    if data.max_length is not None:
-        model.resize_position_embeddings(data.max_length)
-    freeze(model, start.freeze)
+    model = deepcopy(old_model)
+    tokenizer = fit_to_log(model, old_tokenizer, periods.new, data=data, start=start, training=training)
     trainer = train_on_period(
         model,
         tokenizer,

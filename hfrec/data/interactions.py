@@ -189,7 +189,9 @@ def load_interactions(
 
     ```
     """
-    _check_arguments(min_user_interactions, min_item_interactions, duplicates)
+    check_core(min_user_interactions, min_item_interactions)
+    if duplicates not in ("keep", "first", "last", "consecutive"):
+        raise ValueError(f"`duplicates` must be 'keep', 'first', 'last' or 'consecutive', found {duplicates!r}.")
     columns = (user_column, item_column, timestamp_column)
     if streaming:
         if (min_user_interactions, min_item_interactions, duplicates, items) != (1, 1, "keep", None):
@@ -197,8 +199,14 @@ def load_interactions(
                 "`min_user_interactions`, `min_item_interactions`, `duplicates` and `items` need the whole log, which "
                 "`streaming` never has: leave them out, or use `hfrec prepare --layout sequences`."
             )
-        names = dict(zip(("user_column", "item_column", "timestamp_column"), columns, strict=True))
-        return InteractionStream(source, **names, split=split, revision=revision)
+        return InteractionStream(
+            source,
+            user_column=user_column,
+            item_column=item_column,
+            timestamp_column=timestamp_column,
+            split=split,
+            revision=revision,
+        )
     parts, metadata = _read(source, items=items, columns=columns, split=split, revision=revision)
     tables = [
         normalise_part(part, user_column=user_column, item_column=item_column, timestamp_column=timestamp_column)
@@ -238,12 +246,11 @@ def timestamps_to_numpy(column: pa.ChunkedArray) -> npt.NDArray[Any]:
     return np.asarray(column.combine_chunks())
 
 
-def _check_arguments(min_user: int, min_item: int, duplicates: str) -> None:
+def check_core(min_user: int, min_item: int) -> None:
+    """Refuse sizes of the k-core below 1."""
     for name, value in (("min_user_interactions", min_user), ("min_item_interactions", min_item)):
         if value < 1:
             raise ValueError(f"`{name}` must be at least 1 (which drops nothing), found {value}.")
-    if duplicates not in ("keep", "first", "last", "consecutive"):
-        raise ValueError(f"`duplicates` must be 'keep', 'first', 'last' or 'consecutive', found {duplicates!r}.")
 
 
 def _read(

@@ -20,16 +20,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from hfrec.data.files import whole_files, write_json
-from hfrec.data.interactions import read_items
+from hfrec.data.interactions import check_core, read_items
 from hfrec.data.readers import find_items_file
 from hfrec.data.sequences import take_lists
+from hfrec.data.shards import INFO_FILE, PARTS
 from hfrec.data.streams import InteractionStream
 from hfrec.tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer
 
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
-INFO_FILE = "dataset_info.json"
-PARTS = ("train", "validation", "test")
 INTERACTIONS_PER_SHARD = 2_000_000
 ROW_GROUP_SIZE = 8192
 
@@ -71,12 +70,7 @@ def prepare_sequences(
         ImportError: Polars is not installed.
         ValueError: A row that cannot be read, or nothing left.
     """
-    for name, value in (
-        ("min_user_interactions", min_user_interactions),
-        ("min_item_interactions", min_item_interactions),
-    ):
-        if value < 1:
-            raise ValueError(f"`{name}` must be at least 1 (which drops nothing), found {value}.")
+    check_core(min_user_interactions, min_item_interactions)
     metadata = find_items_file(stream.source)
     with whole_files(folder) as draft, TemporaryDirectory(dir=folder, prefix=".work-") as work:
         log = _spread(stream, Path(work), interactions_per_shard)

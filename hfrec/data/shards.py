@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 IntArray = npt.NDArray[np.int64]
 INFO_FILE = "dataset_info.json"
+PARTS = ("train", "validation", "test")
 _COLUMNS = {"train": ["user_id", "input_ids"], "test": ["user_id", "input_ids", "target"]}
 
 
@@ -47,7 +48,7 @@ class SequenceShards:
                 f"{self.folder} is no folder of prepared sequences, {ITEMS_FILE} is missing: write one with "
                 "`hfrec prepare --layout sequences`."
             )
-        for name in ("train", "validation", "test"):
+        for name in PARTS:
             wanted, path = _COLUMNS["train" if name == "train" else "test"], self.files(name)[0]
             found = pq.read_schema(path).names
             if not set(wanted) <= set(found):

@@ -13,14 +13,13 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
-from ..data.collators import DataCollatorForNextItem
 from ..data.interactions import Interactions
 from ..data.sequences import to_evaluation_sequences
 from ..data.splits import Split
 from ..inference.prior import PopularityPrior, Segments, log_normaliser, segment_counts, user_segments
 from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer
 from .metrics.functions import paired_bootstrap, ranking_metrics
-from .protocol import objective_of
+from .protocol import evaluation_collator
 from .ranking import PROTOCOLS, rank_dataset
 
 LENGTHS = (0, 1, 2, 3)
@@ -110,7 +109,7 @@ def target_probabilities(
     model: PreTrainedModel, tokenizer: ItemTokenizer, rows: Sequence[Row], *, batch_size: int = 256
 ) -> NDArray[np.float64]:
     """Probability `(n,)` that the model's softmax over the catalogue gives to each row's target."""
-    collator = _collator(model, tokenizer)
+    collator = evaluation_collator(model, tokenizer)
     device = next(model.parameters()).device
     scorer: Any = model
     found = []
@@ -149,6 +148,7 @@ def measure_cold_users(
         `mix_minus_model`, `mix_minus_prior` with paired intervals of ndcg@10.
     """
     rows = _rows(split.history, split.test, tokenizer)
+    collator = evaluation_collator(model, tokenizer)
     alone = replace(prior, weights=(1.0,) * len(LENGTHS))
     found: dict[str, Any] = {}
     for length, weight in zip(LENGTHS, prior.weights, strict=False):
@@ -157,9 +157,7 @@ def measure_cold_users(
             continue
         segments = _segments(prior, split.history, chosen)
         ranks = {
-            name: rank_dataset(
-                model, chosen, _collator(model, tokenizer), batch_size=batch_size, prior=one, segments=segments
-            )
+            name: rank_dataset(model, chosen, collator, batch_size=batch_size, prior=one, segments=segments)
             for name, one in (("model", None), ("prior", alone), ("mix", prior))
         }
         found[str(length)] = {"n": len(chosen), "weight": weight, **{name: _compare(ranks, name) for name in PROTOCOLS}}
@@ -181,10 +179,6 @@ def _compare(ranks: dict[str, dict[str, NDArray[np.int64]]], setting: str) -> di
 def _rows(history: Interactions, targets: Interactions, tokenizer: ItemTokenizer) -> list[Row]:
     found: list[Row] = to_evaluation_sequences(history, targets, tokenizer).to_list()
     return found
-
-
-def _collator(model: PreTrainedModel, tokenizer: ItemTokenizer) -> DataCollatorForNextItem:
-    return DataCollatorForNextItem(tokenizer, objective_of(model), max_length=model.config.max_position_embeddings)
 
 
 def _segments(prior: PopularityPrior, history: Interactions, rows: Sequence[Row]) -> Segments | None:

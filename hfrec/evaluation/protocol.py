@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -51,6 +52,32 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in names}}
 
 
+def evaluation_collator(model: PreTrainedModel, tokenizer: ItemTokenizer) -> DataCollatorForNextItem:
+    """Makes rows of `to_evaluation_sequences` the model's batches, no longer than it reads."""
+    return DataCollatorForNextItem(tokenizer, objective_of(model), max_length=model.config.max_position_embeddings)
+
+
+def rank_among(
+    model: PreTrainedModel, tokenizer: ItemTokenizer, rows: Any, items: Sequence[str], *, batch_size: int = 256
+) -> dict[str, NDArray[np.int64]]:
+    """Ranks of the targets among `items`, the same candidates for every model that is compared.
+
+    Args:
+        model: Masked or causal model.
+        tokenizer: Its tokenizer; a candidate that it does not know is a miss (0) as a target, and no rival of others.
+        rows: Rows of `to_evaluation_sequences`.
+        items: The candidates.
+        batch_size: Users scored at a time.
+
+    Returns:
+        `filter_seen` and `unfiltered`: (n,) ranks in row order.
+    """
+    vocabulary = tokenizer.get_vocab()
+    allowed = [vocabulary[item] for item in items if item in vocabulary]
+    collator = evaluation_collator(model, tokenizer)
+    return rank_dataset(model, rows, collator, allowed_items=allowed, batch_size=batch_size)
+
+
 def evaluate_checkpoint(
     model: PreTrainedModel,
     tokenizer: ItemTokenizer,
@@ -82,7 +109,7 @@ def evaluate_checkpoint(
             "different checkpoints; load both from one folder."
         )
     dataset = to_evaluation_sequences(split.history, split.test, tokenizer)
-    collator = DataCollatorForNextItem(tokenizer, objective_of(model), max_length=model.config.max_position_embeddings)
+    collator = evaluation_collator(model, tokenizer)
     train = to_sequences(split.train, tokenizer, unknown="drop").data["input_ids"].combine_chunks()
     histories = dataset.data["input_ids"].combine_chunks()
     targets = dataset.data["target"].to_numpy()
@@ -135,7 +162,7 @@ def evaluate_rows(
     Returns:
         As `evaluate_checkpoint`.
     """
-    collator = DataCollatorForNextItem(tokenizer, objective_of(model), max_length=model.config.max_position_embeddings)
+    collator = evaluation_collator(model, tokenizer)
     top_k = min(TOP_K, len(tokenizer) - NUM_SPECIAL_TOKENS)
     popularity = PopularityBaseline.from_counts(counts)
     pieces, unknown = [], 0

@@ -16,11 +16,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from ..data.collators import DataCollatorForNextItem
 from ..data.interactions import Interactions, load_interactions
 from ..data.sequences import to_evaluation_sequences
 from ..evaluation.metrics.functions import paired_bootstrap, ranking_metrics
-from ..evaluation.protocol import objective_of
+from ..evaluation.protocol import evaluation_collator
 from ..evaluation.ranking import rank_dataset, target_ranks
 from ..tokenization import ItemTokenizer
 from ..transfer.content import Start, content_rows
@@ -110,9 +109,7 @@ class ColdItemsTest:
         tokenizer = add_items(
             model, self.tokenizer, self.split.items, rows=rows, generator=torch.Generator().manual_seed(seed)
         )
-        collator = DataCollatorForNextItem(
-            tokenizer, objective_of(model), max_length=model.config.max_position_embeddings
-        )
+        collator = evaluation_collator(model, tokenizer)
         dataset = to_evaluation_sequences(self.split.warm, self.split.targets, tokenizer)
         warm = to_evaluation_sequences(*self.warm_targets, tokenizer)
         allowed = tokenizer.encode_column(self.split.items).to_pylist()

@@ -13,15 +13,16 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
-from ..data.collators import DataCollatorForNextItem
 from ..data.interactions import Interactions, concatenate_interactions, timestamps_to_numpy, user_codes
 from ..data.sequences import to_evaluation_sequences
 from ..data.splits import time_value
 from ..evaluation.cohorts import summarise_cohorts
 from ..evaluation.metrics.functions import paired_bootstrap
-from ..evaluation.protocol import objective_of
-from ..evaluation.ranking import PROTOCOLS, rank_dataset
+from ..evaluation.protocol import rank_among
+from ..evaluation.ranking import PROTOCOLS
 from ..tokenization import ItemTokenizer
+from .report import row as line
+from .report import shown
 
 METRIC = "ndcg@10"
 OVERALL = "all"
@@ -191,12 +192,8 @@ def rank_next(
     Returns:
         `filter_seen` and `unfiltered`: (num_targets,) ranks in the order of `periods.targets`.
     """
-    vocabulary = tokenizer.get_vocab()
-    allowed = [vocabulary[item] for item in items if item in vocabulary]
     rows = to_evaluation_sequences(periods.known, periods.targets, tokenizer)
-    collator = DataCollatorForNextItem(tokenizer, objective_of(model), max_length=model.config.max_position_embeddings)
-    ranks = rank_dataset(model, rows, collator, allowed_items=allowed, batch_size=batch_size)
-    return {name: ranks[name] for name in PROTOCOLS}
+    return rank_among(model, tokenizer, rows, items, batch_size=batch_size)
 
 
 def cohort_masks(periods: Periods, old: ItemTokenizer, new: ItemTokenizer) -> dict[str, BoolArray]:
@@ -283,14 +280,12 @@ def report_markdown(report: dict[str, Any]) -> str:
         lines += ["", f"## {titles[protocol]}", "", "| cohort | users | NDCG@10 before | after | difference |"]
         lines.append("|---|---|---|---|---|")
         for name, row in report[protocol].items():
-            cells = [name, f"{row['n']:,}", *_cells(row)]
-            lines.append("| " + " | ".join(cells) + " |")
+            lines.append(line(name, f"{row['n']:,}", *_cells(row)))
     return "\n".join(lines) + "\n"
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
     if row["n"] == 0:
         return ["–"] * 3
-    triples = [(row[when][METRIC], row[when][f"{METRIC}_ci"], "") for when in ("before", "after")]
-    triples.append((row["difference"], row["difference_ci"], "+"))
-    return [f"{value:{sign}.4f} [{low:{sign}.4f}, {high:{sign}.4f}]" for value, (low, high), sign in triples]
+    cells = [shown((row[when][METRIC], *row[when][f"{METRIC}_ci"])) for when in ("before", "after")]
+    return [*cells, shown((row["difference"], *row["difference_ci"]), sign="+")]

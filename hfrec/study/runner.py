@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,16 +15,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from transformers import PreTrainedModel, PrinterCallback, set_seed
+from transformers import PrinterCallback, set_seed
 
-from ..data.collators import DataCollatorForNextItem
 from ..data.interactions import Interactions, load_interactions
 from ..data.sequences import to_evaluation_sequences, to_sequences
 from ..data.splits import hold_out_users, leave_one_out
 from ..evaluation.baselines import ItemKNNBaseline, PopularityBaseline, rank_baseline
 from ..evaluation.metrics.functions import ranking_metrics
-from ..evaluation.protocol import objective_of
-from ..evaluation.ranking import rank_dataset
+from ..evaluation.protocol import rank_among
 from ..tokenization import ItemTokenizer
 from ..training.arguments import DataArguments, RecommenderTrainingArguments
 from ..training.freezing import freeze
@@ -128,16 +126,6 @@ def rename_to_source(target: Interactions, mapping_file: str | None) -> Interact
     return Interactions(table=table, items=None, report=target.report)
 
 
-def rank_rows(model: PreTrainedModel, tokenizer: ItemTokenizer, rows: Any, items: Sequence[str]) -> NDArray[np.int64]:
-    """Ranks among `items`, the same candidates for every arm, seen items filtered."""
-    vocabulary = tokenizer.get_vocab()
-    allowed = [vocabulary[item] for item in items if item in vocabulary]
-    objective = objective_of(model)
-    collator = DataCollatorForNextItem(tokenizer, objective, max_length=model.config.max_position_embeddings)
-    ranks = rank_dataset(model, rows, collator, allowed_items=allowed)
-    return ranks["filter_seen"]
-
-
 def run_once(data: StudyData, arm: Arm, fraction: float, seed: int, trial: Trial) -> tuple[dict[str, Any], Any]:
     """Train an arm once.
 
@@ -155,7 +143,9 @@ def run_once(data: StudyData, arm: Arm, fraction: float, seed: int, trial: Trial
     if arm.name == "lora":
         model = model.merge_and_unload()
     ranks = {
-        name: rank_rows(model, start.tokenizer, data.evaluation_rows(users, start.tokenizer), data.items)
+        name: rank_among(model, start.tokenizer, data.evaluation_rows(users, start.tokenizer), data.items)[
+            "filter_seen"
+        ]
         for name, users in (("validation", data.validation), ("test", data.test))
     }
     row = {"arm": arm.name, "fraction": fraction, "seed": seed, **trial, "seconds": time.perf_counter() - began}
@@ -163,7 +153,7 @@ def run_once(data: StudyData, arm: Arm, fraction: float, seed: int, trial: Trial
     if arm.pretrained:
         rows = data.evaluation_rows(data.source_sample, start.tokenizer)
         known = start.tokenizer.items["item_id"].to_pylist()
-        kept = rank_rows(model, start.tokenizer, rows, known)
+        kept = rank_among(model, start.tokenizer, rows, known)["filter_seen"]
         row[f"source_{METRIC}"] = ranking_metrics(kept, ks=(10,), n_bootstrap=0)[METRIC]
     return row, ranks["test"]
 

@@ -140,46 +140,6 @@ def check_output_folder(arguments: RecommenderTrainingArguments) -> str | None:
     return None if last is None else str(last)
 
 
-def train_and_evaluate(
-    model: PreTrainedModel,
-    tokenizer: ItemTokenizer,
-    split: Split,
-    *,
-    data: DataArguments,
-    training: RecommenderTrainingArguments,
-    callbacks: Sequence[TrainerCallback] = (),
-    optimizer: torch.optim.Optimizer | None = None,
-    extra: dict[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Train with the stock `Trainer`, keep the best checkpoint, test it and write `all_results.json`.
-
-    Args:
-        model: Masked or causal model.
-        tokenizer: Its item tokenizer.
-        split: Leave-one-out split of the log.
-        data: How sequences are made.
-        training: Arguments of the `Trainer`.
-        callbacks: Further callbacks, such as `L2SPCallback`.
-        optimizer: In place of the Trainer's own.
-        extra: Written into `all_results.json`.
-
-    Returns:
-        What `all_results.json` holds.
-    """
-    max_length = model.config.max_position_embeddings
-    rows = RunRows(
-        train=training_sequences(split.train, tokenizer, objective_of(model), data, max_length),
-        validation=to_evaluation_sequences(split.train, split.validation, tokenizer),
-        split=split.report.to_dict(),
-        fingerprint=split.train.fingerprint,
-        sizes=split_sizes(split),
-        test=lambda best: evaluate_checkpoint(best, tokenizer, split),
-    )
-    return train_on_rows(
-        model, tokenizer, rows, data=data, training=training, callbacks=callbacks, optimizer=optimizer, extra=extra
-    )
-
-
 @dataclass(frozen=True)
 class RunRows:
     """What a run is trained and tested on, whether it lies in memory or is streamed.
@@ -199,7 +159,7 @@ class RunRows:
     test: Callable[[PreTrainedModel], dict[str, Any]]
 
 
-def train_on_rows(
+def train_and_evaluate(
     model: PreTrainedModel,
     tokenizer: ItemTokenizer,
     rows: RunRows,
@@ -210,7 +170,21 @@ def train_on_rows(
     optimizer: torch.optim.Optimizer | None = None,
     extra: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The run of `train_and_evaluate` on rows that are made already."""
+    """Train with the stock `Trainer`, keep the best checkpoint, test it and write `all_results.json`.
+
+    Args:
+        model: Masked or causal model.
+        tokenizer: Its item tokenizer.
+        rows: What it is trained and tested on, of `split_rows` or `streamed_rows`.
+        data: How sequences are made.
+        training: Arguments of the `Trainer`.
+        callbacks: Further callbacks, such as `L2SPCallback`.
+        optimizer: In place of the Trainer's own.
+        extra: Written into `all_results.json`.
+
+    Returns:
+        What `all_results.json` holds.
+    """
     checkpoint = check_output_folder(training)
     trainer = build_trainer(
         model,
@@ -244,6 +218,26 @@ def train_on_rows(
         results["test"] = rows.test(best)
         write_json(Path(training.output_dir) / "all_results.json", results)
     return results
+
+
+def split_rows(model: PreTrainedModel, tokenizer: ItemTokenizer, split: Split, data: DataArguments) -> RunRows:
+    """Rows of a leave-one-out split in memory.
+
+    Args:
+        model: Masked or causal model.
+        tokenizer: Its item tokenizer.
+        split: Leave-one-out split of the log.
+        data: How sequences are made.
+    """
+    max_length = model.config.max_position_embeddings
+    return RunRows(
+        train=training_sequences(split.train, tokenizer, objective_of(model), data, max_length),
+        validation=to_evaluation_sequences(split.train, split.validation, tokenizer),
+        split=split.report.to_dict(),
+        fingerprint=split.train.fingerprint,
+        sizes=split_sizes(split),
+        test=lambda best: evaluate_checkpoint(best, tokenizer, split),
+    )
 
 
 def streamed_rows(
