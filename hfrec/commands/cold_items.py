@@ -45,22 +45,13 @@ def parse(words: Sequence[str]) -> Arguments:
 def main(arguments: Arguments) -> dict[str, Any]:
     """Train without the held-out items, rank them under every start, write `cold_items.json` and print a table."""
     from ..data.files import check_new_folder, write_json
-    from ..data.interactions import load_interactions
     from ..evaluation.protocol import versions
     from ..study.cold_items import hold_out_items, summary
+    from ..training.run import load_log
 
     data, shape, content, training = arguments
     check_new_folder(Path(training.output_dir))
-    log = load_interactions(
-        data.source,
-        user_column=data.user_column,
-        item_column=data.item_column,
-        timestamp_column=data.timestamp_column,
-        min_user_interactions=data.min_user_interactions,
-        min_item_interactions=data.min_item_interactions,
-        duplicates=data.duplicates,
-        items=data.items_file,
-    )
+    log = load_log(data)
     if log.items is None:
         raise ValueError("The log has no item metadata: name the table with `--items_file`.")
     items = log.items["item_id"].to_pylist()

@@ -24,6 +24,12 @@ class PrepareArguments:
     user_column: str = field(default="user_id", metadata={"help": "Column of the user ids."})
     item_column: str = field(default="item_id", metadata={"help": "Column of the item ids."})
     timestamp_column: str = field(default="timestamp", metadata={"help": "Column of the times."})
+    where: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Keep only what meets each condition, column=value or column!=value: --where country=France."
+        },
+    )
     min_user_interactions: int = field(default=1, metadata={"help": "Users with fewer are dropped (k-core)."})
     min_item_interactions: int = field(default=1, metadata={"help": "Items with fewer are dropped (k-core)."})
     duplicates: Literal["keep", "first", "last", "consecutive"] = field(
@@ -37,9 +43,10 @@ class PrepareArguments:
     def __post_init__(self) -> None:
         if (self.train_file is None) == (self.dataset is None):
             raise ValueError("Expected exactly one of `--train_file` and `--dataset`.")
-        if self.layout == "sequences" and self.duplicates != "keep":
+        if self.layout == "sequences" and (self.duplicates != "keep" or self.where):
             raise ValueError(
-                f"`duplicates` must be 'keep' for `--layout sequences`, found {self.duplicates!r}: drop them before."
+                f"`--layout sequences` takes the log as it is, found `duplicates` {self.duplicates!r} and `where` "
+                f"{self.where}: filter the log before."
             )
 
 
@@ -66,6 +73,7 @@ def main(arguments: PrepareArguments) -> dict[str, Any]:
         user_column=arguments.user_column,
         item_column=arguments.item_column,
         timestamp_column=arguments.timestamp_column,
+        where=arguments.where,
         min_user_interactions=arguments.min_user_interactions,
         min_item_interactions=arguments.min_item_interactions,
         duplicates=arguments.duplicates,

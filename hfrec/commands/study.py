@@ -21,13 +21,17 @@ def parse(words: Sequence[str]) -> StudyArguments:
 
 def main(arguments: StudyArguments) -> list[dict[str, Any]]:
     """Run what is not done yet, then write `study.csv`, `study.md` and the plots."""
-    from ..study.report import markdown, plot, write_csv
+    from ..study.plots import plot
+    from ..study.report import markdown, tradeoff_markdown, write_csv
 
-    finals = run_study(arguments)
+    finals, tradeoff = run_study(arguments)
     folder = Path(arguments.output_dir)
     write_csv(finals, folder / "study.csv")
     table = markdown(finals)
+    if tradeoff:
+        write_csv(tradeoff, folder / "tradeoff.csv")
+        table += f"\nAt {arguments.tradeoff_fraction:.0%} of the users:\n\n{tradeoff_markdown(tradeoff)}"
     (folder / "study.md").write_text(table, encoding="utf-8")
-    plot(finals, folder)
+    plot(finals, tradeoff, folder)
     print(table)
     return finals

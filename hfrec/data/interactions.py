@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from os import PathLike
 from typing import Any, Literal, overload
@@ -30,6 +31,7 @@ class InteractionsReport:
     Args:
         source (`str`): Where the log came from.
         rows_read (`int`): Interactions in the source.
+        where_dropped (`int`): Interactions that `where` left out.
         duplicates_dropped (`int`): Interactions dropped by the `duplicates` policy.
         core_rows_dropped (`int`): Interactions dropped by `min_user_interactions` and `min_item_interactions`.
         core_users_dropped (`int`), core_items_dropped (`int`): Users and items that these limits removed wholly.
@@ -40,6 +42,7 @@ class InteractionsReport:
 
     source: str
     rows_read: int
+    where_dropped: int
     duplicates_dropped: int
     core_rows_dropped: int
     core_users_dropped: int
@@ -56,7 +59,8 @@ class InteractionsReport:
 
     def __str__(self) -> str:
         return (
-            f"{self.source}: {self.rows_read:,} interactions read, {self.duplicates_dropped:,} dropped as duplicates, "
+            f"{self.source}: {self.rows_read:,} interactions read, {self.where_dropped:,} left out by `where`, "
+            f"{self.duplicates_dropped:,} dropped as duplicates, "
             f"{self.core_rows_dropped:,} by the minimum counts ({self.core_users_dropped:,} users, "
             f"{self.core_items_dropped:,} items, {self.core_rounds} rounds); kept {self.num_interactions:,} of "
             f"{self.num_users:,} users on {self.num_items:,} items, {self.tied_interactions:,} tied in time"
@@ -129,6 +133,7 @@ def load_interactions(
     user_column: str = "user_id",
     item_column: str = "item_id",
     timestamp_column: str = "timestamp",
+    where: Sequence[str] = (),
     min_user_interactions: int = 1,
     min_item_interactions: int = 1,
     duplicates: Duplicates = "keep",
@@ -145,6 +150,7 @@ def load_interactions(
     user_column: str = "user_id",
     item_column: str = "item_id",
     timestamp_column: str = "timestamp",
+    where: Sequence[str] = (),
     min_user_interactions: int = 1,
     min_item_interactions: int = 1,
     duplicates: Duplicates = "keep",
@@ -162,6 +168,8 @@ def load_interactions(
             frame, `pyarrow.Table` or `datasets.Dataset`.
         user_column (`str`), item_column (`str`), timestamp_column (`str`): Names in the source. Ids of any type
             become strings; times are numbers, ISO strings or datetimes (zoned ones are turned to UTC).
+        where (`Sequence[str]`): Conditions that every kept interaction meets, "column=value" or "column!=value", on any
+            column of the source: `["country!=France"]`.
         min_user_interactions (`int`), min_item_interactions (`int`): Users and items with fewer are dropped, over and
             over until all that are left have enough (k-core). 1 drops nothing.
         duplicates (`str`): "keep"; "first" or "last" of each (user, item); "consecutive" keeps the first of repeats
@@ -194,10 +202,10 @@ def load_interactions(
         raise ValueError(f"`duplicates` must be 'keep', 'first', 'last' or 'consecutive', found {duplicates!r}.")
     columns = (user_column, item_column, timestamp_column)
     if streaming:
-        if (min_user_interactions, min_item_interactions, duplicates, items) != (1, 1, "keep", None):
+        if (min_user_interactions, min_item_interactions, duplicates, items, *where) != (1, 1, "keep", None):
             raise ValueError(
-                "`min_user_interactions`, `min_item_interactions`, `duplicates` and `items` need the whole log, which "
-                "`streaming` never has: leave them out, or use `hfrec prepare --layout sequences`."
+                "`where`, `min_user_interactions`, `min_item_interactions`, `duplicates` and `items` are not for "
+                "`streaming`, which never has the whole log: leave them out, or use `hfrec prepare --layout sequences`."
             )
         return InteractionStream(
             source,
@@ -212,9 +220,11 @@ def load_interactions(
         normalise_part(part, user_column=user_column, item_column=item_column, timestamp_column=timestamp_column)
         for part in parts
     ]
-    table = _sorted(_concatenated(tables, parts))
+    whole = _concatenated(tables, parts)
     name = str(source) if isinstance(source, (str, PathLike)) else parts[0].name
+    table = _sorted(_where(name, whole, where, columns))
     table, report = _filtered(name, table, min_user_interactions, min_item_interactions, duplicates)
+    report = replace(report, rows_read=len(whole), where_dropped=len(whole) - report.rows_read)
     if report.num_interactions < report.rows_read:
         print(report, file=sys.stderr)
     return Interactions(table=table, items=metadata, report=report)
@@ -294,6 +304,27 @@ def _concatenated(tables: list[pa.Table], parts: list[Part]) -> pa.Table:
         raise ValueError(f"The files ({names}) disagree about a column's type: {error}. Make them alike.") from error
 
 
+def _where(source: str, table: pa.Table, conditions: Sequence[str], columns: tuple[str, str, str]) -> pa.Table:
+    canonical = dict(zip(columns, ("user_id", "item_id", "timestamp"), strict=True))
+    for condition in conditions:
+        name, equals, value = condition.partition("=")
+        column = canonical.get(name.removesuffix("!"), name.removesuffix("!"))
+        if not equals or column not in table.column_names:
+            raise ValueError(
+                f"`where`: expected 'column=value' or 'column!=value' with a column of {source} "
+                f"({', '.join(table.column_names)}), found {condition!r}."
+            )
+        equal = pc.fill_null(pc.equal(table[column].cast(pa.string()), value), False)
+        kept = table.filter(pc.invert(equal) if name.endswith("!") else equal)
+        if len(kept) == 0:
+            values = pc.unique(table[column].cast(pa.string())).to_pylist()
+            more = ", …" if len(values) > 8 else ""
+            found = ", ".join(map(repr, values[:8])) + more
+            raise ValueError(f"`where`: no interaction of {source} is left by {condition!r}. {column!r} holds {found}.")
+        table = kept
+    return table
+
+
 def _codes(column: pa.ChunkedArray) -> IntArray:
     encoded = column.combine_chunks().dictionary_encode()
     rank = np.empty(len(encoded.dictionary), dtype=np.int64)
@@ -331,6 +362,7 @@ def _filtered(
     report = InteractionsReport(
         source=source,
         rows_read=len(table),
+        where_dropped=0,
         duplicates_dropped=int((~unique).sum()),
         core_rows_dropped=int(unique.sum() - keep.sum()),
         core_users_dropped=int(users.max()) + 1 - kept_users,

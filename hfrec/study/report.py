@@ -23,9 +23,9 @@ def grouped(finals: list[dict[str, Any]]) -> Runs:
     return dict(groups)
 
 
-def per_user(runs: list[dict[str, Any]]) -> NDArray[np.float64]:
-    """Mean NDCG@10 of each test user over the seeds `(num_test_users,)`."""
-    values = np.array([metric_values(np.array(run["ranks"]), METRIC) for run in runs])  # (num_seeds, num_test_users)
+def per_user(runs: list[dict[str, Any]], ranks: str = "ranks") -> NDArray[np.float64]:
+    """Mean NDCG@10 of each test user over the seeds `(num_test_users,)`; of source users by `ranks="source_ranks"`."""
+    values = np.array([metric_values(np.array(run[ranks]), METRIC) for run in runs])  # (num_seeds, num_test_users)
     return np.asarray(values.mean(axis=0))
 
 
@@ -37,34 +37,70 @@ def interval(values: NDArray[np.float64], *, n_bootstrap: int = 2000, seed: int 
     return float(values.mean()), float(low), float(high)
 
 
-def difference(groups: Runs, arm: str, other: str, fraction: float) -> tuple[float, float, float]:
-    """Paired difference `arm - other` in NDCG@10 over the same test users, with its 95 % interval."""
-    return interval(per_user(groups[arm, fraction]) - per_user(groups[other, fraction]))
+def difference(groups: Runs, arm: str, other: str, fraction: float, ranks: str = "ranks") -> tuple[float, float, float]:
+    """Paired difference `arm - other` in NDCG@10 over the same users, with its 95 % interval."""
+    return interval(per_user(groups[arm, fraction], ranks) - per_user(groups[other, fraction], ranks))
+
+
+PAIRS = (
+    ("finetune", "scratch"),
+    ("l2sp_coupled", "finetune"),
+    ("l2sp_decoupled", "finetune"),
+    ("finetune", "shuffled_source"),
+    ("finetune", "item_knn"),
+)
 
 
 def markdown(finals: list[dict[str, Any]]) -> str:
     """NDCG@10 by arm and share with intervals, and the paired differences that the study is about."""
     groups = grouped(finals)
-    fractions = sorted({fraction for _, fraction in groups})
+    shares = sorted({share for _, share in groups})
     arms = list(dict.fromkeys(arm for arm, _ in groups))
-    lines = [row("NDCG@10", *(f"{fraction:.0%}" for fraction in fractions)), row(*["---"] * (len(fractions) + 1))]
-    for arm in arms:
-        lines.append(row(arm, *(shown(interval(per_user(groups[arm, share]))) for share in fractions)))
-    pairs = [("finetune", "scratch"), ("l2sp_coupled", "finetune"), ("l2sp_decoupled", "finetune")]
-    pairs += [("finetune", "shuffled_source"), ("finetune", "item_knn")]
-    lines += ["", row("paired difference", *(f"{fraction:.0%}" for fraction in fractions))]
-    lines.append(row(*["---"] * (len(fractions) + 1)))
-    for arm, other in pairs:
-        if arm in arms and other in arms:
-            cells = (shown(difference(groups, arm, other, share), sign="+") for share in fractions)
-            lines.append(row(f"{arm} − {other}", *cells))
-    lines += ["", row("source NDCG@10 after", *(f"{fraction:.0%}" for fraction in fractions))]
-    lines.append(row(*["---"] * (len(fractions) + 1)))
-    for arm in arms:
-        kept = [[run.get(f"source_{METRIC}") for run in groups[arm, share]] for share in fractions]
-        if all(value is not None for values in kept for value in values):
-            lines.append(row(arm, *(f"{np.mean(values):.4f}" for values in kept)))  # type: ignore[arg-type]
+    pairs = [pair for pair in PAIRS if set(pair) <= set(arms)]
+    kept = [arm for arm in arms if all("source_ranks" in run for share in shares for run in groups[arm, share])]
+    of_source = [pair for pair in pairs if set(pair) <= set(kept) and "shuffled_source" not in pair]
+
+    def table(title: str, names: list[str], cells: list[list[str]]) -> str:
+        head = [row(title, *(f"{share:.0%}" for share in shares)), row(*["---"] * (len(shares) + 1))]
+        return "\n".join([*head, *(row(name, *line) for name, line in zip(names, cells, strict=True))]) + "\n"
+
+    def means(names: list[str], ranks: str) -> list[list[str]]:
+        return [[shown(interval(per_user(groups[arm, share], ranks))) for share in shares] for arm in names]
+
+    def differences(pairs: list[tuple[str, str]], ranks: str) -> list[list[str]]:
+        return [[shown(difference(groups, *pair, share, ranks), sign="+") for share in shares] for pair in pairs]
+
+    names, source_names = ([f"{arm} − {other}" for arm, other in chosen] for chosen in (pairs, of_source))
+    tables = [
+        table("NDCG@10", arms, means(arms, "ranks")),
+        table("paired difference", names, differences(pairs, "ranks")),
+        table("source NDCG@10 after", kept, means(kept, "source_ranks")),
+        table("paired difference on the source", source_names, differences(of_source, "source_ranks")),
+    ]
+    return "\n".join(tables)
+
+
+def tradeoff_markdown(runs: list[dict[str, Any]]) -> str:
+    """Target and source by strength of L2-SP, with paired differences from plain fine-tuning."""
+    groups = by_strength(runs)
+    (plain,) = (group for (arm, _), group in groups.items() if arm == "finetune")
+    titles = ("L2-SP", "strength", "target NDCG@10", "source NDCG@10", "target − plain", "source − plain")
+    lines = [row(*titles), row(*["---"] * len(titles))]
+    for (arm, strength), group in groups.items():
+        cells = [shown(interval(per_user(group, ranks))) for ranks in ("ranks", "source_ranks")]
+        for ranks in ("ranks", "source_ranks"):
+            gain = interval(per_user(group, ranks) - per_user(plain, ranks))
+            cells.append("" if group is plain else shown(gain, sign="+"))
+        lines.append(row("none" if group is plain else arm.removeprefix("l2sp_"), f"{strength:g}", *cells))
     return "\n".join(lines) + "\n"
+
+
+def by_strength(runs: list[dict[str, Any]]) -> dict[tuple[str, float], list[dict[str, Any]]]:
+    """Runs of the trade-off by arm and strength."""
+    groups: dict[tuple[str, float], list[dict[str, Any]]] = defaultdict(list)
+    for run in runs:
+        groups[run["arm"], run.get("alpha", 0.0)].append(run)
+    return dict(groups)
 
 
 def row(*cells: str) -> str:
@@ -83,39 +119,5 @@ def write_csv(finals: list[dict[str, Any]], path: Path) -> None:
     import pyarrow as pa
     import pyarrow.csv
 
-    names = list(dict.fromkeys(name for run in finals for name in run if name != "ranks"))
+    names = list(dict.fromkeys(name for run in finals for name in run if not name.endswith("ranks")))
     pyarrow.csv.write_csv(pa.table({name: [run.get(name) for run in finals] for name in names}), path)
-
-
-def plot(finals: list[dict[str, Any]], folder: Path) -> None:
-    """`learning_curves.png`: NDCG@10 against the share of users; `forgetting.png`: gain against what is kept."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    groups = grouped(finals)
-    arms = list(dict.fromkeys(arm for arm, _ in groups))
-    figure, axes = plt.subplots(figsize=(8, 5))
-    for arm in arms:
-        shares = sorted(share for name, share in groups if name == arm)
-        means, lows, highs = np.array([interval(per_user(groups[arm, share])) for share in shares]).T
-        (line,) = axes.plot([100 * share for share in shares], means, marker="o", label=arm)
-        axes.fill_between([100 * share for share in shares], lows, highs, alpha=0.1, color=line.get_color())
-    axes.set(xscale="log", xlabel="training users of the target, %", ylabel="NDCG@10 on the target's test users")
-    axes.legend(fontsize=8)
-    figure.savefig(folder / "learning_curves.png", dpi=120, bbox_inches="tight")
-    plt.close(figure)
-    figure, axes = plt.subplots(figsize=(8, 5))
-    for arm in arms:
-        points = [
-            (np.mean([run[f"source_{METRIC}"] for run in runs]), np.mean([run[METRIC] for run in runs]))
-            for (name, _), runs in sorted(groups.items())
-            if name == arm and all(run.get(f"source_{METRIC}") is not None for run in runs)
-        ]
-        if points:
-            axes.plot(*zip(*points, strict=True), marker="o", label=arm)
-    axes.set(xlabel="NDCG@10 on the source after fine-tuning", ylabel="NDCG@10 on the target")
-    axes.legend(fontsize=8)
-    figure.savefig(folder / "forgetting.png", dpi=120, bbox_inches="tight")
-    plt.close(figure)

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from transformers import PrinterCallback, set_seed
+from transformers import PreTrainedModel, PrinterCallback, set_seed
 
 from ..data.interactions import Interactions, load_interactions
 from ..data.sequences import to_evaluation_sequences, to_sequences
@@ -24,12 +24,21 @@ from ..evaluation.baselines import ItemKNNBaseline, PopularityBaseline, rank_bas
 from ..evaluation.metrics.functions import ranking_metrics
 from ..evaluation.protocol import rank_among
 from ..tokenization import ItemTokenizer
+from ..training.anchors import Plan, distances
 from ..training.arguments import DataArguments, RecommenderTrainingArguments
 from ..training.freezing import freeze
+from ..training.reference import read_reference
 from ..training.run import build_trainer, write_json
 from .arms import ARMS, Arm, Start, Trial, start_arm
 
 METRIC = "ndcg@10"
+# Strengths of the trade-off, and the learning rate of all its runs; 0 is plain fine-tuning.
+TRADEOFF_RATE = 1e-3
+TRADEOFF = {
+    "finetune": (0.0,),
+    "l2sp_coupled": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2),
+    "l2sp_decoupled": (1.0, 3.0, 10.0, 30.0, 100.0, 300.0),
+}
 
 
 @dataclass
@@ -53,13 +62,17 @@ class StudyArguments:
     max_steps: int = field(default=600, metadata={"help": "Most optimiser steps of a run."})
     batch_size: int = field(default=32, metadata={"help": "Rows of a training step."})
     forgetting_users: int = field(default=1000, metadata={"help": "Source users on whom forgetting is measured."})
+    tradeoff_fraction: float | None = field(
+        default=None, metadata={"help": "Share at which a row of L2-SP strengths is run; left out, none is."}
+    )
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.arms) - set(ARMS))
         if unknown:
             raise ValueError(f"`arms` holds {unknown}, expected some of {', '.join(ARMS)}.")
-        if not all(0.0 < share <= 1.0 for share in self.fractions):
-            raise ValueError(f"`fractions` must be in (0, 1], found {self.fractions}.")
+        for name, shares in (("fractions", self.fractions), ("tradeoff_fraction", [self.tradeoff_fraction or 1.0])):
+            if not all(0.0 < share <= 1.0 for share in shares):
+                raise ValueError(f"`{name}` must be in (0, 1], found {shares}.")
 
 
 class StudyData:
@@ -126,11 +139,12 @@ def rename_to_source(target: Interactions, mapping_file: str | None) -> Interact
     return Interactions(table=table, items=None, report=target.report)
 
 
-def run_once(data: StudyData, arm: Arm, fraction: float, seed: int, trial: Trial) -> tuple[dict[str, Any], Any]:
+def run_once(data: StudyData, arm: Arm, fraction: float, seed: int, trial: Trial) -> dict[str, Any]:
     """Train an arm once.
 
     Returns:
-        A row for the table, and the ranks of the test users `(num_test_users,)`.
+        A row for the table, with the ranks of the test users in `ranks`. A pretrained arm has the ranks of the source
+        users in `source_ranks` besides, and one that trained `distance/<block>`: how far it went from the checkpoint.
     """
     if arm.baseline:
         return run_baseline(data, arm, fraction, seed)
@@ -149,13 +163,22 @@ def run_once(data: StudyData, arm: Arm, fraction: float, seed: int, trial: Trial
         for name, users in (("validation", data.validation), ("test", data.test))
     }
     row = {"arm": arm.name, "fraction": fraction, "seed": seed, **trial, "seconds": time.perf_counter() - began}
-    row |= target_metrics(ranks)
+    row |= {**target_metrics(ranks), "ranks": ranks["test"].tolist()}
     if arm.pretrained:
         rows = data.evaluation_rows(data.source_sample, start.tokenizer)
         known = start.tokenizer.items["item_id"].to_pylist()
         kept = rank_among(model, start.tokenizer, rows, known)["filter_seen"]
         row[f"source_{METRIC}"] = ranking_metrics(kept, ks=(10,), n_bootstrap=0)[METRIC]
-    return row, ranks["test"]
+        row["source_ranks"] = kept.tolist()
+        if arm.trained:
+            row |= way_from_checkpoint(model.requires_grad_(True), data.arguments.model_name_or_path, start.tokenizer)
+    return row
+
+
+def way_from_checkpoint(model: PreTrainedModel, checkpoint: str, tokenizer: ItemTokenizer) -> dict[str, float]:
+    """Distance of each block from the checkpoint, rows of items by their id, as `distance/<block>`."""
+    plan = Plan(model, read_reference(checkpoint, None, None), tokenizer.get_vocab(), alpha=1.0, beta=0.0)
+    return {f"distance/{block}": value for block, value in distances(plan.terms(include_vectors=True)).items()}
 
 
 def target_metrics(ranks: dict[str, NDArray[np.int64]]) -> dict[str, float]:
@@ -164,7 +187,7 @@ def target_metrics(ranks: dict[str, NDArray[np.int64]]) -> dict[str, float]:
     return {f"validation_{METRIC}": chosen_by, **ranking_metrics(ranks["test"], ks=(10,), n_bootstrap=0)}
 
 
-def run_baseline(data: StudyData, arm: Arm, fraction: float, seed: int) -> tuple[dict[str, Any], Any]:
+def run_baseline(data: StudyData, arm: Arm, fraction: float, seed: int) -> dict[str, Any]:
     """Fit a baseline on the users that an arm trains on; returns what `run_once` does."""
     began = time.perf_counter()
     tokenizer = ItemTokenizer.from_items(data.items)
@@ -177,7 +200,7 @@ def run_baseline(data: StudyData, arm: Arm, fraction: float, seed: int) -> tuple
         histories, targets = table["input_ids"].combine_chunks(), table["target"].to_numpy()
         ranks[name] = rank_baseline(baseline, histories, targets)["filter_seen"]
     row = {"arm": arm.name, "fraction": fraction, "seed": seed, "seconds": time.perf_counter() - began}
-    return {**row, **target_metrics(ranks)}, ranks["test"]
+    return {**row, **target_metrics(ranks), "ranks": ranks["test"].tolist()}
 
 
 def train(data: StudyData, arm: Arm, start: Start, users: Interactions, seed: int, trial: Trial) -> None:
@@ -248,15 +271,32 @@ def planned(arguments: StudyArguments) -> Iterator[tuple[Arm, float]]:
             yield ARMS[name], fraction
 
 
-def run_study(arguments: StudyArguments) -> list[dict[str, Any]]:
+def run_tradeoff(data: StudyData, folder: Path) -> list[dict[str, Any]]:
+    """Plain fine-tuning and a row of L2-SP strengths at one share and one learning rate, with every seed."""
+    fraction = data.arguments.tradeoff_fraction
+    if fraction is None:
+        return []
+    runs = []
+    for name, strengths in TRADEOFF.items():
+        for strength in strengths:
+            trial = {"learning_rate": TRADEOFF_RATE, **({"alpha": strength} if strength else {})}
+            runs += [cached_run(folder, data, ARMS[name], fraction, seed, trial) for seed in data.arguments.seeds]
+            print(f"{name:<16} {fraction:>5.0%}  {trial}", flush=True)
+    return runs
+
+
+def run_study(arguments: StudyArguments) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Tune each arm at each share on validation with the first seed, then run the choice with every seed.
 
     Every run is a file under `runs/`, written when it ends: an interrupted study goes on after the last one.
+
+    Returns:
+        The rows of the chosen settings, and those of the trade-off.
     """
     folder = Path(arguments.output_dir) / "runs"
     folder.mkdir(parents=True, exist_ok=True)
     data = StudyData(arguments)
-    finals = []
+    finals: list[dict[str, Any]] = []
     for arm, fraction in planned(arguments):
         tried = [cached_run(folder, data, arm, fraction, arguments.seeds[0], trial) for trial in arm.trials]
         best = max(range(len(tried)), key=lambda index: tried[index][f"validation_{METRIC}"])
@@ -265,7 +305,7 @@ def run_study(arguments: StudyArguments) -> list[dict[str, Any]]:
         finals += runs
         mean = float(np.mean([run[METRIC] for run in runs]))
         print(f"{arm.name:<16} {fraction:>5.0%}  {METRIC} {mean:.4f}  {arm.trials[best]}", flush=True)
-    return finals
+    return finals, run_tradeoff(data, folder)
 
 
 def cached_run(folder: Path, data: StudyData, arm: Arm, fraction: float, seed: int, trial: Trial) -> dict[str, Any]:
@@ -273,7 +313,6 @@ def cached_run(folder: Path, data: StudyData, arm: Arm, fraction: float, seed: i
     settings = "".join(f"-{name}{value:g}" for name, value in trial.items())
     path = folder / f"{arm.name}-{fraction:g}-{seed}{settings}.json"
     if not path.exists():
-        row, ranks = run_once(data, arm, fraction, seed, trial)
-        write_json(path, {**row, "ranks": ranks.tolist()})
+        write_json(path, run_once(data, arm, fraction, seed, trial))
     row = json.loads(path.read_text(encoding="utf-8"))
     return row  # type: ignore[no-any-return]

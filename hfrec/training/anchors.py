@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -153,6 +154,15 @@ class Plan:
                 f"L2-SP: shapes differ from the reference's: {listed(clashes)}. Pass the checkpoint this model was "
                 "initialised from; for another catalogue, pass `tokenizer` and `reference_tokenizer`."
             )
+
+
+def distances(terms: Iterable[Term]) -> dict[str, float]:
+    """Distance `‖w − w⁰‖` of each block from the reference."""
+    squares: dict[str, float] = defaultdict(float)
+    for term in terms:
+        if term.target is not None:
+            squares[block_of(term.name)] += number((term.offset().square() * term.anchored).sum())
+    return {block: math.sqrt(square) for block, square in squares.items()}
 
 
 def _is_position_table(name: str) -> bool:

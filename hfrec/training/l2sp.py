@@ -8,7 +8,6 @@ model has too, `w_new` the others (a new head, the rows of new items).
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
-from .anchors import Plan, Term, block_of, listed, number, trainable
+from .anchors import Plan, Term, distances, listed, number, trainable
 from .reference import HasVocabulary, read_reference, vocabulary_of
 
 
@@ -162,15 +161,9 @@ class L2SPCallback(TrainerCallback, ExportableState):
             `dict[str, float]`: `l2sp_penalty` = `alpha/2 ‖w_S − w_S⁰‖² + beta/2 ‖w_new‖²`, and for each block with
             anchored weights `l2sp_distance/<block>` = `‖w_S − w_S⁰‖`.
         """
-        total = 0.0
-        squares: dict[str, float] = defaultdict(float)
-        for term in self._terms:
-            square = term.offset().square()
-            total += number((square * term.strength).sum()) / 2
-            if term.target is not None:
-                squares[block_of(term.name)] += number((square * term.anchored).sum())
-        distances = {f"l2sp_distance/{block}": math.sqrt(square) for block, square in squares.items()}
-        return {"l2sp_penalty": total, **distances}
+        total = sum(number((term.offset().square() * term.strength).sum()) / 2 for term in self._terms)
+        blocks = distances(self._terms).items()
+        return {"l2sp_penalty": total, **{f"l2sp_distance/{block}": value for block, value in blocks}}
 
     @torch.no_grad()
     def _pull(self, optimizer: torch.optim.Optimizer) -> None:

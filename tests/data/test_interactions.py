@@ -202,6 +202,26 @@ def test_core_is_taken_to_the_fixed_point_and_counted(capsys):
     assert str(loaded.report) in capsys.readouterr().err
 
 
+def test_where_keeps_what_meets_every_condition():
+    """Stops a market's log from holding another market's rows, and a mistyped market from giving an empty log."""
+    table = log(["u", "v", "w", "u"], list("abca"), range(4)).append_column("country", [["FR", "DE", None, "FR"]])
+    kept = load_interactions(table, where=["country=FR", "timestamp!=3"])
+    assert kept.table["item_id"].to_pylist() == ["a"]
+    assert (kept.report.rows_read, kept.report.where_dropped, kept.report.num_interactions) == (4, 3, 1)
+    assert load_interactions(table, where=["country!=FR"]).table["user_id"].to_pylist() == ["v", "w"]
+    renamed = table.rename_columns(["who", "item_id", "timestamp", "country"])
+    assert len(load_interactions(renamed, user_column="who", where=["who=u"])) == 2
+    with pytest.raises(
+        ValueError, match=r"no interaction .* is left by 'country=Fr'\. 'country' holds 'FR', 'DE', None"
+    ):
+        load_interactions(table, where=["country=Fr"])
+    for wrong in ("land=FR", "country"):
+        with pytest.raises(ValueError, match=rf"expected 'column=value' .*, country\), found '{wrong}'"):
+            load_interactions(table, where=[wrong])
+    with pytest.raises(ValueError, match="are not for `streaming`"):
+        load_interactions(table, where=["country=FR"], streaming=True)
+
+
 def test_every_user_filtered_out_is_an_error():
     """Stops an empty log from reaching training."""
     with pytest.raises(ValueError, match="every user was filtered out by `min_user_interactions`=5"):

@@ -120,7 +120,7 @@ def test_a_stream_refuses_what_needs_the_whole_log(tmp_path: Path) -> None:
     source = write_shards(random_log(), tmp_path / "log", "parquet")
     with pytest.raises(TypeError, match="hfrec prepare --layout sequences"):
         leave_one_out(load_interactions(source, streaming=True))  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="need the whole log"):
+    with pytest.raises(ValueError, match="never has the whole log"):
         load_interactions(source, streaming=True, min_user_interactions=2)  # type: ignore[call-overload]
     with pytest.raises(TypeError, match="in memory already"):
         load_interactions(pa.table({}), streaming=True)
@@ -136,7 +136,8 @@ def test_prepare_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
         assert not (tmp_path / "out").exists()
         return capsys.readouterr().err.strip().splitlines()[-1]
 
-    assert "`duplicates` must be 'keep' for `--layout sequences`" in refusal("--duplicates", "first")
+    assert "`--layout sequences` takes the log as it is" in refusal("--duplicates", "first")
+    assert "`where` ['user_id!=u']: filter the log before" in refusal("--where", "user_id!=u")
     assert "every user was filtered out by `min_user_interactions`=999" in refusal("--min_user_interactions", "999")
     assert "`min_item_interactions` must be at least 1" in refusal("--min_item_interactions", "0")
     assert "column 'who' (`user_column`) is missing" in refusal("--user_column", "who")

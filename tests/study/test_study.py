@@ -13,7 +13,14 @@ import torch
 from hfrec import leave_one_out, load_checkpoint, load_interactions, synthetic_tables
 from hfrec.study.arms import ARMS, shuffle_items, start_arm
 from hfrec.study.report import difference, grouped
-from hfrec.study.runner import StudyArguments, StudyData, rename_to_source, run_once
+from hfrec.study.runner import (
+    TRADEOFF,
+    StudyArguments,
+    StudyData,
+    rename_to_source,
+    run_once,
+    way_from_checkpoint,
+)
 from hfrec_command import main
 
 QUIET = ["--disable_tqdm", "true", "--early_stopping_patience", "0"]
@@ -112,7 +119,7 @@ def test_frozen_body_trains_new_rows_only(files: dict[str, Path]) -> None:
 def test_popularity_of_the_study_counts_its_training_users(files: dict[str, Path], tmp_path: Path) -> None:
     """A baseline fitted on other users, test users among them, would be no baseline of the arms beside it."""
     data = StudyData(arguments(files, tmp_path))
-    row, ranks = run_once(data, ARMS["popularity"], 0.5, 0, {})
+    row = run_once(data, ARMS["popularity"], 0.5, 0, {})
     counts = Counter(data.training_users(0.5, 0).table["item_id"].to_pylist())
     rows = leave_one_out(data.test)
     seen: dict[str, set[str]] = defaultdict(set)
@@ -123,7 +130,7 @@ def test_popularity_of_the_study_counts_its_training_users(files: dict[str, Path
         others = [other for other in data.items if other != item and other not in seen[user]]
         ahead = sum(counts[other] >= counts[item] for other in others)
         expected.append(0 if item in seen[user] or item not in data.items else 1 + ahead)
-    assert ranks.tolist() == expected and row["arm"] == "popularity"
+    assert row["ranks"] == expected and row["arm"] == "popularity"
 
 
 def test_paired_difference_by_hand() -> None:
@@ -142,6 +149,33 @@ def test_mapping_onto_one_item_twice_is_refused(files: dict[str, Path], tmp_path
     (tmp_path / "pairs.csv").write_text("source,target\na,x\na,y\n")
     with pytest.raises(ValueError, match="one target item"):
         rename_to_source(load_interactions(files["target.csv"]), str(tmp_path / "pairs.csv"))
+
+
+def test_tradeoff_runs_every_strength_and_measures_the_way(files: dict[str, Path], tmp_path: Path) -> None:
+    """A strength that is not applied, or a distance to other weights, would make a flat or a wrong curve."""
+    words = ["study", "--model_name_or_path", str(files["checkpoint"]), "--source_file", str(files["source.csv"])]
+    words += ["--target_file", str(files["target.csv"]), "--output_dir", str(tmp_path), "--max_steps", "20"]
+    words += ["--fractions", "1.0", "--seeds", "0", "--arms", "finetune", "--tradeoff_fraction", "1.0"]
+    assert main(words) == 0
+    rows = pyarrow.csv.read_csv(tmp_path / "tradeoff.csv").to_pylist()
+    assert [(row["arm"], row["alpha"]) for row in rows[:2]] == [("finetune", None), ("l2sp_coupled", 1e-4)]
+    assert len(rows) == 1 + sum(len(strengths) for name, strengths in TRADEOFF.items() if name != "finetune")
+    way = [sum(row[name] for name in row if name.startswith("distance/")) for row in rows]
+    assert 0 < way[-1] < 0.8 * way[0]
+    study = (tmp_path / "study.md").read_text()
+    assert "| source NDCG@10 after |" in study and "| decoupled | 300 |" in study
+    assert all((tmp_path / f"{name}.png").stat().st_size > 5000 for name in ("distance", "tradeoff"))
+
+
+def test_way_from_checkpoint_by_hand(files: dict[str, Path]) -> None:
+    """New items' rows, or rows that only moved to another place, must not count as a way."""
+    start = start_arm(ARMS["finetune"], str(files["checkpoint"]), ["new1"], seed=0)
+    way = way_from_checkpoint(start.model, str(files["checkpoint"]), start.tokenizer)
+    assert set(way.values()) == {0.0}
+    with torch.no_grad():
+        start.model.get_input_embeddings().weight[4, :4] += 1.0
+    moved = way_from_checkpoint(start.model, str(files["checkpoint"]), start.tokenizer)
+    assert moved["distance/model.embeddings"] == pytest.approx(2.0)
 
 
 def test_unknown_arm_is_refused(files: dict[str, Path], tmp_path: Path) -> None:
