@@ -11,18 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ..training.arguments import DataArguments, ModelArguments, RecommenderTrainingArguments
+from .content import ContentArguments, joined, read_content
 from .parsing import parse_arguments
-
-
-@dataclass
-class ContentArguments:
-    """What the content of an item is."""
-
-    encoder: str | None = field(default=None, metadata={"help": "Text encoder: a folder or a hub id."})
-    text_column: str = field(default="title", metadata={"help": "Column of the texts (with --encoder)."})
-    category_column: str | None = field(default=None, metadata={"help": "Column of the categories."})
-    category_separator: str = field(default="|", metadata={"help": "What joins the categories of an item."})
-    vector_column: str | None = field(default=None, metadata={"help": "Column of given vectors (Parquet, JSON lines)."})
 
 
 @dataclass
@@ -56,9 +46,15 @@ def main(arguments: Arguments) -> dict[str, Any]:
         raise ValueError("The log has no item metadata: name the table with `--items_file`.")
     items = log.items["item_id"].to_pylist()
     blocks = read_content(log.items, content)
+    features = joined(blocks)
     split = hold_out_items(log, fraction=content.cold_fraction, seed=training.seed)
     print(f"{len(split.items):,} items held out, {len(split.targets):,} users have one as target", flush=True)
-    ranks = rank_starts(trained(data, shape, training, split), items, blocks, training.seed)
+    shape.item_features = False
+    ranks = rank_starts(trained(data, shape, training, split), items, features, training.seed)
+    shape.item_features = True
+    for name, chosen in by_content(blocks).items():
+        test = trained(data, shape, training, split, items=items, features=chosen)
+        ranks[f"item_features: {name}"] = test.start(items, chosen, "features", seed=training.seed)
     results = {
         "num_cold_items": len(split.items),
         "num_targets": len(split.targets),
@@ -76,37 +72,24 @@ def main(arguments: Arguments) -> dict[str, Any]:
     return results
 
 
-def read_content(items: Any, content: ContentArguments) -> dict[str, Any]:
-    """Features of all items by kind: text, categories, vectors and, of several, all of them together (the last one)."""
-    from ..transfer.content import category_vectors, given_vectors, join_features, text_vectors
+def by_content(blocks: dict[str, Any]) -> dict[str, Any]:
+    """Features for a model whose items are their content, by kind and, of several kinds, all of them together."""
+    from ..transfer.features import unit_features
 
-    asked = {
-        "text": content.text_column if content.encoder is not None else None,
-        "categories": content.category_column,
-        "vectors": content.vector_column,
-    }
-    columns = {kind: column for kind, column in asked.items() if column is not None}
-    if not columns:
-        raise ValueError(
-            "Items need content to start from: expected `--encoder`, `--category_column` or `--vector_column`."
-        )
-    blocks = {}
-    for kind, column in columns.items():
-        if column not in items.column_names:
-            raise ValueError(f"The item metadata has no column {column!r}, found {', '.join(items.column_names)}.")
-        values = items[column].to_pylist()
-        if kind == "text":
-            blocks[kind] = text_vectors(values, str(content.encoder))
-        elif kind == "categories":
-            blocks[kind] = category_vectors(values, separator=content.category_separator)
-        else:
-            blocks[kind] = given_vectors(values)
-    joined = {kind: join_features(block) for kind, block in blocks.items()}
-    return {**joined, " + ".join(blocks): join_features(*blocks.values())} if len(blocks) > 1 else joined
+    single = {kind: unit_features(block) for kind, block in blocks.items()}
+    return {**single, " + ".join(blocks): unit_features(*blocks.values())} if len(blocks) > 1 else single
 
 
-def trained(data: DataArguments, shape: ModelArguments, training: RecommenderTrainingArguments, split: Any) -> Any:
-    """A model of the warm log, stopped on each user's last warm item."""
+def trained(
+    data: DataArguments,
+    shape: ModelArguments,
+    training: RecommenderTrainingArguments,
+    split: Any,
+    *,
+    items: list[str] | None = None,
+    features: Any = None,
+) -> Any:
+    """A model of the warm log, stopped on each user's last warm item; of `features`, the rows of the warm `items`."""
     from ..data.sequences import to_evaluation_sequences
     from ..data.splits import leave_one_out
     from ..study.cold_items import ColdItemsTest
@@ -123,8 +106,11 @@ def trained(data: DataArguments, shape: ModelArguments, training: RecommenderTra
     tokenizer = build_tokenizer(split.warm)
     max_length = data.max_length or DEFAULT_MAX_LENGTH
     seed_everything(training)
+    if features is not None:
+        place = {item: row for row, item in enumerate(items or [])}
+        features = features[[place[item] for item in tokenizer.items["item_id"].to_pylist()]]
     trainer = build_trainer(
-        build_model(shape, len(tokenizer), max_length),
+        build_model(shape, len(tokenizer), max_length, features=features),
         tokenizer,
         training_sequences(parts.history, tokenizer, shape.objective, data, max_length),
         to_evaluation_sequences(parts.history, parts.test, tokenizer),

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from .cold_items import ContentArguments, read_content
+from .content import ContentArguments, joined, read_content
 from .parsing import parse_arguments
 
 ACTIONS = {
@@ -40,7 +40,10 @@ class ItemsArguments(ContentArguments):
     title_column: str = field(default="title", metadata={"help": "Column of the titles."})
     year_column: str = field(default="year", metadata={"help": "Column of the years, where there is one."})
     start: Literal["random", "mean", "neighbours", "ridge"] = field(
-        default="random", metadata={"help": "Where new items start; the last two need --encoder or --category_column."}
+        default="random",
+        metadata={
+            "help": "Where new items start; the last two need content. A model with item_features takes its features."
+        },
     )
     spread: float = field(
         default=0.0, metadata={"help": "0: content's cautious estimate; 1: rows as far out as trained ones."}
@@ -110,7 +113,7 @@ def add(model: Any, tokenizer: Any, settings: ItemsArguments, generator: Any) ->
     if not new:
         raise ValueError(f"{settings.items_file}: the checkpoint knows all {len(table)} items: nothing to add.")
     rows = None
-    if settings.start != "random":
+    if settings.start != "random" or model.config.item_features:
         everything = pa.concat_tables([_missing(tokenizer.items, table), table], promote_options="default")
         rows = new_rows(model, known, new, everything, settings)
     changed = add_items(model, tokenizer, new, metadata=table, rows=rows, generator=generator)
@@ -152,7 +155,7 @@ def align(model: Any, tokenizer: Any, settings: ItemsArguments, generator: Any) 
     items = table["item_id"].to_pylist()
     plan = plan_catalogue(tokenizer, items, mapping)
     matched = renamed_vocabulary(tokenizer, plan.matched, keep_others=False)
-    fresh = settings.start != "random" and plan.new and plan.matched
+    fresh = (settings.start != "random" or model.config.item_features) and plan.new and plan.matched
     rows = new_rows(model, matched, plan.new, table, settings) if fresh else None
     changed = align_catalogue(model, tokenizer, items, mapping, metadata=table, rows=rows, generator=generator)
     return changed, plan.to_dict(), str(plan)
@@ -166,12 +169,17 @@ def new_rows(model: Any, vocabulary: Any, new: list[str], table: Any, settings: 
     import torch
 
     from ..transfer.content import content_rows
+    from ..transfer.features import feature_rows, unit_features
 
     items = table["item_id"].to_pylist()
+    if model.config.item_features:
+        place = {item: row for row, item in enumerate(items)}
+        features = unit_features(*read_content(table, settings).values())
+        return feature_rows(model, features[[place[item] for item in new]])
     if settings.start == "mean":
         features = torch.zeros(len(items), 1)  # no content
     else:
-        features = list(read_content(table, settings).values())[-1]
+        features = list(joined(read_content(table, settings)).values())[-1]
     start: Any = settings.start  # not "random": the callers see to it
     return content_rows(
         model, vocabulary, new, items, features, start=start, spread=settings.spread, seed=settings.seed

@@ -10,7 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from ..data.shards import SequenceShards
+from ..tokenization import ItemTokenizer
 from ..training.arguments import DataArguments, ModelArguments, RecommenderTrainingArguments
 from ..training.pushes import hub_target
 from ..training.run import (
@@ -24,26 +27,33 @@ from ..training.run import (
     streamed_rows,
     train_and_evaluate,
 )
+from .content import ContentArguments, read_content
 from .parsing import parse_arguments
 
-Arguments = tuple[DataArguments, ModelArguments, RecommenderTrainingArguments]
+Arguments = tuple[DataArguments, ModelArguments, ContentArguments, RecommenderTrainingArguments]
 
 
 def parse(words: Sequence[str]) -> Arguments:
     """Flags or a settings file into the dataclasses."""
-    data, model, training = parse_arguments(
-        "pretrain", (DataArguments, ModelArguments, RecommenderTrainingArguments), words
-    )
-    return data, model, training
+    classes = (DataArguments, ModelArguments, ContentArguments, RecommenderTrainingArguments)
+    data, shape, content, training = parse_arguments("pretrain", classes, words)
+    if shape.item_features != content.given:
+        raise ValueError(
+            "`--item_features true` and content (`--encoder`, `--category_column` or `--vector_column`) go together: "
+            f"found item_features={shape.item_features}, content {'given' if content.given else 'missing'}."
+        )
+    return data, shape, content, training
 
 
 def main(arguments: Arguments) -> dict[str, Any]:
     """Pretrain and test; returns what `all_results.json` holds."""
-    data, shape, training = arguments
+    data, shape, content, training = arguments
     check_output_folder(training)
     repo_id = hub_target(training)
     max_length = data.max_length or DEFAULT_MAX_LENGTH
     if data.streaming:
+        if shape.item_features:
+            raise ValueError("`item_features` is not for `streaming`: give a log that fits into memory.")
         shards = SequenceShards(Path(data.source))
         seed_everything(training)
         tokenizer = shards.tokenizer
@@ -53,11 +63,19 @@ def main(arguments: Arguments) -> dict[str, Any]:
         _, split = load_split(data)
         seed_everything(training)
         tokenizer = build_tokenizer(split.train)
-        model = build_model(shape, len(tokenizer), max_length)
+        features = item_features(tokenizer, content) if shape.item_features else None
+        model = build_model(shape, len(tokenizer), max_length, features=features)
         rows = split_rows(model, tokenizer, split, data)
     results = train_and_evaluate(model, tokenizer, rows, data=data, training=training)
     report(results, training, repo_id)
     return results
+
+
+def item_features(tokenizer: ItemTokenizer, content: ContentArguments) -> Tensor:
+    """Features `(num_items, width)` of the vocabulary, from the columns beside the item ids."""
+    from ..transfer.features import unit_features
+
+    return unit_features(*read_content(tokenizer.items, content).values())
 
 
 def report(results: dict[str, Any], training: RecommenderTrainingArguments, repo_id: str | None) -> None:

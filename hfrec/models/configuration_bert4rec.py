@@ -18,6 +18,8 @@ class Bert4RecConfig(PreTrainedConfig):
         vocab_size (`int`): Items plus the three special tokens `[PAD] [MASK] [UNK]`, which come first.
         hidden_size (`int`): Width of the layers.
         embedding_size (`int`, *optional*): Width of the item embeddings; `hidden_size` unless given (factorised).
+        item_features (`bool`): The item embeddings are features of the items' content and are not trained; a learnt
+            layer (the adapter) takes them to `hidden_size`, so that an item which was never trained can be ranked.
         num_hidden_layers (`int`): Number of layers.
         num_attention_heads (`int`): Heads of a layer; divides `hidden_size`.
         intermediate_size (`int`, *optional*): Width of the feed-forward part; `4 * hidden_size` unless given.
@@ -53,6 +55,7 @@ class Bert4RecConfig(PreTrainedConfig):
     vocab_size: int = 1003
     hidden_size: int = 64
     embedding_size: int | None = None
+    item_features: bool = False
     num_hidden_layers: int = 2
     num_attention_heads: int = 2
     intermediate_size: int | None = None

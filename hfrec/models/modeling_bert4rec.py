@@ -65,15 +65,19 @@ def _embedding_size(config: Bert4RecConfig) -> int:
     return config.embedding_size or config.hidden_size
 
 
+def _adapts(config: Bert4RecConfig) -> bool:
+    """Whether a layer lies between the item embeddings and the body."""
+    return config.item_features or _embedding_size(config) != config.hidden_size
+
+
 class Bert4RecEmbeddings(nn.Module):
-    """Item embeddings, widened to `hidden_size` when factorised, plus positions counted from the newest item."""
+    """Item embeddings, taken to `hidden_size` where they have another space, plus positions counted from the newest."""
 
     def __init__(self, config: Bert4RecConfig) -> None:
         super().__init__()
         width = _embedding_size(config)
         self.item_embeddings = nn.Embedding(config.vocab_size, width, padding_idx=config.pad_token_id)
-        factorised = width != config.hidden_size
-        self.projection = nn.Linear(width, config.hidden_size) if factorised else nn.Identity()
+        self.projection = nn.Linear(width, config.hidden_size) if _adapts(config) else nn.Identity()
         absolute = config.position_embedding_type == "absolute"
         self.position_embeddings = (
             nn.Embedding(config.max_position_embeddings, config.hidden_size) if absolute else None
@@ -257,6 +261,12 @@ class Bert4RecPreTrainedModel(PreTrainedModel):
             if (Path(save_directory) / name).resolve() != (here / name).resolve():
                 shutil.copyfile(here / name, Path(save_directory) / name)
 
+    def tie_weights(self, *args: Any, **kwargs: Any) -> None:
+        """Tie the head to the item embeddings; features stay untrained, also after loading, which makes new weights."""
+        super().tie_weights(*args, **kwargs)
+        if self.config.item_features:
+            self.get_input_embeddings().weight.requires_grad_(False)
+
     def resize_position_embeddings(self, new_num_position_embeddings: int) -> None:
         """Make the model read longer or shorter histories; positions near the newest item keep their weights."""
         if new_num_position_embeddings < 1:
@@ -395,10 +405,9 @@ class Bert4RecHead(nn.Module):
     def __init__(self, config: Bert4RecConfig) -> None:
         super().__init__()
         width = _embedding_size(config)
-        factorised = width != config.hidden_size
         dense = nn.Linear(config.hidden_size, width)
         norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
-        self.dense = dense if config.head_transform or factorised else nn.Identity()
+        self.dense = dense if config.head_transform or _adapts(config) else nn.Identity()
         self.activation = ACT2FN[config.hidden_act] if config.head_transform else nn.Identity()
         self.norm = norm if config.head_transform else nn.Identity()
 

@@ -23,6 +23,7 @@ from ..evaluation.protocol import evaluation_collator
 from ..evaluation.ranking import rank_dataset, target_ranks
 from ..tokenization import ItemTokenizer
 from ..transfer.content import Start, content_rows
+from ..transfer.features import feature_rows
 from ..transfer.rows import ItemRows
 from ..transfer.vocabulary import add_items
 
@@ -96,11 +97,23 @@ class ColdItemsTest:
     warm_targets: tuple[Interactions, Interactions]
 
     def start(
-        self, items: Sequence[str], features: Tensor | None, start: Start, *, spread: float = 0.0, seed: int
+        self,
+        items: Sequence[str],
+        features: Tensor | None,
+        start: Start | Literal["features"],
+        *,
+        spread: float = 0.0,
+        seed: int,
     ) -> dict[str, Ranks]:
-        """Ranks when new items start from content; `features` None draws their rows at random."""
+        """Ranks when new items start from content; `features` None draws their rows at random.
+
+        `start="features"` is for a model whose items are their content (`item_features`).
+        """
         rows: ItemRows | None = None
-        if features is not None:
+        if features is not None and start == "features":
+            place = {item: row for row, item in enumerate(items)}
+            rows = feature_rows(self.model, features[[place[item] for item in self.split.items]])
+        elif features is not None and start != "features":
             cold = self.split.items
             rows = content_rows(
                 self.model, self.tokenizer, cold, items, features, start=start, spread=spread, seed=seed

@@ -206,9 +206,11 @@ def run_baseline(data: StudyData, arm: Arm, fraction: float, seed: int) -> dict[
 def train(data: StudyData, arm: Arm, start: Start, users: Interactions, seed: int, trial: Trial) -> None:
     """Train in place; the epoch that is best on the validation users is kept."""
     if arm.name == "lp_ft":
+        trainable = [weight for weight in start.model.parameters() if weight.requires_grad]
         freeze(start.model, "backbone")
         fit(data, start, users, seed, {**trial, "learning_rate": 2e-3}, steps=data.arguments.max_steps // 4)
-        start.model.requires_grad_(True)
+        for weight in trainable:
+            weight.requires_grad_(True)
     if arm.name == "joint":
         users = with_source_users(data, users, seed)
     fit(data, start, users, seed, trial, steps=data.arguments.max_steps)

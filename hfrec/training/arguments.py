@@ -70,6 +70,10 @@ class ModelArguments:
     )
     hidden_size: int = field(default=64, metadata={"help": "Width of the layers."})
     embedding_size: int | None = field(default=None, metadata={"help": "Width of the item embeddings (factorised)."})
+    item_features: bool = field(
+        default=False,
+        metadata={"help": "Items are their content (--encoder, --category_column, --vector_column) under an adapter."},
+    )
     num_hidden_layers: int = field(default=2, metadata={"help": "Layers."})
     num_attention_heads: int = field(default=2, metadata={"help": "Heads of a layer."})
     intermediate_size: int | None = field(default=None, metadata={"help": "Feed-forward width; 4 x hidden_size."})

@@ -22,6 +22,7 @@ from ..evaluation.protocol import Objective, evaluate_checkpoint, evaluate_rows,
 from ..evaluation.ranking import make_compute_metrics, preprocess_ranks
 from ..models import Bert4RecConfig, Bert4RecForCausalLM, Bert4RecForMaskedLM
 from ..tokenization import ItemTokenizer
+from ..transfer.features import MARKERS, set_item_features
 from .arguments import DataArguments, ModelArguments, RecommenderTrainingArguments
 from .checkpoints import StopOnNaN, last_whole_checkpoint, no_half_checkpoint
 from .facts import run_facts, split_sizes
@@ -83,11 +84,25 @@ def build_tokenizer(train: Interactions) -> ItemTokenizer:
     return ItemTokenizer.from_items(items, metadata=train.items, counts=counts)
 
 
-def build_model(arguments: ModelArguments, vocab_size: int, max_length: int) -> PreTrainedModel:
-    """A new model of the objective, with the shape that the arguments give."""
+def build_model(
+    arguments: ModelArguments, vocab_size: int, max_length: int, *, features: torch.Tensor | None = None
+) -> PreTrainedModel:
+    """A new model of the objective, with the shape that the arguments give.
+
+    Args:
+        arguments: Objective and shape.
+        vocab_size: Items and special tokens.
+        max_length: Longest sequence.
+        features: With `item_features`, those of the items `(num_items, width)`; they decide the `embedding_size`.
+    """
     shape = {name: value for name, value in vars(arguments).items() if name != "objective"}
+    if features is not None:
+        shape["embedding_size"] = features.shape[1] + MARKERS
     config = Bert4RecConfig(vocab_size=vocab_size, max_position_embeddings=max_length, **shape)
-    return Bert4RecForMaskedLM(config) if arguments.objective == "masked" else Bert4RecForCausalLM(config)
+    model = Bert4RecForMaskedLM(config) if arguments.objective == "masked" else Bert4RecForCausalLM(config)
+    if features is not None:
+        set_item_features(model, features)
+    return model
 
 
 def build_collator(

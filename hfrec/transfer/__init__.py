@@ -8,6 +8,7 @@ from .content import (
     join_features,
     text_vectors,
 )
+from .features import feature_rows, set_item_features, unit_features
 from .matching import CataloguePlan, match_titles, plan_catalogue, read_mapping
 from .rows import ItemRows
 from .vocabulary import add_items, align_catalogue, remove_items, rename_items, renamed_vocabulary
@@ -19,6 +20,7 @@ __all__ = [
     "align_catalogue",
     "category_vectors",
     "content_rows",
+    "feature_rows",
     "fit_content_map",
     "given_vectors",
     "join_features",
@@ -28,5 +30,7 @@ __all__ = [
     "remove_items",
     "rename_items",
     "renamed_vocabulary",
+    "set_item_features",
     "text_vectors",
+    "unit_features",
 ]

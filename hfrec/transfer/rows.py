@@ -111,6 +111,11 @@ def _taken(old: Tensor, index: Sequence[int | None], new: Tensor) -> Tensor:
 
 def _fresh_embeddings(model: Any, number: int, rows: ItemRows | None, generator: torch.Generator | None) -> Tensor:
     weight = model.get_input_embeddings().weight
+    if rows is None and number and model.config.item_features:
+        raise ValueError(
+            "`rows` must hold the features of the new items, as the model's items are their content (`item_features`): "
+            "found None. Pass `feature_rows(...)`; on a saved checkpoint, `hfrec items add` with the content flags."
+        )
     if rows is None:
         fresh = torch.empty(number, weight.shape[1], dtype=weight.dtype, device=weight.device)
         return fresh.normal_(std=model.config.initializer_range, generator=generator)

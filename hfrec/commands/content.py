@@ -1,0 +1,62 @@
+"""The flags of commands that read the content of items, and the features that come of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class ContentArguments:
+    """What the content of an item is."""
+
+    encoder: str | None = field(default=None, metadata={"help": "Text encoder: a folder or a hub id."})
+    text_column: str = field(default="title", metadata={"help": "Column of the texts (with --encoder)."})
+    category_column: str | None = field(default=None, metadata={"help": "Column of the categories."})
+    category_separator: str = field(default="|", metadata={"help": "What joins the categories of an item."})
+    vector_column: str | None = field(default=None, metadata={"help": "Column of given vectors (Parquet, JSON lines)."})
+
+    @property
+    def given(self) -> bool:
+        """Whether any content is named."""
+        return any((self.encoder, self.category_column, self.vector_column))
+
+
+def read_content(items: Any, content: ContentArguments) -> dict[str, Any]:
+    """Features `(num_items, width)` by kind: text, categories, vectors; a row of zeros is an item without.
+
+    Raises:
+        ValueError: No content is named, or a column is missing or empty.
+    """
+    from ..transfer.content import category_vectors, given_vectors, text_vectors
+
+    asked = {
+        "text": content.text_column if content.encoder is not None else None,
+        "categories": content.category_column,
+        "vectors": content.vector_column,
+    }
+    columns = {kind: column for kind, column in asked.items() if column is not None}
+    if not columns:
+        raise ValueError(
+            "Items need content to start from: expected `--encoder`, `--category_column` or `--vector_column`."
+        )
+    blocks = {}
+    for kind, column in columns.items():
+        if column not in items.column_names:
+            raise ValueError(f"The item metadata has no column {column!r}, found {', '.join(items.column_names)}.")
+        values = items[column].to_pylist()
+        if kind == "text":
+            blocks[kind] = text_vectors(values, str(content.encoder))
+        elif kind == "categories":
+            blocks[kind] = category_vectors(values, separator=content.category_separator)
+        else:
+            blocks[kind] = given_vectors(values)
+    return blocks
+
+
+def joined(blocks: dict[str, Any]) -> dict[str, Any]:
+    """Each block centred and, of several, all of them together (the last one)."""
+    from ..transfer.content import join_features
+
+    centred = {kind: join_features(block) for kind, block in blocks.items()}
+    return {**centred, " + ".join(blocks): join_features(*blocks.values())} if len(blocks) > 1 else centred
