@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
-from transformers import EvalPrediction, PrinterCallback, Trainer, set_seed
+from transformers import EarlyStoppingCallback, EvalPrediction, PrinterCallback, Trainer, TrainerCallback, set_seed
 
 from ..data.collators import pad_newest
 from ..data.interactions import Interactions
@@ -26,6 +26,14 @@ from .l2sp import L2SPCallback
 
 IntArray = NDArray[np.int64]
 Method = Literal["frozen body", "fine-tuned", "fine-tuned + L2-SP"]
+# What each method may try, as factors on the learning rate and on L2-SP's strength: the same number for each.
+TRIALS: dict[Method, tuple[dict[str, float], ...]] = {
+    "frozen body": ({"rate": 1.0}, {"rate": 3.0}, {"rate": 10.0}),
+    "fine-tuned": ({"rate": 0.3}, {"rate": 1.0}, {"rate": 3.0}),
+    "fine-tuned + L2-SP": ({"rate": 1.0, "alpha": 0.1}, {"rate": 1.0, "alpha": 1.0}, {"rate": 1.0, "alpha": 10.0}),
+}
+INVERSE_PENALTIES = (0.001, 0.003, 0.01, 0.03, 0.1, 1.0)
+PATIENCE = 3
 
 
 @dataclass
@@ -125,18 +133,35 @@ def classify(
         "n_users": len(truth),
         "folds": task.folds,
     }
-    predictions = baseline_predictions(rows, truth, folds, vocab_size=len(tokenizer))
-    methods: tuple[Method, ...] = ("frozen body", "fine-tuned", "fine-tuned + L2-SP")
-    for method in methods:
+    predictions = baseline_predictions(rows, truth, folds, vocab_size=len(tokenizer), seed=training.seed)
+    chosen = {}
+    for method, trials in TRIALS.items():
+        # The first fold decides for all of them: its test users are not looked at.
+        train, test = folds[0]
+        tried = [predict_fold(rows, train, test, len(classes), method, trial, start, training) for trial in trials]
+        best = max(range(len(trials)), key=lambda index: tried[index][1])
+        chosen[method] = trials[best]
         predictions[method] = np.empty_like(truth)
-        for train, test in folds:
-            predictions[method][test] = predict_fold(rows, train, test, len(classes), method, start, training)
+        predictions[method][test] = tried[best][0]
+        for train, test in folds[1:]:
+            found, _ = predict_fold(rows, train, test, len(classes), method, trials[best], start, training)
+            predictions[method][test] = found
+        print(f"{method}: {trials[best]}", flush=True)
     results["methods"] = {name: scores(truth, guess, len(classes)) for name, guess in predictions.items()}
+    results["chosen"] = chosen
     return results
 
 
-def baseline_predictions(rows: Any, truth: IntArray, folds: Sequence[Any], *, vocab_size: int) -> dict[str, IntArray]:
-    """The majority class, and logistic regression on the logarithm of item counts."""
+def held_back(train: IntArray, *, seed: int) -> tuple[IntArray, IntArray]:
+    """The users to fit on, and a tenth that chooses settings and epochs."""
+    chosen, kept = np.split(np.random.default_rng(seed).permutation(train), [len(train) // 10])
+    return kept, chosen
+
+
+def baseline_predictions(
+    rows: Any, truth: IntArray, folds: Sequence[Any], *, vocab_size: int, seed: int
+) -> dict[str, IntArray]:
+    """The majority class, and logistic regression on the logarithm of item counts, its penalty chosen as all is."""
     from scipy.sparse import csr_matrix
     from sklearn.linear_model import LogisticRegression
 
@@ -149,8 +174,10 @@ def baseline_predictions(rows: Any, truth: IntArray, folds: Sequence[Any], *, vo
     guesses = {"majority class": np.empty_like(truth), "logistic regression": np.empty_like(truth)}
     for train, test in folds:
         guesses["majority class"][test] = np.bincount(truth[train]).argmax()
-        model = LogisticRegression(C=0.01, max_iter=1000).fit(counts[train], truth[train])
-        guesses["logistic regression"][test] = model.predict(counts[test])
+        kept, chosen = held_back(train, seed=seed)
+        tried = [LogisticRegression(C=c, max_iter=1000).fit(counts[kept], truth[kept]) for c in INVERSE_PENALTIES]
+        best = max(tried, key=lambda model: model.score(counts[chosen], truth[chosen]))
+        guesses["logistic regression"][test] = best.fit(counts[train], truth[train]).predict(counts[test])
     return guesses
 
 
@@ -160,10 +187,15 @@ def predict_fold(
     test: IntArray,
     num_labels: int,
     method: Method,
+    trial: dict[str, float],
     start: FinetuneArguments,
     training: RecommenderTrainingArguments,
-) -> IntArray:
-    """Train on one part of the users and predict the other; a tenth of the first chooses the epoch."""
+) -> tuple[IntArray, float]:
+    """Train on one part of the users and predict the other; a tenth of the first chooses the epoch.
+
+    Returns:
+        Classes of the test users `(n_test,)`, and the accuracy on that tenth.
+    """
     set_seed(training.seed)
     model = Bert4RecForSequenceClassification.from_pretrained(
         start.model_name_or_path,
@@ -174,15 +206,15 @@ def predict_fold(
     )
     if method == "frozen body":
         freeze(model, "backbone")
-    callbacks = []
+    callbacks: list[TrainerCallback] = []
     if method == "fine-tuned + L2-SP":
-        callbacks.append(L2SPCallback(start.model_name_or_path, alpha=start.l2sp_alpha or 0.01, mode=start.l2sp_mode))
-    order = np.random.default_rng(training.seed).permutation(train)
-    chosen, kept = np.split(order, [len(order) // 10])
+        alpha = (start.l2sp_alpha or 0.01) * trial["alpha"]
+        callbacks.append(L2SPCallback(start.model_name_or_path, alpha=alpha, mode=start.l2sp_mode))
+    kept, chosen = held_back(train, seed=training.seed)
     with tempfile.TemporaryDirectory(prefix="hfrec-classification-") as folder:
         settings = RecommenderTrainingArguments(
             output_dir=folder,
-            learning_rate=training.learning_rate,
+            learning_rate=training.learning_rate * trial["rate"],
             num_train_epochs=training.num_train_epochs,
             per_device_train_batch_size=training.per_device_train_batch_size,
             seed=training.seed,
@@ -201,10 +233,10 @@ def predict_fold(
             compute_metrics=share_right,
         )
         trainer.remove_callback(PrinterCallback)
-        trainer.callback_handler.callbacks[:0] = callbacks
+        trainer.callback_handler.callbacks[:0] = [*callbacks, EarlyStoppingCallback(PATIENCE)]
         trainer.train()
         logits = np.asarray(trainer.predict(rows.select(test)).predictions)  # (n_test, num_labels)
-    return np.asarray(logits.argmax(-1), dtype=np.int64)
+    return np.asarray(logits.argmax(-1), dtype=np.int64), float(trainer.state.best_metric or 0.0)
 
 
 def share_right(outcome: EvalPrediction) -> dict[str, float]:
