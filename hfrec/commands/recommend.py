@@ -44,7 +44,14 @@ def parse(words: Sequence[str]) -> RecommendArguments:
 
 
 def main(arguments: RecommendArguments) -> list[list[dict[str, Any]]]:
-    """Recommend for every user of the file and write one row a recommendation."""
+    """Recommend for every user of the file and write one row a recommendation.
+
+    Under `accelerate launch` every process takes its share of the users, and the first writes the file.
+    """
+    import torch
+    from accelerate import PartialState
+    from accelerate.utils import gather_object
+
     from ..data.interactions import load_interactions
     from ..hub.checkpoint import load_checkpoint
     from ..inference.prior import load_prior
@@ -70,16 +77,23 @@ def main(arguments: RecommendArguments) -> list[list[dict[str, Any]]]:
         users = list(dict.fromkeys(tables[-1]["user_id"].to_pylist()))
         histories = [known.get(user, []) for user in users]
     prior = load_prior(arguments.model_name_or_path, tokenizer, revision=arguments.revision)
+    segments = segments_of(tables, users, prior.segment_column) if prior and prior.segment_column else None
+    state = PartialState(cpu=not torch.cuda.is_available())
+    bounds = (len(users) * place // state.num_processes for place in (state.process_index, state.process_index + 1))
+    mine = slice(*bounds)
     found = recommend(
-        model,
+        model.to(state.device),
         tokenizer,
-        histories,
+        histories[mine],
         top_k=arguments.top_k,
         filter_seen=arguments.filter_seen,
         unknown_items=arguments.unknown_items,
         prior=prior,
-        segments=segments_of(tables, users, prior.segment_column) if prior and prior.segment_column else None,
+        segments=None if segments is None else segments[mine],
     )
+    found = list(gather_object(found))
+    if not state.is_main_process:
+        return found
     rows = [{"user_id": user, **item} for user, items in zip(users, found, strict=True) for item in items]
     write_rows(rows, output)
     print(f"{len(rows):,} recommendations for {len(users):,} users: {output}")

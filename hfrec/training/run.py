@@ -215,7 +215,7 @@ def train_and_evaluate(
     with no_half_checkpoint(trainer):
         result = trainer.train(resume_from_checkpoint=resume)
     validation = trainer.evaluate()
-    best = trainer.accelerator.unwrap_model(trainer.model)
+    best = whole_model(trainer)
     if trainer.is_world_process_zero():
         save_checkpoint(best, tokenizer, Path(training.output_dir))
     results = {
@@ -340,6 +340,23 @@ def build_trainer(
     if training.push_to_hub:
         trainer.add_callback(PushWatchCallback(trainer))
     return trainer
+
+
+def whole_model(trainer: Trainer) -> PreTrainedModel:
+    """The trained model; of weights that are sharded over processes (FSDP, ZeRO-3) the first gets a copy of all.
+
+    Every process must call it: gathering is a matter of all of them.
+    """
+    model: PreTrainedModel = trainer.accelerator.unwrap_model(trainer.model)
+    if not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
+        return model
+    weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    if not trainer.is_world_process_zero():
+        return model
+    whole = type(model)(model.config)
+    whole.load_state_dict(weights)
+    torch.nn.Module.to(whole, trainer.args.device)
+    return whole
 
 
 def save_checkpoint(model: PreTrainedModel, tokenizer: ItemTokenizer, folder: Path) -> None:
