@@ -79,13 +79,16 @@ def main(arguments: tuple[str, ItemsArguments]) -> dict[str, Any]:
 
     from ..data.files import check_new_folder, whole_files, write_json
     from ..hub.checkpoint import load_checkpoint
+    from ..transfer.optimizers import OPTIMIZER, load_optimizer, save_optimizer
 
     action, settings = arguments
     if settings.output_dir is not None:
         check_new_folder(Path(settings.output_dir))
     model, tokenizer = load_checkpoint(settings.model_name_or_path, revision=settings.revision)
     generator = torch.Generator().manual_seed(settings.seed)
-    changed, report, text = CHANGES[action](model, tokenizer, settings, generator)
+    source = Path(settings.model_name_or_path)
+    optimizer = load_optimizer(model, source) if (source / OPTIMIZER).exists() else None
+    changed, report, text = CHANGES[action](model, tokenizer, settings, generator=generator, optimizer=optimizer)
     print(text)
     if settings.dry_run:
         print("Dry run: nothing was written.")
@@ -95,13 +98,15 @@ def main(arguments: tuple[str, ItemsArguments]) -> dict[str, Any]:
         model.save_pretrained(draft)
         changed.save_pretrained(draft)
         write_json(draft / "catalogue.json", {"action": action, "from": settings.model_name_or_path, **report})
+        if optimizer is not None:
+            save_optimizer(optimizer, draft, source)
     print(f"{len(changed.items):,} items: {folder}")
-    if (Path(settings.model_name_or_path) / "optimizer.pt").exists():
-        print("The optimiser state beside the old checkpoint was not carried over: start a new run, do not resume.")
+    if optimizer is not None:
+        print("The moments of the optimiser went with the items: `--resume_from_checkpoint` goes on from here.")
     return report
 
 
-def add(model: Any, tokenizer: Any, settings: ItemsArguments, generator: Any) -> tuple[Any, dict[str, Any], str]:
+def add(model: Any, tokenizer: Any, settings: ItemsArguments, **kept: Any) -> tuple[Any, dict[str, Any], str]:
     """Rows for what the checkpoint does not know."""
     import pyarrow as pa
 
@@ -116,21 +121,21 @@ def add(model: Any, tokenizer: Any, settings: ItemsArguments, generator: Any) ->
     if settings.start != "random" or model.config.item_features:
         everything = pa.concat_tables([_missing(tokenizer.items, table), table], promote_options="default")
         rows = new_rows(model, known, new, everything, settings)
-    changed = add_items(model, tokenizer, new, metadata=table, rows=rows, generator=generator)
+    changed = add_items(model, tokenizer, new, metadata=table, rows=rows, **kept)
     text = f"{len(new):,} items new, {len(table) - len(new):,} known already"
     return changed, {"num_new": len(new), "num_known": len(table) - len(new), "new": new}, text
 
 
-def remove(model: Any, tokenizer: Any, settings: ItemsArguments, generator: Any) -> tuple[Any, dict[str, Any], str]:
+def remove(model: Any, tokenizer: Any, settings: ItemsArguments, **kept: Any) -> tuple[Any, dict[str, Any], str]:
     """Take out what the file lists."""
     from ..transfer.vocabulary import remove_items
 
     items = read_items(settings)["item_id"].to_pylist()
-    changed = remove_items(model, tokenizer, items)
+    changed = remove_items(model, tokenizer, items, optimizer=kept["optimizer"])
     return changed, {"num_dropped": len(items), "dropped": items}, f"{len(items):,} items dropped"
 
 
-def rename(model: Any, tokenizer: Any, settings: ItemsArguments, generator: Any) -> tuple[Any, dict[str, Any], str]:
+def rename(model: Any, tokenizer: Any, settings: ItemsArguments, **kept: Any) -> tuple[Any, dict[str, Any], str]:
     """Other ids, by the mapping file."""
     from ..transfer.matching import read_mapping
     from ..transfer.vocabulary import rename_items
@@ -140,7 +145,7 @@ def rename(model: Any, tokenizer: Any, settings: ItemsArguments, generator: Any)
     return changed, {"num_renamed": len(mapping), "renamed": mapping}, f"{len(mapping):,} items renamed"
 
 
-def align(model: Any, tokenizer: Any, settings: ItemsArguments, generator: Any) -> tuple[Any, dict[str, Any], str]:
+def align(model: Any, tokenizer: Any, settings: ItemsArguments, **kept: Any) -> tuple[Any, dict[str, Any], str]:
     """Over to the catalogue of the file."""
     from ..transfer.matching import match_titles, plan_catalogue, read_mapping
     from ..transfer.vocabulary import align_catalogue, renamed_vocabulary
@@ -157,7 +162,7 @@ def align(model: Any, tokenizer: Any, settings: ItemsArguments, generator: Any) 
     matched = renamed_vocabulary(tokenizer, plan.matched, keep_others=False)
     fresh = (settings.start != "random" or model.config.item_features) and plan.new and plan.matched
     rows = new_rows(model, matched, plan.new, table, settings) if fresh else None
-    changed = align_catalogue(model, tokenizer, items, mapping, metadata=table, rows=rows, generator=generator)
+    changed = align_catalogue(model, tokenizer, items, mapping, metadata=table, rows=rows, **kept)
     return changed, plan.to_dict(), str(plan)
 
 

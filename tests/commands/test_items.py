@@ -121,3 +121,44 @@ def test_refusals_are_one_line_and_leave_no_folder(
     assert main(["items", *words.format(**paths).split()]) == 1
     assert message in capsys.readouterr().err.splitlines()[-1]
     assert not (tmp_path / "out").exists()
+
+
+def test_the_moments_go_with_the_items_and_training_goes_on(
+    checkpoint: Path, log_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Moments left behind belong to other rows: a resumed run would move items by the history of others."""
+    words = [
+        "finetune",
+        "--model_name_or_path",
+        str(checkpoint),
+        "--train_file",
+        str(log_file),
+        "--disable_tqdm",
+        "true",
+    ]
+    assert main([*words, "--num_train_epochs", "1", "--output_dir", str(tmp_path / "run")]) == 0
+    (old,) = (tmp_path / "run").glob("checkpoint-*")
+    known = [item for item in rows(old) if item.startswith("i")]
+    added = write(tmp_path / "add.csv", "item_id\nnew\n")
+    assert run("add", old, "--items_file", added, "--output_dir", tmp_path / "grown") == 0
+    removed = write(tmp_path / "remove.csv", "item_id\nnew\n")
+    assert run("remove", tmp_path / "grown", "--items_file", removed, "--output_dir", tmp_path / "same") == 0
+    before, grown, same = (
+        torch.load(folder / "optimizer.pt", weights_only=True)["state"]
+        for folder in (old, tmp_path / "grown", tmp_path / "same")
+    )
+    tables = {key for key, value in before.items() if value["exp_avg"].shape[0] == len(rows(old))}
+    assert len(tables) == 2  # embeddings and bias
+    for key, value in before.items():
+        assert value["exp_avg_sq"].equal(same[key]["exp_avg_sq"]) and value["step"].equal(grown[key]["step"])
+        if key in tables:
+            assert grown[key]["exp_avg"][:-1].equal(value["exp_avg"]) and not grown[key]["exp_avg"][-1].any()
+    words[2] = str(tmp_path / "grown")
+    resume = ["--resume_from_checkpoint", str(tmp_path / "grown"), "--output_dir", str(tmp_path / "on")]
+    assert main([*words, "--num_train_epochs", "2", *resume]) == 0
+    steps = json.loads((tmp_path / "grown" / "trainer_state.json").read_text())["global_step"]
+    assert {*known, "new"} <= rows(tmp_path / "on").keys() and (tmp_path / "on" / f"checkpoint-{2 * steps}").exists()
+    (old / "optimizer.pt").write_bytes(b"not a file of torch")
+    capsys.readouterr()
+    assert run("add", old, "--items_file", added, "--output_dir", tmp_path / "never") == 1
+    assert "not readable without running code" in capsys.readouterr().err and not (tmp_path / "never").exists()
