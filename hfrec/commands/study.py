@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..study.runner import StudyArguments, run_study
+from ..study.runner import StudyArguments
+from ..study.schedule import run_study
 from .parsing import parse_arguments
 
 

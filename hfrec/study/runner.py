@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
+import os
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,17 +26,10 @@ from ..training.anchors import Plan, distances
 from ..training.arguments import DataArguments, RecommenderTrainingArguments
 from ..training.freezing import freeze
 from ..training.reference import read_reference
-from ..training.run import build_trainer, write_json
+from ..training.run import build_trainer
 from .arms import ARMS, Arm, Start, Trial, start_arm
 
 METRIC = "ndcg@10"
-# Strengths of the trade-off, and the learning rate of all its runs; 0 is plain fine-tuning.
-TRADEOFF_RATE = 1e-3
-TRADEOFF = {
-    "finetune": (0.0,),
-    "l2sp_coupled": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2),
-    "l2sp_decoupled": (1.0, 3.0, 10.0, 30.0, 100.0, 300.0),
-}
 
 
 @dataclass
@@ -61,6 +52,9 @@ class StudyArguments:
     validation_fraction: float = field(default=0.1, metadata={"help": "Share that only chooses settings and epochs."})
     max_steps: int = field(default=600, metadata={"help": "Most optimiser steps of a run."})
     batch_size: int = field(default=32, metadata={"help": "Rows of a training step."})
+    num_processes: int = field(
+        default_factory=lambda: os.cpu_count() or 1, metadata={"help": "Runs at a time, each on one thread."}
+    )
     forgetting_users: int = field(default=1000, metadata={"help": "Source users on whom forgetting is measured."})
     tradeoff_fraction: float | None = field(
         default=None, metadata={"help": "Share at which a row of L2-SP strengths is run; left out, none is."}
@@ -70,6 +64,8 @@ class StudyArguments:
         unknown = sorted(set(self.arms) - set(ARMS))
         if unknown:
             raise ValueError(f"`arms` holds {unknown}, expected some of {', '.join(ARMS)}.")
+        if self.num_processes < 1:
+            raise ValueError(f"`num_processes` must be at least 1, found {self.num_processes}.")
         for name, shares in (("fractions", self.fractions), ("tradeoff_fraction", [self.tradeoff_fraction or 1.0])):
             if not all(0.0 < share <= 1.0 for share in shares):
                 raise ValueError(f"`{name}` must be in (0, 1], found {shares}.")
@@ -264,57 +260,3 @@ def fit(data: StudyData, start: Start, users: Interactions, seed: int, trial: Tr
         # The figures of each evaluation would drown the study's own lines.
         trainer.remove_callback(PrinterCallback)
         trainer.train()
-
-
-def planned(arguments: StudyArguments) -> Iterator[tuple[Arm, float]]:
-    """Arms and shares in order, small shares first."""
-    for fraction in sorted(arguments.fractions):
-        for name in arguments.arms:
-            yield ARMS[name], fraction
-
-
-def run_tradeoff(data: StudyData, folder: Path) -> list[dict[str, Any]]:
-    """Plain fine-tuning and a row of L2-SP strengths at one share and one learning rate, with every seed."""
-    fraction = data.arguments.tradeoff_fraction
-    if fraction is None:
-        return []
-    runs = []
-    for name, strengths in TRADEOFF.items():
-        for strength in strengths:
-            trial = {"learning_rate": TRADEOFF_RATE, **({"alpha": strength} if strength else {})}
-            runs += [cached_run(folder, data, ARMS[name], fraction, seed, trial) for seed in data.arguments.seeds]
-            print(f"{name:<16} {fraction:>5.0%}  {trial}", flush=True)
-    return runs
-
-
-def run_study(arguments: StudyArguments) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Tune each arm at each share on validation with the first seed, then run the choice with every seed.
-
-    Every run is a file under `runs/`, written when it ends: an interrupted study goes on after the last one.
-
-    Returns:
-        The rows of the chosen settings, and those of the trade-off.
-    """
-    folder = Path(arguments.output_dir) / "runs"
-    folder.mkdir(parents=True, exist_ok=True)
-    data = StudyData(arguments)
-    finals: list[dict[str, Any]] = []
-    for arm, fraction in planned(arguments):
-        tried = [cached_run(folder, data, arm, fraction, arguments.seeds[0], trial) for trial in arm.trials]
-        best = max(range(len(tried)), key=lambda index: tried[index][f"validation_{METRIC}"])
-        seeds = arguments.seeds if arm.trained else arguments.seeds[:1]
-        runs = [cached_run(folder, data, arm, fraction, seed, arm.trials[best]) for seed in seeds]
-        finals += runs
-        mean = float(np.mean([run[METRIC] for run in runs]))
-        print(f"{arm.name:<16} {fraction:>5.0%}  {METRIC} {mean:.4f}  {arm.trials[best]}", flush=True)
-    return finals, run_tradeoff(data, folder)
-
-
-def cached_run(folder: Path, data: StudyData, arm: Arm, fraction: float, seed: int, trial: Trial) -> dict[str, Any]:
-    """The row of a run, from its file when it was done before."""
-    settings = "".join(f"-{name}{value:g}" for name, value in trial.items())
-    path = folder / f"{arm.name}-{fraction:g}-{seed}{settings}.json"
-    if not path.exists():
-        write_json(path, run_once(data, arm, fraction, seed, trial))
-    row = json.loads(path.read_text(encoding="utf-8"))
-    return row  # type: ignore[no-any-return]

@@ -14,13 +14,13 @@ from hfrec import leave_one_out, load_checkpoint, load_interactions, synthetic_t
 from hfrec.study.arms import ARMS, shuffle_items, start_arm
 from hfrec.study.report import difference, grouped
 from hfrec.study.runner import (
-    TRADEOFF,
     StudyArguments,
     StudyData,
     rename_to_source,
     run_once,
     way_from_checkpoint,
 )
+from hfrec.study.schedule import TRADEOFF, Job, rows_of
 from hfrec_command import main
 
 QUIET = ["--disable_tqdm", "true", "--early_stopping_patience", "0"]
@@ -58,6 +58,7 @@ def test_study_writes_tables_and_goes_on_after_an_interrupt(files: dict[str, Pat
     words = ["study", "--model_name_or_path", str(files["checkpoint"]), "--source_file", str(files["source.csv"])]
     words += ["--target_file", str(files["target.csv"]), "--output_dir", str(tmp_path), "--max_steps", "3"]
     words += ["--fractions", "1.0", "--seeds", "0", "1", "--arms", "scratch", "l2sp_decoupled", "popularity"]
+    words += ["--num_processes", "1"]
     assert main(words) == 0
     runs = sorted((tmp_path / "runs").glob("*.json"))
     assert len(runs) == 2 * (4 + 1) + 2
@@ -156,6 +157,7 @@ def test_tradeoff_runs_every_strength_and_measures_the_way(files: dict[str, Path
     words = ["study", "--model_name_or_path", str(files["checkpoint"]), "--source_file", str(files["source.csv"])]
     words += ["--target_file", str(files["target.csv"]), "--output_dir", str(tmp_path), "--max_steps", "20"]
     words += ["--fractions", "1.0", "--seeds", "0", "--arms", "finetune", "--tradeoff_fraction", "1.0"]
+    words += ["--num_processes", "1"]
     assert main(words) == 0
     rows = pyarrow.csv.read_csv(tmp_path / "tradeoff.csv").to_pylist()
     assert [(row["arm"], row["alpha"]) for row in rows[:2]] == [("finetune", None), ("l2sp_coupled", 1e-4)]
@@ -182,3 +184,26 @@ def test_unknown_arm_is_refused(files: dict[str, Path], tmp_path: Path) -> None:
     """A mistyped arm must not be left out silently."""
     with pytest.raises(ValueError, match="fine"):
         arguments(files, tmp_path, arms=["fine"])
+
+
+def test_two_processes_do_the_runs_of_one(files: dict[str, Path], tmp_path: Path) -> None:
+    """Runs side by side must not share random numbers, files or folders."""
+    words = ["study", "--model_name_or_path", str(files["checkpoint"]), "--source_file", str(files["source.csv"])]
+    words += ["--target_file", str(files["target.csv"]), "--max_steps", "3", "--fractions", "1.0", "--seeds", "0"]
+    words += ["--arms", "l2sp_coupled", "popularity"]
+    for number in ("1", "2"):
+        assert main([*words, "--num_processes", number, "--output_dir", str(tmp_path / number)]) == 0
+    one, two = (
+        {path.name: {**json.loads(path.read_text()), "seconds": 0} for path in (tmp_path / number / "runs").iterdir()}
+        for number in ("1", "2")
+    )
+    assert len(one) == 5 and one == two
+
+
+@pytest.mark.slow
+def test_a_run_that_fails_ends_the_study_with_its_reason(files: dict[str, Path], tmp_path: Path) -> None:
+    """A worker's error that is swallowed leaves a study without an end or without a row."""
+    broken = arguments(files, tmp_path, arms=["finetune"], fractions=[1.0], num_processes=2, max_steps=2)
+    broken.model_name_or_path = str(tmp_path / "nothing")
+    with pytest.raises(Exception, match="nothing"):
+        rows_of([Job(ARMS["finetune"], 1.0, seed, {"learning_rate": 1e-3}) for seed in (0, 1)], broken)
