@@ -308,6 +308,21 @@ class Candidates:
     negative_ids: torch.Tensor
 
 
+class _SparseTake(torch.autograd.Function):
+    """Entries of a vector, with a sparse gradient, which `F.embedding` has for matrices only."""
+
+    @staticmethod
+    def forward(ctx: Any, vector: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(index)
+        ctx.size = vector.shape
+        return vector[index]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
+        (index,) = ctx.saved_tensors
+        return torch.sparse_coo_tensor(index[None], gradients[0], ctx.size, check_invariants=False), None
+
+
 def score_candidates(
     representation: torch.Tensor,
     *,
@@ -315,15 +330,21 @@ def score_candidates(
     bias: torch.Tensor | None,
     target_ids: torch.Tensor,
     negative_ids: torch.Tensor,
+    sparse: bool = False,
 ) -> Candidates:
-    """Score the targets and the shared negatives, in float32, with accidental hits masked."""
-    rows = F.embedding(torch.cat([target_ids, negative_ids]), weight)  # (num_labelled + num_negatives, embedding_size)
+    """Score the targets and the shared negatives, in float32, with accidental hits masked.
+
+    Under `sparse` the gradients of weight and bias hold the rows of these items only.
+    """
+    ids = torch.cat([target_ids, negative_ids])
+    rows = F.embedding(ids, weight, sparse=sparse)  # (num_labelled + num_negatives, embedding_size)
     target_rows, negative_rows = rows.split([len(target_ids), len(negative_ids)])
     targets = (representation.float() * target_rows.float()).sum(dim=-1)
     negatives = F.linear(representation, negative_rows).float()
     if bias is not None:
-        targets = targets + bias[target_ids]
-        negatives = negatives + bias[negative_ids]
+        biases = _SparseTake.apply(bias, ids) if sparse else bias[ids]
+        targets = targets + biases[: len(target_ids)]
+        negatives = negatives + biases[len(target_ids) :]
     hits = negative_ids == target_ids[:, None]
     return Candidates(targets, target_ids, negatives.masked_fill(hits, -math.inf), negative_ids)
 

@@ -549,10 +549,14 @@ class _ItemScorer(Bert4RecPreTrainedModel):
         targets = items[counted]
         self._fit_label_counts()
         if self.label_counts is not None:
-            self.label_counts += torch.bincount(targets, minlength=len(self.label_counts))
+            self.label_counts.index_add_(0, targets, torch.ones_like(targets, dtype=self.label_counts.dtype))
         sampler = NegativeSampler(config.negative_sampling, config.vocab_size - first, first, config.num_negatives)
         candidates = score_candidates(
-            representation[counted], **weights, target_ids=targets, negative_ids=sampler.draw(targets)
+            representation[counted],
+            **weights,
+            target_ids=targets,
+            negative_ids=sampler.draw(targets),
+            sparse=getattr(self.get_input_embeddings(), "sparse", False),
         )
         if config.loss == "gbce":
             losses = gbce_losses(candidates, sampler.num_items, config.gbce_t)

@@ -151,6 +151,10 @@ class RecommenderTrainingArguments(TrainingArguments):
     early_stopping_patience: int = field(
         default=10, metadata={"help": "Evaluations without a better metric before training stops; 0 never stops."}
     )
+    rowwise_embeddings: bool = field(
+        default=False,
+        metadata={"help": "Adam on the touched rows of the item table only (sampled losses, one process)."},
+    )
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Hide losses that are no numbers."})
     report_to: list[str] = field(
         default_factory=lambda: ["none"], metadata={"help": "Trackers, such as tensorboard and trackio."}

@@ -26,7 +26,9 @@ from ..transfer.features import MARKERS, set_item_features
 from .arguments import DataArguments, ModelArguments, RecommenderTrainingArguments
 from .checkpoints import StopOnNaN, last_whole_checkpoint, no_half_checkpoint
 from .facts import run_facts, split_sizes
+from .l2sp import L2SPCallback
 from .pushes import PushWatchCallback, open_repository
+from .rowwise import rowwise_optimizer
 from .streaming import StreamingTrainer
 
 logger = logging.get_logger(__name__)
@@ -201,6 +203,12 @@ def train_and_evaluate(
         What `all_results.json` holds.
     """
     checkpoint = check_output_folder(training)
+    if training.rowwise_embeddings:
+        if optimizer is not None or any(isinstance(callback, L2SPCallback) for callback in callbacks):
+            raise ValueError(
+                "`rowwise_embeddings` goes with neither L2-SP, which pulls every row, nor `layerwise_lr_decay`."
+            )
+        optimizer = rowwise_optimizer(model, training)
     trainer = build_trainer(
         model,
         tokenizer,
