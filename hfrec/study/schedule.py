@@ -23,8 +23,8 @@ from .runner import METRIC, StudyArguments, StudyData, run_once
 TRADEOFF_RATE = 1e-3
 TRADEOFF = {
     "finetune": (0.0,),
-    "l2sp_coupled": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2),
-    "l2sp_decoupled": (1.0, 3.0, 10.0, 30.0, 100.0, 300.0),
+    "l2sp_coupled": (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1),
+    "l2sp_decoupled": (3.0, 10.0, 30.0, 100.0, 300.0),
 }
 Row = dict[str, Any]
 

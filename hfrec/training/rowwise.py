@@ -30,7 +30,7 @@ class RowwiseAdamW(torch.optim.AdamW):
         >>> optimizer = RowwiseAdamW([weight], lr=0.5)
         >>> torch.nn.functional.embedding(torch.tensor([1]), weight, sparse=True).sum().backward()
         >>> optimizer.step()
-        >>> weight.flatten().tolist()
+        >>> [round(value, 3) for value in weight.flatten().tolist()]
         [0.0, -0.5, 0.0]
     """
 

@@ -160,7 +160,7 @@ def test_tradeoff_runs_every_strength_and_measures_the_way(files: dict[str, Path
     words += ["--num_processes", "1"]
     assert main(words) == 0
     rows = pyarrow.csv.read_csv(tmp_path / "tradeoff.csv").to_pylist()
-    assert [(row["arm"], row["alpha"]) for row in rows[:2]] == [("finetune", None), ("l2sp_coupled", 1e-4)]
+    assert [(row["arm"], row["alpha"]) for row in rows[:2]] == [("finetune", None), ("l2sp_coupled", 1e-3)]
     assert len(rows) == 1 + sum(len(strengths) for name, strengths in TRADEOFF.items() if name != "finetune")
     way = [sum(row[name] for name in row if name.startswith("distance/")) for row in rows]
     assert 0 < way[-1] < 0.8 * way[0]
