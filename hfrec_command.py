@@ -16,6 +16,7 @@ COMMANDS = {
     "refresh": "Train a checkpoint on a newer log and judge whether it should take the old one's place.",
     "evaluate": "Rank the last item of each user over the whole catalogue.",
     "recommend": "Recommend items for the histories in a file.",
+    "export": "Write a checkpoint as an ONNX graph that recommends without torch.",
     "push": "Push a checkpoint to a hub as one commit.",
     "pull": "Pull a checkpoint from a hub, pinned and checked.",
     "items": "Add, remove or rename items of a checkpoint, or align it with another catalogue.",

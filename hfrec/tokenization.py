@@ -112,7 +112,11 @@ class ItemTokenizer(PreTrainedTokenizerFast):
         values = column if isinstance(column, (pa.Array, pa.ChunkedArray)) else pa.array(list(column))
         values = values if pa.types.is_string(values.type) else values.cast(pa.string())
         if len(values) * _ITEMS_PER_LOOKUP < len(self.items):
-            tokens = pa.array([self._item_token(item) for item in values.to_pylist()], pa.int32())
+            look_up = self.backend_tokenizer.token_to_id
+            found = [None if item is None else look_up(item) for item in values.to_pylist()]
+            # The special tokens are in the vocabulary too.
+            items = [token if token is not None and token >= NUM_SPECIAL_TOKENS else None for token in found]
+            tokens = pa.array(items, pa.int32())
         else:
             index = pc.index_in(values, value_set=self.items["item_id"])
             tokens = pc.cast(pc.add(index, NUM_SPECIAL_TOKENS), pa.int32())
@@ -124,11 +128,6 @@ class ItemTokenizer(PreTrainedTokenizerFast):
                 "Drop them (unknown='drop'), map them to [UNK] (unknown='unk') or add them to the model first."
             )
         return pc.fill_null(tokens, self.unk_token_id) if unknown == "unk" else tokens
-
-    def _item_token(self, item: str | None) -> int | None:
-        """Token id of an item, None for anything else: the special tokens are in the vocabulary too."""
-        token: int | None = None if item is None else self.backend_tokenizer.token_to_id(item)
-        return token if token is not None and token >= NUM_SPECIAL_TOKENS else None
 
     def decode_items(self, token_ids: Iterable[int]) -> list[str]:
         """Raw item ids of token ids; a special token is given by its name."""

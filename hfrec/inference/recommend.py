@@ -76,7 +76,7 @@ def recommend(
         [[('c', 1)], [('a', 1)]]
     """
     objective = objective_of(model)
-    vocab_size = _checked_vocab_size(model, tokenizer)
+    vocab_size = checked_vocab_size(model, tokenizer)
     if batch_size < 1:
         raise ValueError(f"`batch_size` must be at least 1, found {batch_size}.")
     rankable = _rankable(tokenizer, vocab_size, allow, deny)
@@ -144,6 +144,9 @@ def best_keys(
     Returns:
         int64 `(batch, top_k)`, best first.
     """
+    if len(rankable) <= item_chunk_size:
+        keys = encode_keys(score_chunk(0, len(rankable)), 0).masked_fill_(~rankable, _NOTHING)
+        return keys.scatter_(1, seen, _NOTHING).topk(top_k, dim=1).values
     best = torch.full((len(seen), top_k), _NOTHING, dtype=torch.int64, device=rankable.device)
     for start in range(0, len(rankable), item_chunk_size):
         stop = min(start + item_chunk_size, len(rankable))
@@ -179,18 +182,20 @@ def decode_keys(keys: Tensor) -> tuple[Tensor, Tensor]:
 
 def _named(tokenizer: ItemTokenizer, scores: Tensor, token_ids: Tensor) -> list[list[dict[str, Any]]]:
     """Rows of a batch in words; one look-up for all of them."""
-    kept = token_ids != 0  # (batch, top_k)
-    places = (token_ids[kept] - NUM_SPECIAL_TOKENS).cpu().numpy()
-    names = ["item_id", "title"] if "title" in tokenizer.items.column_names else ["item_id"]
-    items = iter(tokenizer.items.select(names).take(places).to_pylist())
-    values = iter(scores[kept].tolist())
-    return [
-        [
-            {"item_id": item["item_id"], "score": next(values), "rank": rank, **item}
-            for rank, item in zip(range(1, count + 1), items, strict=False)
-        ]
-        for count in kept.sum(dim=1).tolist()
-    ]
+    rows = [[token for token in row if token] for row in token_ids.tolist()]  # 0 fills the end of a row
+    tokens = [token for row in rows for token in row]
+    titles: list[dict[str, Any]] = [{}] * len(tokens)
+    if "title" in tokenizer.items.column_names:
+        places = np.array(tokens, dtype=np.int64) - NUM_SPECIAL_TOKENS
+        titles = tokenizer.items.select(["title"]).take(places).to_pylist()
+    named = zip(tokenizer.decode_items(tokens), titles, strict=True)
+    found = []
+    for row, values in zip(rows, scores.tolist(), strict=True):
+        ranked = zip(range(1, len(row) + 1), values, named, strict=False)
+        found.append(
+            [{"item_id": item, "score": score, "rank": rank, **title} for rank, score, (item, title) in ranked]
+        )
+    return found
 
 
 def _encode(
@@ -201,8 +206,9 @@ def _encode(
         raise ValueError(f"`unknown_items` must be 'error', 'drop' or 'unk', found {unknown!r}.")
     ids, sizes = _flatten(histories)
     tokens = tokenizer.encode_column(ids, unknown="drop")
-    known = tokens.is_valid().to_numpy(zero_copy_only=False)
-    if not known.all():
+    known = np.ones(len(tokens), dtype=bool)
+    if tokens.null_count:
+        known = tokens.is_valid().to_numpy(zero_copy_only=False)
         place = int(np.argmin(known))
         row = int(np.searchsorted(np.cumsum(sizes), place, side="right"))
         item = ids[place].as_py()
@@ -213,12 +219,15 @@ def _encode(
                 f"`histories` must hold items of the vocabulary, found {item!r} in history {row}. Leave such items out "
                 "(unknown_items='drop'), read them as [UNK] (unknown_items='unk') or add them to the model first."
             )
-    values = tokens.fill_null(tokenizer.unk_token_id).to_numpy(zero_copy_only=False).astype(np.int64)
-    bounds = np.cumsum(sizes)[:-1]
-    rows, masks = np.split(values, bounds), np.split(known, bounds)
+        tokens = tokens.fill_null(tokenizer.unk_token_id)
+    values = tokens.to_numpy(zero_copy_only=False).astype(np.int64)
     if not len(sizes):
         return []
-    return [row[mask] for row, mask in zip(rows, masks, strict=True)] if unknown == "drop" else rows
+    bounds = np.cumsum(sizes)[:-1]
+    rows = np.split(values, bounds)
+    if unknown != "drop":
+        return rows
+    return [row[mask] for row, mask in zip(rows, np.split(known, bounds), strict=True)]
 
 
 def _flatten(histories: Sequence[Sequence[Any]] | pa.Array | pa.ChunkedArray) -> tuple[pa.Array, NDArray[np.int64]]:
@@ -293,7 +302,7 @@ def objective_of(model: Any) -> Literal["masked", "causal"]:
     )
 
 
-def _checked_vocab_size(model: Any, tokenizer: ItemTokenizer) -> int:
+def checked_vocab_size(model: Any, tokenizer: ItemTokenizer) -> int:
     vocab_size = int(model.config.vocab_size)
     if len(tokenizer) != vocab_size:
         raise ValueError(

@@ -449,12 +449,12 @@ class _ItemScorer(Bert4RecPreTrainedModel):
         """
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         steps = torch.arange(mask.shape[1], device=mask.device)
-        newest = steps == (mask.long() * steps).argmax(dim=-1, keepdim=True)  # (batch, length)
-        # A single history has no padding to save, and packing takes longer than the queries that it saves.
-        if len(input_ids) > 1 and self._packs(newest, attention_mask=mask, input_ids=input_ids):
-            return self.head(self.model.at_labels(newest, input_ids=input_ids, attention_mask=mask))
+        newest = (mask.long() * steps).argmax(dim=-1)  # (batch,)
+        labelled = steps == newest[:, None]  # (batch, length)
+        if self._packs(labelled, attention_mask=mask, input_ids=input_ids):
+            return self.head(self.model.at_labels(labelled, input_ids=input_ids, attention_mask=mask))
         hidden_states = self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        return self.head(hidden_states[newest])
+        return self.head(hidden_states[torch.arange(mask.shape[0], device=mask.device), newest])
 
     @property
     def item_bias(self) -> torch.Tensor | None:

@@ -20,7 +20,9 @@ class Dropout(nn.Dropout):
     """Dropout whose random bits come 64 at a time on the CPU, a fourth of the time of torch's; `p` is exact to 2⁻¹⁷."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        if not self.training or self.p == 0.0 or input.device.type != "cpu" or torch.compiler.is_compiling():
+        if not self.training:  # a call of the parent takes longer than a small layer
+            return input
+        if self.p == 0.0 or input.device.type != "cpu" or torch.compiler.is_compiling():
             return super().forward(input)
         dropped = round(self.p * 2**BITS)
         words = torch.empty(-(-input.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
@@ -58,6 +60,13 @@ class _Collect(torch.autograd.Function):
         return gradients[0].new_zeros(ctx.shape).index_copy_(0, places, gradients[0]), None
 
 
+def _collect(grid: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    if torch.is_grad_enabled():
+        collected: torch.Tensor = _Collect.apply(grid, places)
+        return collected
+    return grid.index_select(0, places)
+
+
 @dataclass(frozen=True)
 class Block:
     """Tokens `start … stop - 1` of a packed batch as rows of a grid, filled up on the right."""
@@ -78,7 +87,7 @@ class Block:
     def collect(self, grid: torch.Tensor) -> torch.Tensor:
         """The grid `(rows, width, …)` back to the block's tokens `(stop - start, size)`."""
         flat = grid.reshape(self.rows * self.width, -1)
-        return flat if self.places is None else _Collect.apply(flat, self.places)
+        return flat if self.places is None else _collect(flat, self.places)
 
 
 @dataclass(frozen=True)
@@ -100,7 +109,7 @@ class PackedAttention:
 
     def keep(self, tokens: torch.Tensor) -> torch.Tensor:
         """The tokens that ask, of all `(num_tokens, size)`."""
-        return tokens if self.kept is None else _Collect.apply(tokens, self.kept)
+        return tokens if self.kept is None else _collect(tokens, self.kept)
 
     def attend(self, states: torch.Tensor, num_heads: int, dropout: float) -> torch.Tensor:
         """From queries, keys and values `(num_tokens, 3, hidden_size)` to `(num_asking, hidden_size)`."""
@@ -134,6 +143,8 @@ class Packing:
             labelled: Whether its hidden state is asked for `(batch, length)`; only where `real` is.
             is_causal: Whether a position sees only itself and what stands before it.
         """
+        if len(real) == 1:
+            return cls._of_single(real[0], labelled[0], is_causal)
         sizes, order = real.sum(dim=-1).sort(descending=True, stable=True)  # (batch,)
         places = torch.arange(real.numel(), device=real.device).view(real.shape)[order]
         source = places[real[order]]  # (num_tokens,)
@@ -148,10 +159,25 @@ class Packing:
         groups = [_asking_group(sizes, counts, columns, rows, is_causal) for rows in bounds if counts[rows].any()]
         return cls(source, inner, PackedAttention(groups, kept), source[kept].argsort())
 
+    @classmethod
+    def _of_single(cls, real: torch.Tensor, labelled: torch.Tensor, is_causal: bool) -> "Packing":
+        """The same for one row, `real` and `labelled` `(length,)`: no row to sort, no grid to fill."""
+        source = real.nonzero().squeeze(1)  # (num_tokens,)
+        kept = labelled[source].nonzero().squeeze(1)  # (num_labelled,)
+        keys, queries = (Block(0, count, 1, count, None) for count in (len(source), len(kept)))
+        inner = PackedAttention([Group(keys, keys, None, is_causal)] if len(source) else [], None)
+        restore = torch.arange(len(kept), device=real.device)
+        if len(kept) == len(source):
+            return cls(source, inner, inner, restore)
+        mask = None
+        if is_causal and not (len(kept) == 1 and int(kept) == len(source) - 1):  # the newest token sees all
+            mask = torch.arange(len(source), device=real.device) <= kept[:, None]
+        last = PackedAttention([Group(keys, queries, mask, False)] if len(kept) else [], kept)
+        return cls(source, inner, last, restore)
+
     def unpack(self, tokens: torch.Tensor) -> torch.Tensor:
         """What the last layer gives `(num_labelled, size)`, in the order of the batch."""
-        restored: torch.Tensor = _Collect.apply(tokens, self.restore)
-        return restored
+        return _collect(tokens, self.restore)
 
 
 def _attend(query: torch.Tensor, key_value: torch.Tensor, group: Group, num_heads: int, dropout: float) -> torch.Tensor:

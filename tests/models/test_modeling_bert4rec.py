@@ -170,7 +170,7 @@ def test_truncation_leaves_what_is_kept_as_it_was(kind: str) -> None:
     )
     history = [3, 4, 5, 6, 7, 8, 9, 1]
     for row in (history, history[-4:]):
-        model.encode_history(torch.tensor([row]))
+        model(torch.tensor([row]))
     torch.testing.assert_close(captured[0][:, -4:], captured[1])
     if kind == "rotary":
         torch.testing.assert_close(angles[0][:, :, -4:], angles[2])

@@ -1,0 +1,91 @@
+"""Write a checkpoint as an ONNX graph that recommends without torch.
+
+hfrec export --model_name_or_path out --output_dir exported
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .parsing import parse_arguments
+from .recommend import histories_of
+
+
+@dataclass
+class ExportArguments:
+    """What is exported, and on what it is checked."""
+
+    model_name_or_path: str = field(metadata={"help": "Checkpoint: a folder or a hub id."})
+    output_dir: str = field(metadata={"help": "New or empty folder for the graph, the items and the serving code."})
+    top_k: int | None = field(default=None, metadata={"help": "Most items that can be asked for; 100 if None."})
+    int8: bool = field(default=False, metadata={"help": "Also write the graph with weights of 8 bits."})
+    history_file: str | None = field(
+        default=None, metadata={"help": "Log of the users to check the graph on; random histories if None."}
+    )
+    max_histories: int = field(default=1000, metadata={"help": "Most users of history_file to check on."})
+    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit on the hub."})
+    user_column: str = field(default="user_id", metadata={"help": "Column of the user ids."})
+    item_column: str = field(default="item_id", metadata={"help": "Column of the item ids."})
+    timestamp_column: str = field(default="timestamp", metadata={"help": "Column of the times."})
+
+
+def parse(words: Sequence[str]) -> ExportArguments:
+    """Flags or a settings file into the dataclass."""
+    (arguments,) = parse_arguments("export", (ExportArguments,), words)
+    return arguments  # type: ignore[no-any-return]
+
+
+def main(arguments: ExportArguments) -> dict[str, Any]:
+    """Export, check and print how the graph compares with the model."""
+    from transformers.utils import logging
+
+    from ..data.files import check_new_folder
+    from ..hub.checkpoint import load_checkpoint
+    from ..inference.export import RESULTS_FILE, export_onnx
+    from ..inference.prior import load_prior
+
+    output = Path(arguments.output_dir)
+    check_new_folder(output)
+    model, tokenizer = load_checkpoint(arguments.model_name_or_path, revision=arguments.revision)
+    if load_prior(arguments.model_name_or_path, tokenizer, revision=arguments.revision) is not None:
+        logging.get_logger(__name__).warning(
+            "the checkpoint has a prior for short histories, which the graph leaves out: its lists are the model's."
+        )
+    histories = None if arguments.history_file is None else read_histories(arguments, tokenizer)
+    results = export_onnx(model, tokenizer, output, top_k=arguments.top_k, int8=arguments.int8, histories=histories)
+    print(
+        f"{output}: on {results['histories']:,} histories {results['same_items']:.1%} of the lists hold the same items "
+        f"in the same order as the model's, scores within {results['max_score_difference']:.1e}"
+    )
+    if arguments.int8:
+        print(f"int8: {results['int8_overlap@10']:.1%} of the ten best items")
+    print(f"All figures: {output / RESULTS_FILE}")
+    return results
+
+
+def read_histories(arguments: ExportArguments, tokenizer: Any) -> list[list[str]]:
+    """The first users' known items, oldest first; users without one are left out.
+
+    Raises:
+        ValueError: No user has one.
+    """
+    from ..data.interactions import load_interactions
+
+    interactions = load_interactions(
+        arguments.history_file,
+        user_column=arguments.user_column,
+        item_column=arguments.item_column,
+        timestamp_column=arguments.timestamp_column,
+    )
+    known = set(tokenizer.items["item_id"].to_pylist())
+    rows = ([item for item in row if item in known] for row in histories_of(interactions.table)[1])
+    histories = [row for row in rows if row][: arguments.max_histories]
+    if not histories:
+        raise ValueError(
+            f"`history_file` {arguments.history_file} has no item of the checkpoint: is it the log of another "
+            "catalogue?"
+        )
+    return histories

@@ -1,0 +1,236 @@
+"""A checkpoint as an ONNX graph that recommends: history in, items and scores out, checked against PyTorch."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..data.files import check_new_folder, whole_files, write_json
+from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer
+from .recommend import checked_vocab_size, objective_of, recommend
+from .serving import INT8_FILE, MODEL_FILE, SETTINGS_FILE, OnnxRecommender
+
+LIBRARIES = ("onnx", "onnxruntime", "onnxscript")
+RESULTS_FILE = "export_results.json"
+SERVING_FILE = "onnx_recommender.py"
+TOP_K = 100
+TOLERANCE = 1e-4
+Lists = list[list[dict[str, Any]]]
+_CHECKED_ALONE = 32  # histories that are checked in a batch of their own
+
+
+def export_onnx(
+    model: Any,
+    tokenizer: ItemTokenizer,
+    output_dir: str | os.PathLike[str],
+    *,
+    top_k: int | None = None,
+    int8: bool = False,
+    histories: Sequence[Sequence[Any]] | None = None,
+) -> dict[str, Any]:
+    """Write the function that [`recommend`] computes as an ONNX graph, with all that serving it needs.
+
+    The graph takes whole histories of token ids and holds the rest: the `[MASK]` of a masked model, the newest tokens
+    that the model has positions for, the scores, the seen filter and the top k. Before the folder is there, its lists
+    are compared with PyTorch's: scores within 1e-4, the same items except where their scores are as close.
+
+    Args:
+        model: `Bert4RecForMaskedLM` or `Bert4RecForCausalLM` in float32 on the CPU.
+        tokenizer: The tokenizer of this model.
+        output_dir: A new or empty folder. It gets `model.onnx`, `recommender.json` (items and settings),
+            `onnx_recommender.py` (serves them: [`OnnxRecommender`]) and `export_results.json` (what is returned).
+        top_k: Most items that can be asked for; 100, or all items where there are fewer.
+        int8: Also write `model_int8.onnx`, its weights quantised to 8 bits.
+        histories: Histories of raw ids to check on; 256 random ones when None.
+
+    Returns:
+        `histories` checked, `same_items` (share of equal lists), `max_score_difference` and, with `int8`,
+        `int8_overlap@10`: the share of the ten best items, seen ones left out, that it finds too.
+
+    Raises:
+        ImportError: onnx, onnxruntime or onnxscript is not installed.
+        TypeError: A model of another kind.
+        ValueError: A folder in use, a number out of range, another device or precision, or a graph that differs from
+            the model.
+    """
+    missing = [name for name in LIBRARIES if find_spec(name) is None]
+    if missing:
+        raise ImportError(f"exporting needs {', '.join(missing)}: `pip install 'hfrec[onnx]'`.")
+    folder = Path(output_dir)
+    check_new_folder(folder)
+    objective = objective_of(model)
+    num_items = checked_vocab_size(model, tokenizer) - NUM_SPECIAL_TOKENS
+    top_k = min(TOP_K, num_items) if top_k is None else top_k
+    if not 1 <= top_k <= num_items:
+        raise ValueError(f"`top_k` must be between 1 and the {num_items} items of the model, found {top_k}.")
+    weight = next(model.parameters())
+    if weight.device.type != "cpu" or weight.dtype != torch.float32:
+        raise ValueError(
+            f"`model` must be in float32 on the CPU, found {weight.dtype} on {weight.device}. Load it again with "
+            "`load_checkpoint`."
+        )
+    if histories is None:
+        histories = random_histories(tokenizer, 256, longest=2 * model.config.max_position_embeddings)
+    if not len(histories):
+        raise ValueError("`histories` is empty: expected at least one to check the graph on. Or leave it out.")
+    was_training = model.training
+    model.eval()
+    try:
+        # First of all, as it refuses histories and models that nothing can be recommended for.
+        expected = {seen: recommend(model, tokenizer, histories, top_k, filter_seen=seen) for seen in (True, False)}
+        with whole_files(folder) as draft:
+            _write_graph(_Recommender(model, objective, top_k), draft / MODEL_FILE)
+            _write_serving(draft, tokenizer, objective, top_k)
+            results = _check(draft, histories, expected)
+            if int8:
+                _quantise(draft)
+                results["int8_overlap@10"] = _overlap(draft, histories, min(10, top_k))
+            write_json(draft / RESULTS_FILE, results)
+    finally:
+        model.train(was_training)
+    return results
+
+
+def random_histories(tokenizer: ItemTokenizer, count: int, *, longest: int, seed: int = 0) -> list[list[str]]:
+    """Histories of 1 to `longest` items drawn at random, to check an export on."""
+    rng = np.random.default_rng(seed)
+    tokens = [rng.integers(NUM_SPECIAL_TOKENS, len(tokenizer), size) for size in rng.integers(1, longest + 1, count)]
+    return [tokenizer.decode_items(row) for row in tokens]
+
+
+class _Recommender(nn.Module):
+    """`recommend` on token ids, for tracing: the whole catalogue at once and no branch on values."""
+
+    def __init__(self, model: Any, objective: str, top_k: int) -> None:
+        super().__init__()
+        self.model = model
+        self.masked = objective == "masked"
+        self.top_k = top_k
+
+    def forward(self, input_ids: Tensor, filter_seen: Tensor) -> tuple[Tensor, Tensor]:
+        """From `(batch, length)`, filled up with 0 on the left, and `()` to item ids and scores `(batch, top_k)`."""
+        config = self.model.config
+        read = input_ids
+        if self.masked:
+            newest = input_ids.new_full((input_ids.shape[0], 1), config.mask_token_id)
+            read = torch.cat([input_ids, newest], dim=1)  # (batch, length + 1)
+        first = torch.sym_max(read.shape[1] - config.max_position_embeddings, 0)  # type: ignore[no-untyped-call]
+        read = read[:, first:]
+        representation = self.model.encode_history(read, (read != config.pad_token_id).long())
+        scores = self.model.score_items(representation)  # (batch, vocab_size)
+        # [PAD], as all specials, has no score to lose. `topk` becomes ONNX's, which orders equal scores by place.
+        seen = torch.where(filter_seen, input_ids, config.pad_token_id)
+        scores, item_ids = scores.scatter(1, seen, float("-inf")).topk(self.top_k, dim=1)
+        return item_ids.masked_fill(scores == float("-inf"), 0), scores
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the notes of the exporter and the quantiser on their own insides."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+        try:
+            yield
+        finally:
+            logging.disable(logging.NOTSET)
+
+
+def _write_graph(recommender: nn.Module, path: Path) -> None:
+    dynamic = torch.export.Dim.DYNAMIC
+    example = (torch.tensor([[0, 3, 3], [3, 3, 3]]), torch.tensor(True))
+    with _quiet(), torch.no_grad():
+        program = torch.export.export(
+            recommender, example, dynamic_shapes=({0: dynamic, 1: dynamic}, None), strict=False
+        )
+        graph = torch.onnx.export(
+            program,
+            dynamo=True,
+            input_names=["input_ids", "filter_seen"],
+            output_names=["item_ids", "scores"],
+            verbose=False,
+        )
+        cast(torch.onnx.ONNXProgram, graph).save(path, external_data=False)
+
+
+def _write_serving(folder: Path, tokenizer: ItemTokenizer, objective: str, top_k: int) -> None:
+    """Items, settings and the code that serves them."""
+    items = tokenizer.items
+    settings = {"objective": objective, "top_k": top_k, "item_ids": items["item_id"].to_pylist()}
+    if "title" in items.column_names:
+        settings["titles"] = items["title"].to_pylist()
+    write_json(folder / SETTINGS_FILE, settings)
+    shutil.copyfile(Path(__file__).with_name("serving.py"), folder / SERVING_FILE)
+
+
+def _quantise(folder: Path) -> None:
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    with _quiet():
+        quantize_dynamic(folder / MODEL_FILE, folder / INT8_FILE, weight_type=QuantType.QInt8)
+
+
+def _check(folder: Path, histories: Sequence[Sequence[Any]], expected: dict[bool, Lists]) -> dict[str, Any]:
+    """Compare the graph's lists with PyTorch's, with the seen filter and without.
+
+    Raises:
+        ValueError: They differ by more than the tolerance.
+    """
+    graph = OnnxRecommender.from_pretrained(folder)
+    same, largest = 0, 0.0
+    for filter_seen, lists in expected.items():
+        found = graph.recommend(histories[:_CHECKED_ALONE], graph.top_k, filter_seen=filter_seen, batch_size=1)
+        found += graph.recommend(histories[_CHECKED_ALONE:], graph.top_k, filter_seen=filter_seen)
+        for row, (ours, theirs) in enumerate(zip(found, lists, strict=True)):
+            difference = list_difference(ours, theirs)
+            if not difference <= TOLERANCE:
+                raise ValueError(
+                    f"the ONNX graph gives other recommendations than the model: history {row} differs by "
+                    f"{difference:g} in score, expected at most {TOLERANCE:g} (relative above 1). Nothing was written; "
+                    "please report it with the model's config and the versions that `hfrec env` prints."
+                )
+            same += [item["item_id"] for item in ours] == [item["item_id"] for item in theirs]
+            largest = max(largest, difference)
+    lists_compared = sum(map(len, expected.values()))
+    return {"histories": len(histories), "same_items": same / lists_compared, "max_score_difference": largest}
+
+
+def list_difference(found: Sequence[dict[str, Any]], expected: Sequence[dict[str, Any]]) -> float:
+    """Largest difference in score between two lists of recommendations, relative where scores are above 1.
+
+    Place by place and item by item: two items that changed places, or one that took another's at the end, count by how
+    far their scores lie apart. Infinity for lists of different length.
+
+    Example:
+        >>> a, b = {"item_id": "a", "score": 0.5}, {"item_id": "b", "score": 0.4}
+        >>> list_difference([a, b], [a, b]), round(list_difference([b, a], [a, b]), 6), list_difference([a], [a, b])
+        (0.0, 0.1, inf)
+    """
+    if len(found) != len(expected):
+        return float("inf")
+    by_item = {item["item_id"]: item["score"] for item in expected}
+    pairs = [(ours["score"], theirs["score"]) for ours, theirs in zip(found, expected, strict=True)]
+    # An item that the other list lacks has a score of at most the last one there.
+    pairs += [(item["score"], by_item.get(item["item_id"], expected[-1]["score"])) for item in found]
+    return max((abs(ours - theirs) / max(1.0, abs(theirs)) for ours, theirs in pairs), default=0.0)
+
+
+def _overlap(folder: Path, histories: Sequence[Sequence[Any]], top_k: int) -> float:
+    """Share of the graph's `top_k` items that its quantised twin finds too."""
+    lists = [
+        [{item["item_id"] for item in items} for items in recommender.recommend(histories, top_k)]
+        for recommender in (OnnxRecommender.from_pretrained(folder, int8=int8) for int8 in (False, True))
+    ]
+    shares = [len(one & other) / len(one) for one, other in zip(*lists, strict=True) if one]
+    return sum(shares) / len(shares) if shares else 1.0

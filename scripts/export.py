@@ -1,0 +1,11 @@
+"""Write a checkpoint as an ONNX graph that recommends without torch: `hfrec export` from a checkout.
+
+python scripts/export.py --model_name_or_path out --output_dir exported
+"""
+
+import sys
+
+from hfrec.commands.export import main, parse
+
+if __name__ == "__main__":
+    main(parse(sys.argv[1:]))
