@@ -26,7 +26,7 @@ def rates(*values: float) -> tuple[Trial, ...]:
 
 def pulls(*alphas: float) -> tuple[Trial, ...]:
     """Trials of an L2-SP arm: two learning rates, two strengths each."""
-    return tuple({"learning_rate": rate, "alpha": alpha} for rate in (1e-3, 2e-3) for alpha in alphas)
+    return tuple({"learning_rate": rate, "alpha": alpha} for rate in (2e-3, 4e-3) for alpha in alphas)
 
 
 FINE = rates(5e-4, 1e-3, 2e-3, 4e-3)
