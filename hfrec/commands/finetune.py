@@ -17,7 +17,7 @@ from ..evaluation.protocol import versions
 from ..evaluation.table import align, cell
 from ..hub.checkpoint import load_checkpoint
 from ..tokenization import ItemTokenizer
-from ..training.arguments import DataArguments, FinetuneArguments, RecommenderTrainingArguments
+from ..training.arguments import CardArguments, DataArguments, FinetuneArguments, RecommenderTrainingArguments
 from ..training.classification import TaskArguments, classify
 from ..training.freezing import GradualUnfreezingCallback, freeze, layerwise_learning_rates
 from ..training.l2sp import L2SPCallback
@@ -35,20 +35,21 @@ from ..training.run import (
 from .parsing import parse_arguments
 from .pretrain import report
 
-Arguments = tuple[DataArguments, FinetuneArguments, TaskArguments, RecommenderTrainingArguments]
+Arguments = tuple[DataArguments, FinetuneArguments, TaskArguments, CardArguments, RecommenderTrainingArguments]
 
 
 def parse(words: Sequence[str]) -> Arguments:
     """Flags or a settings file into the dataclasses."""
-    data, start, task, training = parse_arguments(
-        "finetune", (DataArguments, FinetuneArguments, TaskArguments, RecommenderTrainingArguments), words
-    )
-    return data, start, task, training
+    classes = (DataArguments, FinetuneArguments, TaskArguments, CardArguments, RecommenderTrainingArguments)
+    data, start, task, card, training = parse_arguments("finetune", classes, words)
+    if task.task == "classification" and card.license is not None:
+        raise ValueError("`license` is for the model card, which `--task classification` does not write: leave it out.")
+    return data, start, task, card, training
 
 
 def main(arguments: Arguments) -> dict[str, Any]:
     """Fine-tune and test; returns what `all_results.json` holds."""
-    data, start, task, training = arguments
+    data, start, task, card, training = arguments
     check_output_folder(training)
     repo_id = hub_target(training)
     if task.task == "classification":
@@ -66,7 +67,7 @@ def main(arguments: Arguments) -> dict[str, Any]:
         optimizer=build_optimizer(model, start, training),
         extra={"finetuning": vars(start)},
     )
-    report(results, training, repo_id)
+    report(results, training, card, repo_id)
     return results
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..data.shards import SequenceShards
 from ..tokenization import ItemTokenizer
-from ..training.arguments import DataArguments, ModelArguments, RecommenderTrainingArguments
+from ..training.arguments import CardArguments, DataArguments, ModelArguments, RecommenderTrainingArguments
 from ..training.pushes import hub_target
 from ..training.run import (
     DEFAULT_MAX_LENGTH,
@@ -30,24 +30,24 @@ from ..training.run import (
 from .content import ContentArguments, read_content
 from .parsing import parse_arguments
 
-Arguments = tuple[DataArguments, ModelArguments, ContentArguments, RecommenderTrainingArguments]
+Arguments = tuple[DataArguments, ModelArguments, ContentArguments, CardArguments, RecommenderTrainingArguments]
 
 
 def parse(words: Sequence[str]) -> Arguments:
     """Flags or a settings file into the dataclasses."""
-    classes = (DataArguments, ModelArguments, ContentArguments, RecommenderTrainingArguments)
-    data, shape, content, training = parse_arguments("pretrain", classes, words)
+    classes = (DataArguments, ModelArguments, ContentArguments, CardArguments, RecommenderTrainingArguments)
+    data, shape, content, card, training = parse_arguments("pretrain", classes, words)
     if shape.item_features != content.given:
         raise ValueError(
             "`--item_features true` and content (`--encoder`, `--category_column` or `--vector_column`) go together: "
             f"found item_features={shape.item_features}, content {'given' if content.given else 'missing'}."
         )
-    return data, shape, content, training
+    return data, shape, content, card, training
 
 
 def main(arguments: Arguments) -> dict[str, Any]:
     """Pretrain and test; returns what `all_results.json` holds."""
-    data, shape, content, training = arguments
+    data, shape, content, card, training = arguments
     check_output_folder(training)
     repo_id = hub_target(training)
     max_length = data.max_length or DEFAULT_MAX_LENGTH
@@ -67,7 +67,7 @@ def main(arguments: Arguments) -> dict[str, Any]:
         model = build_model(shape, len(tokenizer), max_length, features=features)
         rows = split_rows(model, tokenizer, split, data)
     results = train_and_evaluate(model, tokenizer, rows, data=data, training=training)
-    report(results, training, repo_id)
+    report(results, training, card, repo_id)
     return results
 
 
@@ -78,7 +78,9 @@ def item_features(tokenizer: ItemTokenizer, content: ContentArguments) -> Tensor
     return unit_features(*read_content(tokenizer.items, content).values())
 
 
-def report(results: dict[str, Any], training: RecommenderTrainingArguments, repo_id: str | None) -> None:
+def report(
+    results: dict[str, Any], training: RecommenderTrainingArguments, card: CardArguments, repo_id: str | None
+) -> None:
     """Print the test table and where the checkpoint lies, write its card and push it.
 
     Raises:
@@ -89,7 +91,7 @@ def report(results: dict[str, Any], training: RecommenderTrainingArguments, repo
     from ..hub.push import push_to_hub
 
     if "test" in results:
-        write_model_card(training.output_dir, repo_id=training.hub_model_id)
+        write_model_card(training.output_dir, repo_id=training.hub_model_id, license=card.license)
         print(results_table(results["test"]))
         print(f"Checkpoint: {training.output_dir}")
         if repo_id is not None:

@@ -21,6 +21,10 @@ class PushArguments:
     revision: str | None = field(default=None, metadata={"help": "Branch; main unless given."})
     private: bool = field(default=False, metadata={"help": "Make the repository private, when it is made here."})
     create_pr: bool = field(default=False, metadata={"help": "Open a pull request in place of a commit."})
+    license: str | None = field(
+        default=None,
+        metadata={"help": "Licence of the weights, written into the card of the folder."},
+    )
     commit_message: str | None = field(default=None, metadata={"help": "Title of the commit."})
 
 
@@ -32,8 +36,11 @@ def parse(words: Sequence[str]) -> PushArguments:
 
 def main(arguments: PushArguments) -> dict[str, Any]:
     """Push, and print where it went."""
+    from ..hub.model_card import set_license
     from ..hub.push import push_to_hub
 
+    if arguments.license is not None:
+        set_license(arguments.folder, arguments.license)
     commit = push_to_hub(
         arguments.folder,
         arguments.repo_id,

@@ -69,6 +69,30 @@ def write_model_card(
     return path
 
 
+def set_license(folder: str | os.PathLike[str], license: str) -> None:
+    """Write the licence of the weights into the metadata of a card that is there, and leave the rest as it is.
+
+    Args:
+        folder: The checkpoint or adapter.
+        license: Its name on the hub, such as "apache-2.0".
+
+    Raises:
+        ValueError: The folder has no card.
+
+    Example:
+        >>> set_license("outputs/run", "apache-2.0")  # doctest: +SKIP
+    """
+    from huggingface_hub.repocard import metadata_load, metadata_save
+
+    card = Path(folder) / "README.md"
+    if not card.is_file():
+        raise ValueError(
+            f"`license` is written into the card, and {folder} has no README.md: write one, or let "
+            "`hfrec.write_model_card` do it."
+        )
+    metadata_save(card, {**(metadata_load(card) or {}), "license": license})
+
+
 def _results(folder: Path) -> dict[str, Any]:
     path = folder / "all_results.json"
     results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}

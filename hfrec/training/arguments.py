@@ -120,6 +120,15 @@ class FinetuneArguments:
 
 
 @dataclass
+class CardArguments:
+    """What the model card says that no run can measure."""
+
+    license: str | None = field(
+        default=None, metadata={"help": "Licence of the weights, by its name on the hub, such as apache-2.0."}
+    )
+
+
+@dataclass
 class RecommenderTrainingArguments(TrainingArguments):
     """`TrainingArguments` with the defaults of a recommender; everything else is the parent's.
 

@@ -14,7 +14,7 @@ import yaml
 from huggingface_hub import ModelCard
 
 from hfrec import synthetic_tables
-from hfrec.hub.model_card import write_model_card
+from hfrec.hub.model_card import set_license, write_model_card
 from hfrec_command import main
 from tests.hub.conftest import ROOT
 
@@ -122,6 +122,32 @@ def test_a_seed_of_zero_is_stated(runs: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(runs / "tuned", tmp_path / "tuned")
     (folder / "all_results.json").write_text(json.dumps({**results_of(folder), "seed": 0}))
     assert "| Seed | 0 |" in write_model_card(folder).read_text()
+
+
+def test_a_licence_is_stated_where_somebody_gave_it(runs: Path, tmp_path: Path) -> None:
+    """A hub hides what has no licence, and a licence that nobody gave is a lie: default, base and data give none."""
+    start = ["--model_name_or_path", str(runs / "pretrained"), "--license", "mit"]
+    words = ["finetune", "--train_file", str(runs / "shop.csv"), *QUIET, *start]
+    assert main([*words, "--output_dir", str(tmp_path / "tuned")]) == 0
+    path = tmp_path / "tuned" / "README.md"
+    before = ModelCard.load(path)
+    assert before.data.license == "mit"
+    set_license(tmp_path / "tuned", "apache-2.0")
+    after = ModelCard.load(path)
+    assert after.text == before.text
+    assert after.data.to_dict() == {**before.data.to_dict(), "license": "apache-2.0"}
+    for run in ("pretrained", "tuned"):
+        assert "license" not in ModelCard.load(runs / run / "README.md").data.to_dict()
+
+
+def test_a_licence_needs_a_card(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A flag that changes nothing leaves its user in the belief that it did."""
+    with pytest.raises(ValueError, match=r"has no README\.md"):
+        set_license(tmp_path, "mit")
+    words = ["finetune", "--task", "classification", "--label_file", "users.csv", "--label_column", "age"]
+    words += ["--train_file", str(runs / "shop.csv"), "--model_name_or_path", str(runs / "pretrained")]
+    assert main([*words, "--license", "mit", "--output_dir", str(tmp_path / "labels")]) == 1
+    assert "`license` is for the model card" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "model_cards").glob("ml-*.md")), ids=lambda path: path.stem)

@@ -55,6 +55,14 @@ def test_a_second_push_sends_what_changed_and_removes_what_went(
     assert not [request for request in hub.requests if request.method == "PUT"]
 
 
+def test_push_by_command_states_the_licence(hub: Hub, client: Client, checkpoint: Path, tmp_path: Path) -> None:
+    """A licence that is on the hub alone is gone with the next push of the folder."""
+    folder = shutil.copytree(checkpoint, tmp_path / "films")
+    assert client("command", "push", "--folder", str(folder), "--repo_id", "ann/free", "--license", "mit") == 0
+    card = hub.content("ann/free", "README.md").decode()
+    assert card == "---\nlicense: mit\n---\n\n# Films\n" == (folder / "README.md").read_text()
+
+
 def test_branch_pull_request_and_private(hub: Hub, client: Client, checkpoint: Path) -> None:
     """A branch that must exist first fails after the training; a pull request that lands on main is a commit."""
     client("push", str(checkpoint), "ann/private", private=True, revision="v2")
