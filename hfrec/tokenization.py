@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
-from transformers.utils.hub import cached_file
+from transformers.utils.hub import cached_file, extract_commit_hash
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -19,6 +19,7 @@ SPECIAL_TOKENS = ("[PAD]", "[MASK]", "[UNK]")
 NUM_SPECIAL_TOKENS = len(SPECIAL_TOKENS)
 _ITEMS_PER_LOOKUP = 16  # Arrow hashes this many items of the vocabulary in the time that one look-up takes
 ITEMS_FILE = "items.parquet"
+_HUB_PARAMETERS = ("revision", "subfolder", "token", "cache_dir", "local_files_only", "force_download")
 UnknownPolicy = Literal["error", "drop", "unk"]
 
 
@@ -149,24 +150,40 @@ class ItemTokenizer(PreTrainedTokenizerFast):
         """Load from a folder or hub id, `items.parquet` included.
 
         Raises:
+            OSError: There is no tokenizer.json.
             ValueError: The tokenizer there is not an item tokenizer, or `items.parquet` does not fit it.
         """
         import pyarrow.parquet as pq
 
-        tokenizer: ItemTokenizer = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
-        specials = tuple(tokenizer.convert_ids_to_tokens(list(range(min(NUM_SPECIAL_TOKENS, len(tokenizer))))))
-        if specials != SPECIAL_TOKENS:
+        name = pretrained_model_name_or_path
+        hub = {key: kwargs.pop(key) for key in _HUB_PARAMETERS if key in kwargs}
+        hub["_raise_exceptions_for_missing_entries"] = False
+        path = cached_file(name, "tokenizer.json", **hub)
+        if path is None:
+            raise OSError(f"`{name}` has no tokenizer.json: without it nobody can tell its items.")
+        hub["revision"] = extract_commit_hash(path, None) or hub.get("revision")
+        cached_file(name, "tokenizer_config.json", **hub)  # laid beside it
+        try:
+            # From the folder in the cache: the parent asks a hub for chat templates, again and again while it is away.
+            tokenizer: ItemTokenizer = super().from_pretrained(os.path.dirname(path), **kwargs)
+        except OSError:
+            raise
+        except Exception as error:  # KeyError, TypeError or a plain Exception, by what is wrong with the file
             raise ValueError(
-                f"Expected an item tokenizer whose first tokens are {SPECIAL_TOKENS}, found {specials} in "
-                f"`{pretrained_model_name_or_path}`: pass a checkpoint written by hfrec."
+                f"The tokenizer.json of `{name}` is no tokenizer ({type(error).__name__}: {error}): pass a checkpoint "
+                "written by hfrec, or save its tokenizer again."
+            ) from error
+        kind = type(tokenizer.backend_tokenizer.model).__name__
+        specials = tuple(tokenizer.convert_ids_to_tokens(list(range(min(NUM_SPECIAL_TOKENS, len(tokenizer))))))
+        if kind != "WordLevel" or specials != SPECIAL_TOKENS:
+            raise ValueError(
+                f"Expected an item tokenizer, a WordLevel vocabulary whose first tokens are {SPECIAL_TOKENS}, found a "
+                f"{kind} that starts with {specials} in `{name}`: pass a checkpoint written by hfrec."
             )
-        names = ("revision", "subfolder", "token", "cache_dir", "local_files_only")
-        hub = {name: kwargs[name] for name in names if kwargs.get(name) is not None}
-        path = cached_file(
-            pretrained_model_name_or_path, ITEMS_FILE, _raise_exceptions_for_missing_entries=False, **hub
-        )
-        if path is not None:
-            tokenizer._items = _checked_items(pq.read_table(path), tokenizer, path)
+        tokenizer.name_or_path = str(name)
+        items = cached_file(name, ITEMS_FILE, **hub)
+        if items is not None:
+            tokenizer._items = _checked_items(pq.read_table(items), tokenizer, items)
         return tokenizer
 
 

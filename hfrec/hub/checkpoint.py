@@ -38,16 +38,16 @@ def load_checkpoint(
     """
     hub = {name: kwargs.pop(name) for name in _HUB_PARAMETERS if name in kwargs}
     try:
-        config, _ = PreTrainedConfig.get_config_dict(name_or_path, revision=revision or "main", **hub)
+        # First, and once: a hub that is away keeps the client waiting at every look-up of a branch or tag.
+        found = cached_file(name_or_path, "config.json", revision=revision or "main", **hub)
+        hub["revision"] = extract_commit_hash(found, None) or revision or "main"
+        config, _ = PreTrainedConfig.get_config_dict(name_or_path, **hub)
     except OSError as error:
         raise OSError(
             f"`{name_or_path}` is neither a checkpoint folder nor a model that the hub gives: check the path, or the "
             f"hub id and the connection. {error}"
         ) from error
     model_class = _model_class(config, name_or_path)
-    found = cached_file(name_or_path, "config.json", revision=revision or "main", **hub)
-    hub["revision"] = extract_commit_hash(found, None) or revision or "main"
-    check_tokenizer_file(name_or_path, **hub)
     tokenizer = ItemTokenizer.from_pretrained(name_or_path, **hub)
     if len(tokenizer) != config.get("vocab_size"):
         raise ValueError(
@@ -56,7 +56,7 @@ def load_checkpoint(
         )
     try:
         check_sizes(config, weight_shapes(name_or_path, **hub), name_or_path)
-        model = model_class.from_pretrained(name_or_path, use_safetensors=True, **hub, **kwargs)
+        model = model_class.from_pretrained(name_or_path, **hub, **kwargs)
     except SafetensorError as error:
         raise OSError(f"The weights of `{name_or_path}` are damaged: {error}. Copy or save them again.") from error
     model.train(False)
@@ -78,28 +78,6 @@ def _model_class(
     raise ValueError(
         f"`{name_or_path}` holds a {architecture}, expected one of Bert4RecForMaskedLM, Bert4RecForCausalLM."
     )
-
-
-def check_tokenizer_file(name_or_path: str | os.PathLike[str], **hub: Any) -> None:
-    """Refuse a `tokenizer.json` that is missing or is not the word-level tokenizer of a catalogue.
-
-    Raises:
-        OSError: There is none.
-        ValueError: It is something else.
-    """
-    path = cached_file(name_or_path, "tokenizer.json", _raise_exceptions_for_missing_entries=False, **hub)
-    if path is None:
-        raise OSError(f"`{name_or_path}` has no tokenizer.json: without it nobody can tell its items.")
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:  # not JSON, or not even text
-        raise ValueError(f"tokenizer.json of `{name_or_path}` is no tokenizer: {error}. Save it again.") from error
-    model = content.get("model") if isinstance(content, dict) else None
-    if not isinstance(model, dict) or model.get("type") != "WordLevel" or "added_tokens" not in content:
-        raise ValueError(
-            f"tokenizer.json of `{name_or_path}` is no item tokenizer: expected a WordLevel vocabulary, found "
-            f"{model.get('type') if isinstance(model, dict) else type(content).__name__}. Save it again with hfrec."
-        )
 
 
 def weight_shapes(name_or_path: str | os.PathLike[str], **hub: Any) -> dict[str, tuple[int, ...]]:

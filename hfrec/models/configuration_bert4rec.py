@@ -85,6 +85,11 @@ class Bert4RecConfig(PreTrainedConfig):
     tie_word_embeddings: bool = True
 
     def __post_init__(self, **kwargs: Any) -> None:
+        if kwargs.get("transformers_weights") is not None:
+            raise ValueError(
+                f"`transformers_weights` must not be given, found {kwargs['transformers_weights']!r}: the parent would "
+                "read this file in place of model.safetensors, a pickle too. Take it out of config.json."
+            )
         if self.embedding_size is None:
             self.embedding_size = self.hidden_size
         if self.intermediate_size is None:

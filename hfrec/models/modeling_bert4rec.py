@@ -23,7 +23,9 @@ from transformers.modeling_outputs import (
     SequenceClassifierOutput,
 )
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.utils import SAFE_WEIGHTS_NAME, WEIGHTS_INDEX_NAME, WEIGHTS_NAME
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
+from transformers.utils.hub import has_file
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_bert4rec import Bert4RecConfig
@@ -237,6 +239,23 @@ class Bert4RecLayer(GradientCheckpointingLayer):
         return self.mlp_norm(hidden_states + self.dropout(self.mlp(hidden_states)))
 
 
+_PICKLES = (
+    "Pickled weights may run code when they are loaded: ask their author to save the model again, as safetensors, or "
+    "convert them where you trust them."
+)
+
+
+def _pickled_weights(
+    name: str | os.PathLike[str], subfolder: str = "", revision: str | None = None, token: Any = None, **kwargs: Any
+) -> str | None:
+    """Name of the pickled weights of a folder or repository, which are not downloaded for it; None without."""
+    hub = {key: kwargs[key] for key in ("cache_dir", "local_files_only") if key in kwargs}
+    for file in (WEIGHTS_NAME, WEIGHTS_INDEX_NAME):
+        if has_file(name, os.path.join(subfolder, file), revision=revision, token=token, **hub):
+            return file
+    return None
+
+
 class Bert4RecPreTrainedModel(PreTrainedModel):
     """What every Bert4Rec model shares: initialisation, and checkpoints that carry their own code."""
 
@@ -249,6 +268,27 @@ class Bert4RecPreTrainedModel(PreTrainedModel):
     _supports_flex_attn = True
     _supports_attention_backend = True
     _can_record_outputs = {"hidden_states": Bert4RecLayer, "attentions": Bert4RecAttention}  # noqa: RUF012  # the parent declares it
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str] | None, *model_args: Any, **kwargs: Any
+    ) -> Any:
+        """Load as the parent does, from safetensors weights alone: pickled ones may run code when they are loaded.
+
+        Raises:
+            OSError: The folder or repository holds only pickled weights.
+            ValueError: `use_safetensors` is False.
+        """
+        if kwargs.pop("use_safetensors", None) is False:
+            raise ValueError(f"`use_safetensors` must not be False: pickled weights are not read. {_PICKLES}")
+        name = pretrained_model_name_or_path
+        try:
+            return super().from_pretrained(name, *model_args, use_safetensors=True, **kwargs)
+        except OSError as error:
+            found = _pickled_weights(name, **kwargs) if SAFE_WEIGHTS_NAME in str(error) and name is not None else None
+            if found is None:
+                raise
+            raise OSError(f"`{name}`: expected {SAFE_WEIGHTS_NAME}, found {found}. {_PICKLES}") from error
 
     def save_pretrained(
         self, save_directory: str | os.PathLike[str], is_main_process: bool = True, *args: Any, **kwargs: Any

@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from hfrec import Bert4RecConfig, Bert4RecForMaskedLM, ItemTokenizer
 from tests.hub.loopback import Hub
 
 ROOT = Path(__file__).parents[2]
@@ -121,6 +119,10 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make_checkpoint(folder: Path, *, seed: int) -> None:
+    import torch  # pytest reads this file before it starts its workers: they import in parallel, it need not
+
+    from hfrec import Bert4RecConfig, Bert4RecForMaskedLM, ItemTokenizer
+
     torch.manual_seed(seed)
     tokenizer = ItemTokenizer.from_items(ITEMS)
     config = Bert4RecConfig(vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, max_position_embeddings=8)

@@ -79,6 +79,13 @@ def load_error(name: str, **kwargs: Any) -> str:
     raise RuntimeError(f"{name} was loaded")
 
 
+def load_directly(name: str) -> None:
+    """Load weights by the class's own method."""
+    import hfrec
+
+    hfrec.Bert4RecForMaskedLM.from_pretrained(name)
+
+
 def reference_fingerprint(name: str, revision: str | None = None) -> str:
     """What L2-SP anchors at."""
     import hfrec
@@ -92,6 +99,14 @@ def interactions(name: str) -> dict[str, Any]:
 
     log = hfrec.load_interactions(name)
     return {"rows": len(log), "fingerprint": log.fingerprint}
+
+
+def streamed_interactions(name: str, revision: str) -> list[list[Any]]:
+    """Rows of a log of the hub, read piece by piece."""
+    import hfrec
+
+    parts = hfrec.load_interactions(name, revision=revision, streaming=True)
+    return [list(row.values()) for part in parts for row in part.to_pylist()]
 
 
 def environment(**names: str) -> None:

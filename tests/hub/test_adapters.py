@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from hfrec import add_items, load_checkpoint
+from hfrec import L2SPCallback, add_items, load_checkpoint
 from tests.hub.conftest import ITEMS, Client
 from tests.hub.loopback import Hub
 
@@ -87,6 +88,24 @@ def test_save_load_and_merge_give_the_same_scores(adapted: tuple[Any, Any], chec
     merged, items = load_checkpoint(tmp_path / "merged")
     torch.testing.assert_close(logits(merged), expected)
     assert items.items["item_id"].to_pylist() == [*ITEMS, *NEW_ITEMS]
+
+
+def test_l2sp_pulls_what_the_adapter_trains_and_nothing_else(
+    adapted: tuple[Any, Any], checkpoint: Path, tmp_path: Path
+) -> None:
+    """The rows of new items are not in the checkpoint: held to its rows of that number, they would become old items."""
+    model, tokenizer = adapted
+    trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    assert trained and all("lora_" in name or "trainable_tokens_delta" in name for name in trained)
+    expected = sum(float(weight.detach().square().sum()) for weight in trained.values())
+    optimizer = torch.optim.SGD(trained.values(), lr=0.1)
+    start = (TrainingArguments(output_dir=str(tmp_path), report_to=[]), TrainerState(), TrainerControl())
+    callback = L2SPCallback(checkpoint, alpha=1.0, beta=2.0, tokenizer=tokenizer)
+    callback.on_train_begin(*start, model=model, optimizer=optimizer)
+    assert callback.penalty()["l2sp_penalty"] == pytest.approx(expected, rel=1e-6)
+    callback = L2SPCallback(checkpoint, alpha=1.0, tokenizer=tokenizer)
+    with pytest.raises(ValueError, match="no trainable weight is in the reference"):
+        callback.on_train_begin(*start, model=model, optimizer=optimizer)
 
 
 @pytest.mark.slow

@@ -42,6 +42,13 @@ def test_a_log_of_the_hub_is_that_of_its_revision(log: pa.Table, client: Client)
     assert client("interactions", "ann/clicks")["rows"] == len(log) // 2
 
 
+def test_a_log_of_the_hub_is_streamed_at_its_revision(log: pa.Table, client: Client) -> None:
+    """A stream that reads another revision, or one shard of two, trains on another log."""
+    expected = [list(row.values()) for row in log.select(["user_id", "item_id", "timestamp"]).to_pylist()]
+    assert client("streamed_interactions", "ann/clicks", "v1") == expected
+    assert client("streamed_interactions", "ann/clicks", "main") == expected[: len(log) // 2]
+
+
 @pytest.mark.slow
 def test_a_run_on_it_says_so_in_its_card(log: pa.Table, hub: Hub, client: Client, tmp_path: Path) -> None:
     """A card that names no data set is found by nobody who looks for models trained on it."""

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForMaskedLM, pipeline
+from transformers import AutoModel, AutoModelForMaskedLM, pipeline
 
-from hfrec import Bert4RecForMaskedLM, ItemTokenizer, load_checkpoint
+from hfrec import Bert4RecForMaskedLM, Bert4RecModel, ItemTokenizer, load_checkpoint
 from hfrec.training.l2sp import L2SPCallback
 from tests.hub.conftest import Client, ClientError
 from tests.hub.loopback import Hub
@@ -52,14 +52,47 @@ def test_pickled_weights_are_refused_and_never_opened(folder: Path, marker: Path
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb(marker)))
     with pytest.raises(OSError, match=r"no whole safetensors weights. Pickled weights .* are not read"):
         load_checkpoint(folder)
-    for load in (Bert4RecForMaskedLM.from_pretrained, AutoModelForMaskedLM.from_pretrained):
-        with pytest.raises((OSError, ValueError, pickle.UnpicklingError)):
+    refusal = r"expected model\.safetensors, found pytorch_model\.bin\. Pickled weights may run code"
+    for load in (Bert4RecForMaskedLM.from_pretrained, Bert4RecModel.from_pretrained, AutoModel.from_pretrained):
+        with pytest.raises(OSError, match=refusal):
             load(folder)
-    with pytest.raises((OSError, ValueError, pickle.UnpicklingError)):
+    with pytest.raises(ValueError, match="`use_safetensors` must not be False"):
+        Bert4RecForMaskedLM.from_pretrained(folder, use_safetensors=False)
+    with pytest.raises(ValueError, match=refusal):  # of transformers, around ours
         pipeline("recommendation", model=str(folder))
     with pytest.raises(FileNotFoundError):
         L2SPCallback(str(folder), alpha=1.0)
     assert not marker.exists()
+
+
+def test_pickled_shards_and_pickles_of_a_hub_are_refused(
+    folder: Path, hub: Hub, client: Client, tmp_path: Path
+) -> None:
+    """The stock loader takes them in silence, and on a hub asks for a conversion."""
+    files = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    del files["model.safetensors"]
+    hub.seed("ann/pickled", {**files, "pytorch_model.bin": b"pickle"})
+    hub.seed("ann/pickled-shards", {**files, "pytorch_model.bin.index.json": b"{}"})
+    hub.seed("ann/weightless", files)
+    with pytest.raises(ClientError, match=r"expected model.safetensors, found pytorch_model.bin\."):
+        client("load_directly", "ann/pickled")
+    with pytest.raises(ClientError, match=r"found pytorch_model.bin.index.json"):
+        client("load_directly", "ann/pickled-shards")
+    with pytest.raises(ClientError, match=r"model\.safetensors") as caught:
+        client("load_directly", "ann/weightless")
+    assert "Pickled" not in caught.value.message, "there is none"
+    assert not [request for request in hub.requests if request.method == "GET" and "pytorch_model" in request.path]
+    with pytest.raises(ClientError, match=r"expected model.safetensors, found pytorch_model.bin\."):
+        client("pipeline_recommendations", "ann/pickled", [])
+
+
+def test_a_config_that_names_other_weights_is_refused(folder: Path) -> None:
+    """transformers reads the file that the config names, a pickle too, whatever else was checked."""
+    edit(folder / "config.json", transformers_weights="adapter_model.bin")
+    torch.save(load_file(folder / "model.safetensors"), folder / "adapter_model.bin")
+    for load in (load_checkpoint, Bert4RecForMaskedLM.from_pretrained):
+        with pytest.raises(ValueError, match="`transformers_weights` must not be given"):
+            load(folder)
 
 
 def test_a_pickle_named_safetensors_is_not_run(folder: Path, marker: Path) -> None:
@@ -120,22 +153,37 @@ def test_code_of_a_repository_does_not_run_unasked(folder: Path, marker: Path) -
     assert not marker.exists()
 
 
-@pytest.mark.parametrize("content", [b"\x80\x04\x95 a pickle", b"{}", b'{"model": {"type": "Evil"}}', b""])
-def test_a_tokenizer_file_that_is_none_is_refused(content: bytes, folder: Path) -> None:
+EMPTY = '{"model": {"type": "WordLevel", "vocab": {}}, "added_tokens": []}'
+
+
+@pytest.mark.parametrize(
+    "content", ["\x80\x04\x95 a pickle", "{}", "[]", '{"model": {"type": "Evil"}, "added_tokens": []}', EMPTY, ""]
+)
+def test_a_tokenizer_file_that_is_none_is_refused(content: str, folder: Path) -> None:
     """A tokenizer that loads as something else gives other items than those that were meant."""
-    (folder / "tokenizer.json").write_bytes(content)
-    with pytest.raises(ValueError, match=r"is no (item )?tokenizer"):
-        load_checkpoint(folder)
+    (folder / "tokenizer.json").write_bytes(content.encode("latin-1"))
+    for load in (ItemTokenizer.from_pretrained, load_checkpoint):
+        with pytest.raises(ValueError, match=r"The tokenizer.json of .* is no tokenizer"):
+            load(folder)
 
 
-def test_a_tokenizer_of_text_is_refused(folder: Path) -> None:
+def test_a_folder_without_a_tokenizer_is_refused(folder: Path) -> None:
+    """The parent would make an empty one."""
+    (folder / "tokenizer.json").unlink()
+    for load in (ItemTokenizer.from_pretrained, load_checkpoint):
+        with pytest.raises(OSError, match=r"has no tokenizer\.json"):
+            load(folder)
+
+
+@pytest.mark.parametrize("first", [["[UNK]", "the", "a"], ["[PAD]", "[MASK]", "[UNK]"]])
+def test_a_tokenizer_of_text_is_refused(first: list[str], folder: Path) -> None:
     """A text tokenizer loads well, and maps item ids to pieces of words."""
     from tokenizers import Tokenizer
-    from tokenizers.models import WordLevel
+    from tokenizers.models import WordLevel, WordPiece
 
-    Tokenizer(WordLevel({"[UNK]": 0, "the": 1, "a": 2, "of": 3}, unk_token="[UNK]")).save(
-        str(folder / "tokenizer.json")
-    )
+    kind = WordLevel if first[0] == "[UNK]" else WordPiece
+    vocabulary = {token: index for index, token in enumerate([*first, "of"])}
+    Tokenizer(kind(vocabulary, unk_token="[UNK]")).save(str(folder / "tokenizer.json"))
     with pytest.raises(ValueError, match="Expected an item tokenizer"):
         ItemTokenizer.from_pretrained(folder)
 
