@@ -71,8 +71,7 @@ class Client:
         return self.log.read_text()
 
     def close(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
+        self.process.kill()  # every answer was written; an orderly end takes seconds
         self.process.wait(timeout=20)
 
 
@@ -118,8 +117,21 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def log_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Interactions of 60 users."""
+    import pyarrow.csv
+
+    from hfrec import synthetic_tables
+
+    log, _ = synthetic_tables(num_users=60, num_items=30, num_groups=4, min_length=5, max_length=14)
+    path = tmp_path_factory.mktemp("log") / "shop.csv"
+    pyarrow.csv.write_csv(log, path)
+    return path
+
+
 def make_checkpoint(folder: Path, *, seed: int) -> None:
-    import torch  # pytest reads this file before it starts its workers: they import in parallel, it need not
+    import torch  # here and above: pytest reads this file before it starts its workers, which import in parallel
 
     from hfrec import Bert4RecConfig, Bert4RecForMaskedLM, ItemTokenizer
 

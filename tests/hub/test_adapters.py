@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from hfrec import L2SPCallback, add_items, load_checkpoint
+from hfrec import ItemTokenizer, L2SPCallback, add_items, load_checkpoint
 from tests.hub.conftest import ITEMS, Client
 from tests.hub.loopback import Hub
 
@@ -108,9 +108,8 @@ def test_l2sp_pulls_what_the_adapter_trains_and_nothing_else(
         callback.on_train_begin(*start, model=model, optimizer=optimizer)
 
 
-@pytest.mark.slow
 def test_an_adapter_is_pushed_without_the_model(
-    adapted: tuple[Any, Any], hub: Hub, client: Client, tmp_path: Path
+    adapted: tuple[Any, Any], checkpoint: Path, hub: Hub, client: Client, tmp_path: Path
 ) -> None:
     """An adapter is small; a push that wants the whole model defeats it."""
     model, tokenizer = adapted
@@ -124,3 +123,6 @@ def test_an_adapter_is_pushed_without_the_model(
     assert (folder / "adapter_model.safetensors").read_bytes() == hub.content(
         "ann/adapter", "adapter_model.safetensors"
     )
+    loaded = peft.PeftModel.from_pretrained(grown(checkpoint)[0], folder).eval()
+    torch.testing.assert_close(logits(loaded), logits(model))
+    assert ItemTokenizer.from_pretrained(folder).items["item_id"].to_pylist() == [*ITEMS, *NEW_ITEMS]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from hfrec import ItemTokenizer
 from tests.hub.conftest import ITEMS, READ_TOKEN, Client, ClientError, client_environment, make_checkpoint
 from tests.hub.loopback import Hub
 
@@ -49,18 +50,26 @@ def pinned(hub: Hub, client: Client, checkpoint: Path, tmp_path: Path) -> str:
     return "ann/served"
 
 
-def test_a_process_without_hfrec_recommends_the_same(
-    hub: Hub, pinned: str, checkpoint: Path, client: Client, tmp_path: Path
-) -> None:
+def test_a_process_without_hfrec_recommends_the_same(hub: Hub, client: Client, log_file: Path, tmp_path: Path) -> None:
     """The reader of a repository has transformers and nothing of ours; other scores there go unnoticed."""
+    train = ["--train_file", str(log_file), "--num_train_epochs", "1", "--disable_tqdm", "true"]
+    shape = ["--max_length", "12", "--hidden_size", "16", "--num_hidden_layers", "1"]
+    base, tuned = str(tmp_path / "base"), str(tmp_path / "tuned")
+    assert client("command", "pretrain", *train, *shape, "--output_dir", base) == 0
+    start = ["--model_name_or_path", base, "--l2sp_alpha", "0.1", "--push_to_hub", "true", "--hub_strategy", "end"]
+    assert client("command", "finetune", *train, *start, "--output_dir", tuned, "--hub_model_id", "ann/tuned") == 0
+    client("tag", "ann/tuned", "v1")
+    client("push", base, "ann/tuned")
+    history = ItemTokenizer.from_pretrained(tuned).decode_items([3, 7, 5])
     environment = client_environment(hub, tmp_path / "home", HF_TOKEN=READ_TOKEN)
     environment.pop("PYTHONPATH")
-    command = [sys.executable, "-c", WITHOUT_HFREC, pinned, "v1", json.dumps(ITEMS[:3])]
+    command = [sys.executable, "-c", WITHOUT_HFREC, "ann/tuned", "v1", json.dumps(history)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     answer = json.loads(done.stdout.splitlines()[-1])
     assert answer["ours"] == []
-    expected = client("recommendations", str(checkpoint), ITEMS[:3])
+    expected = client("recommendations", tuned, history)
+    assert expected != client("recommendations", base, history)
     assert [item for item, _ in answer["found"]] == [item for item, _ in expected]
     assert [score for _, score in answer["found"]] == pytest.approx([score for _, score in expected], abs=1e-5)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hfrec import ItemTokenizer
-from tests.hub.conftest import ITEMS, OTHER_TOKEN, READ_TOKEN, TOKEN, Client, ClientError, make_checkpoint
+from tests.hub.conftest import BAD_TOKEN, ITEMS, OTHER_TOKEN, READ_TOKEN, TOKEN, Client, ClientError, make_checkpoint
 from tests.hub.loopback import Hub
 
 EXPECTED = [
@@ -161,6 +161,28 @@ def test_a_read_token_reads(hub: Hub, client: Client, checkpoint: Path) -> None:
             client("push", str(checkpoint), "ann/deployed")
     finally:
         client("environment", HF_TOKEN=TOKEN)
+
+
+def test_a_subfolder_is_read_whole_and_a_token_may_be_an_argument(hub: Hub, client: Client, tmp_path: Path) -> None:
+    """One file of the top level among those of the subfolder is a mixture of two models."""
+    files = {}
+    for seed, folder in enumerate(("", "small/")):
+        make_checkpoint(tmp_path / str(seed), seed=seed)
+        files |= {folder + path.name: path.read_bytes() for path in (tmp_path / str(seed)).iterdir()}
+    hub.seed("ann/sizes", files)
+    hub.repository("ann/sizes").private = True
+    small = client("recommendations", str(tmp_path / "1"), ITEMS[:3])
+    assert client("recommendations", str(tmp_path / "0"), ITEMS[:3]) != small
+    client("environment", HF_TOKEN=BAD_TOKEN)
+    try:
+        assert "neither a checkpoint" in client("load_error", "ann/sizes", subfolder="small")
+        assert client("recommendations", "ann/sizes", ITEMS[:3], subfolder="small", token=READ_TOKEN) == small
+        assert client("pull", "ann/sizes", token=READ_TOKEN)
+    finally:
+        client("environment", HF_TOKEN=TOKEN)
+    assert {request.token for request in hub.requests if request.status == 200 and request.server == "api"} == {
+        READ_TOKEN
+    }
 
 
 def test_no_request_to_the_storage_server_had_a_token(hub: Hub, client: Client, checkpoint: Path) -> None:

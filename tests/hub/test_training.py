@@ -7,10 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pyarrow.csv
 import pytest
 
-from hfrec import load_checkpoint, synthetic_tables
+from hfrec import load_checkpoint
 from tests.hub.conftest import BAD_TOKEN, READ_TOKEN, ROOT, TOKEN, Client, client_environment
 from tests.hub.loopback import Hub
 
@@ -18,14 +17,6 @@ SHAPE = ["--max_length", "12", "--hidden_size", "16", "--num_hidden_layers", "1"
 RUN = ["--num_train_epochs", "2", "--per_device_train_batch_size", "64", "--disable_tqdm", "true"]
 SLOW = pytest.mark.slow  # one case of each kind is enough for every day
 WHOLE = {"README.md", "all_results.json", "config.json", "items.parquet", "model.safetensors", "modeling_bert4rec.py"}
-
-
-@pytest.fixture(scope="session")
-def log_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    log, _ = synthetic_tables(num_users=60, num_items=30, num_groups=4, min_length=5, max_length=14)
-    path = tmp_path_factory.mktemp("log") / "shop.csv"
-    pyarrow.csv.write_csv(log, path)
-    return path
 
 
 def pretrain(log_file: Path, folder: Path, repo_id: str, *words: str) -> list[str]:
