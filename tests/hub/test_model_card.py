@@ -160,6 +160,14 @@ def test_the_cards_of_recipes_state_everything(path: Path) -> None:
     assert "```bash\nhfrec " in card.text
 
 
+def test_every_settings_file_has_its_card() -> None:
+    """Whoever follows a recipe wants to know beforehand what comes out."""
+    cards = "".join(path.read_text() for path in (ROOT / "model_cards").glob("ml-*.md"))
+    recipes = sorted((ROOT / "scripts" / "configs").glob("*.yaml"))
+    assert recipes
+    assert not [path.name for path in recipes if f"hfrec pretrain scripts/configs/{path.name}\n" not in cards]
+
+
 def test_a_model_worse_than_a_baseline_says_so(runs: Path, tmp_path: Path) -> None:
     """The reader sees the model's row; its author must not leave out the one above."""
     folder = shutil.copytree(runs / "tuned", tmp_path / "tuned")
