@@ -31,6 +31,7 @@ _LAZY = {
     "GradualUnfreezingCallback": "training.freezing",
     "InteractionStream": "data.streams",
     "Interactions": "data.interactions",
+    "ItemIndex": "inference.index",
     "L2SPCallback": "training.l2sp",
     "OnnxRecommender": "inference.serving",
     "PushWatchCallback": "training.pushes",

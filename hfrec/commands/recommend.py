@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from .parsing import parse_arguments
 
+RECALL_USERS = 1000  # on whom an approximate index is compared with the exact lists
 FORMATS = (".csv", ".parquet", ".jsonl")
 
 
@@ -27,6 +28,10 @@ class RecommendArguments:
         metadata={"help": "Users to recommend for; those without a history in history_file have an empty one."},
     )
     top_k: int = field(default=10, metadata={"help": "Items a user."})
+    approximate: bool = field(
+        default=False, metadata={"help": "Search an index in place of scoring every item; its recall is printed."}
+    )
+    num_probes: int = field(default=16, metadata={"help": "Cells of the index looked into (--approximate)."})
     filter_seen: bool = field(default=True, metadata={"help": "Leave out the items of the history."})
     unknown_items: Literal["error", "drop", "unk"] = field(
         default="error", metadata={"help": "What becomes of items outside the vocabulary."}
@@ -81,16 +86,13 @@ def main(arguments: RecommendArguments) -> list[list[dict[str, Any]]]:
     state = PartialState(cpu=not torch.cuda.is_available())
     bounds = (len(users) * place // state.num_processes for place in (state.process_index, state.process_index + 1))
     mine = slice(*bounds)
-    found = recommend(
-        model.to(state.device),
-        tokenizer,
-        histories[mine],
-        top_k=arguments.top_k,
-        filter_seen=arguments.filter_seen,
-        unknown_items=arguments.unknown_items,
-        prior=prior,
-        segments=None if segments is None else segments[mine],
-    )
+    options: Any = {"filter_seen": arguments.filter_seen, "unknown_items": arguments.unknown_items}
+    if arguments.approximate:
+        found = approximate(model, tokenizer, histories[mine], arguments, prior, options)
+    else:
+        model.to(state.device)
+        options |= {"prior": prior, "segments": None if segments is None else segments[mine]}
+        found = recommend(model, tokenizer, histories[mine], arguments.top_k, **options)
     found = list(gather_object(found))
     if not state.is_main_process:
         return found
@@ -98,6 +100,23 @@ def main(arguments: RecommendArguments) -> list[list[dict[str, Any]]]:
     write_rows(rows, output)
     print(f"{len(rows):,} recommendations for {len(users):,} users: {output}")
     return found
+
+
+def approximate(
+    model: Any, tokenizer: Any, histories: Any, arguments: RecommendArguments, prior: Any, options: Any
+) -> list[list[dict[str, Any]]]:
+    """Recommend by an index, and print what it misses of the exact lists on some of the users."""
+    from ..inference.index import ItemIndex
+
+    if prior is not None:
+        raise ValueError("`approximate` knows no prior, and the checkpoint has one: remove its prior.json.")
+    index = ItemIndex(model, tokenizer, num_probes=arguments.num_probes)
+    measured = index.recall(histories[:RECALL_USERS], arguments.top_k, **options)
+    print(
+        f"recall@{arguments.top_k} of the index: {measured['recall']:.4f} on {min(len(histories), RECALL_USERS):,} "
+        f"users, {measured['index_seconds']:.2f} s against {measured['exact_seconds']:.2f} s"
+    )
+    return index.recommend(histories, arguments.top_k, **options)
 
 
 def histories_of(table: Any) -> tuple[list[str], list[list[str]]]:

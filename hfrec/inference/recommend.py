@@ -80,10 +80,10 @@ def recommend(
     if batch_size < 1:
         raise ValueError(f"`batch_size` must be at least 1, found {batch_size}.")
     rankable = _rankable(tokenizer, vocab_size, allow, deny)
-    _check_top_k(top_k, int(rankable.sum()))
-    rows = _encode(tokenizer, histories, unknown_items)
+    check_top_k(top_k, int(rankable.sum()))
+    rows = encode_histories(tokenizer, histories, unknown_items)
     if prior is None:
-        _check_not_empty(rows, objective)
+        check_not_empty(rows, objective)
     else:
         _check_prior(prior, vocab_size, segments, len(rows))
     device = next(model.parameters()).device
@@ -99,7 +99,7 @@ def recommend(
             batch = {name: value.to(device) for name, value in batch.items()}
             rescore = None if prior is None else prior.bind(segments, start, start + batch_size)
             scores, token_ids = _best_of_batch(model, batch, rankable, top_k, filter_seen, start, rescore)
-            found += _named(tokenizer, scores, token_ids)
+            found += name_items(tokenizer, scores, token_ids)
     finally:
         if was_training:
             model.train()
@@ -180,7 +180,7 @@ def decode_keys(keys: Tensor) -> tuple[Tensor, Tensor]:
     return scores, (_LOW - (keys & _LOW)).masked_fill(keys == _NOTHING, 0)
 
 
-def _named(tokenizer: ItemTokenizer, scores: Tensor, token_ids: Tensor) -> list[list[dict[str, Any]]]:
+def name_items(tokenizer: ItemTokenizer, scores: Tensor, token_ids: Tensor) -> list[list[dict[str, Any]]]:
     """Rows of a batch in words; one look-up for all of them."""
     rows = [[token for token in row if token] for row in token_ids.tolist()]  # 0 fills the end of a row
     tokens = [token for row in rows for token in row]
@@ -198,7 +198,7 @@ def _named(tokenizer: ItemTokenizer, scores: Tensor, token_ids: Tensor) -> list[
     return found
 
 
-def _encode(
+def encode_histories(
     tokenizer: ItemTokenizer, histories: Sequence[Sequence[Any]] | pa.Array | pa.ChunkedArray, unknown: UnknownPolicy
 ) -> list[NDArray[np.int64]]:
     """Token ids of each history."""
@@ -312,7 +312,7 @@ def checked_vocab_size(model: Any, tokenizer: ItemTokenizer) -> int:
     return vocab_size
 
 
-def _check_top_k(top_k: int, candidates: int) -> None:
+def check_top_k(top_k: int, candidates: int) -> None:
     if not 1 <= top_k <= candidates:
         raise ValueError(
             f"`top_k` must be between 1 and the {candidates} items that may be recommended, found {top_k}. Ask for "
@@ -320,7 +320,7 @@ def _check_top_k(top_k: int, candidates: int) -> None:
         )
 
 
-def _check_not_empty(rows: list[NDArray[np.int64]], objective: str) -> None:
+def check_not_empty(rows: list[NDArray[np.int64]], objective: str) -> None:
     empty = [index for index, row in enumerate(rows) if not len(row)] if objective == "causal" else []
     if empty:
         raise ValueError(
