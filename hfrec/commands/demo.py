@@ -23,8 +23,16 @@ class DemoArguments:
     max_length: int = field(default=50, metadata={"help": "Newest items the model reads."})
     source_epochs: float = field(default=40, metadata={"help": "Epochs of pretraining."})
     target_epochs: float = field(default=30, metadata={"help": "Most epochs of each run on the target."})
-    l2sp_alpha: float = field(default=20.0, metadata={"help": "Strength of L2-SP, decoupled."})
+    l2sp_alpha: float = field(default=0.01, metadata={"help": "Strength of L2-SP, coupled."})
     seed: int = field(default=0, metadata={"help": "Seed of all runs."})
+
+
+# Arms that came from the source, by the folder of their checkpoint.
+CHECKPOINTS = {
+    "zero-shot": "pretrained",
+    "fine-tuned": "finetuned",
+    "fine-tuned + L2-SP": "finetuned_l2sp",
+}
 
 
 def parse(words: Sequence[str]) -> DemoArguments:
@@ -55,6 +63,9 @@ def main(arguments: DemoArguments) -> dict[str, Any]:
     arms = train_arms(arguments, folder, files)
     model, tokenizer = load_checkpoint(folder / "pretrained")
     arms["zero-shot"] = evaluate_checkpoint(model, tokenizer, leave_one_out(target), baselines=False)
+    split = leave_one_out(source)
+    for name, checkpoint in CHECKPOINTS.items():
+        arms[name]["source"] = evaluate_checkpoint(*load_checkpoint(folder / checkpoint), split, baselines=False)
     print_table(arms)
     show_recommendations(folder / "finetuned_l2sp", target)
     write_json(folder / "demo_results.json", arms)
@@ -81,7 +92,7 @@ def train_arms(arguments: DemoArguments, folder: Path, files: dict[str, Path]) -
     shared += ["--disable_tqdm", "false", "--items_file", folder / "items.parquet", "--early_stopping_patience", 8]
     on_target = [*shared, "--train_file", files["target"], "--num_train_epochs", arguments.target_epochs]
     start = [*on_target, "--model_name_or_path", folder / "pretrained", "--learning_rate", 5e-4]
-    pull = ["--l2sp_mode", "decoupled", "--l2sp_alpha", arguments.l2sp_alpha]
+    pull = ["--l2sp_mode", "coupled", "--l2sp_alpha", arguments.l2sp_alpha]
     results = {}
     print("2/5  Pretraining on the source", flush=True)
     epochs = ["--num_train_epochs", arguments.source_epochs]
@@ -101,16 +112,23 @@ def run(command: Any, words: Sequence[Any]) -> dict[str, Any]:
 
 
 def print_table(arms: dict[str, Any]) -> None:
-    """NDCG@10 and HR@10 on the target's test items, seen items filtered, with 95 % intervals."""
+    """NDCG@10 and HR@10 of the target's test items, and what is kept of the source's, with 95 % intervals."""
     from ..evaluation.table import align, cell
 
     baselines = arms["fine-tuned"]["baselines"]
     rows = {"popularity": baselines["popularity"], "item-kNN": baselines["item_knn"]}
     rows |= {name: arms[name] for name in ("scratch", "zero-shot", "fine-tuned", "fine-tuned + L2-SP")}
     metrics = ("ndcg@10", "hit_rate@10")
-    body = [[name, *(cell(row["filter_seen"], metric) for metric in metrics)] for name, row in rows.items()]
-    print(f"\n5/5  Target users' last items, {arms['fine-tuned']['n_users']} users, whole catalogue, seen filtered")
-    print(align([["", "NDCG@10 [95 %]", "HR@10 [95 %]"], *body]))
+    body = [
+        [
+            name,
+            *(cell(row["filter_seen"], metric) for metric in metrics),
+            cell(row["source"]["filter_seen"], "ndcg@10") if "source" in row else "",
+        ]
+        for name, row in rows.items()
+    ]
+    print(f"\n5/5  Users' last items, whole catalogue, seen filtered; target: {arms['fine-tuned']['n_users']} users")
+    print(align([["", "NDCG@10 [95 %]", "HR@10 [95 %]", "source: NDCG@10 [95 %]"], *body]))
 
 
 def show_recommendations(checkpoint: Path, target: Any) -> None:
