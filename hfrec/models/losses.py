@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+import torch.distributed as dist
 from torch.nn import functional as F
 
 IGNORED = -100
@@ -88,7 +89,9 @@ class _CrossEntropyByRows(torch.autograd.Function):
 class _CrossEntropyByBlocks(torch.autograd.Function):
     """Sum of the cross-entropies, some rows and some items at a time.
 
-    The forward pass keeps the log-sum-exp of each row; the backward pass makes the scores again, block by block.
+    The forward pass keeps the log-sum-exp of each row; the backward pass makes the scores again, block by block. Where
+    the items are divided among the processes of `group`, they exchange these sums, the scores of the targets and the
+    gradient of `hidden`.
     """
 
     @staticmethod
@@ -100,6 +103,7 @@ class _CrossEntropyByBlocks(torch.autograd.Function):
         labels: torch.Tensor,
         first: int,
         chunk_size: int,
+        group: "dist.ProcessGroup | None" = None,
     ) -> torch.Tensor:
         wide = torch.promote_types(hidden.dtype, torch.float32)
         norms = hidden.new_full((len(hidden),), -math.inf, dtype=wide)
@@ -110,8 +114,10 @@ class _CrossEntropyByBlocks(torch.autograd.Function):
             norms[rows] = torch.logaddexp(norms[rows], scores.logsumexp(dim=-1))
             inside, columns = _labels_inside(labels[rows], items)
             target[rows.start + inside] = scores[inside, columns]
+        if group is not None:
+            norms, target = _over_processes(norms, target, group)
         ctx.save_for_backward(hidden, weight, bias, labels, norms)
-        ctx.first, ctx.chunk_size = first, chunk_size
+        ctx.first, ctx.chunk_size, ctx.group = first, chunk_size, group
         return (norms - target).sum()
 
     @staticmethod
@@ -125,7 +131,20 @@ class _CrossEntropyByBlocks(torch.autograd.Function):
             slopes[inside, columns] -= 1.0
             slopes.mul_(upstream[0])
             _add_gradients(gradients, slopes, hidden, weight, rows=rows, items=items, narrow=ctx.narrow)
-        return (*gradients, None, None, None)
+        if ctx.group is not None and gradients[0] is not None:
+            dist.all_reduce(gradients[0], group=ctx.group)
+        return (*gradients, None, None, None, None)
+
+
+def _over_processes(
+    norms: torch.Tensor, target: torch.Tensor, group: "dist.ProcessGroup"
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-sum-exp and target score `(rows,)` of the whole catalogue, from those of each process's items."""
+    highest = norms.clone()
+    dist.all_reduce(highest, dist.ReduceOp.MAX, group)
+    sums = torch.stack([(norms - highest).exp(), target])  # (2, rows)
+    dist.all_reduce(sums, group=group)
+    return highest + sums[0].log(), sums[1]
 
 
 Gradients = tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]
@@ -201,6 +220,7 @@ def chunked_cross_entropy(
     num_special_tokens: int,
     chunk_size: int,
     num_items_in_batch: torch.Tensor | int | None = None,
+    group: "dist.ProcessGroup | None" = None,
 ) -> torch.Tensor:
     """`item_cross_entropy` of `F.linear(representation, weight, bias)` that never holds all scores, nor their gradient.
 
@@ -215,6 +235,9 @@ def chunked_cross_entropy(
         num_special_tokens: The first so many tokens have no probability.
         chunk_size: Scores held at a time.
         num_items_in_batch: As in `item_cross_entropy`.
+        group: Processes that each hold some rows of `weight` and `bias`, and the same `representation`. Then
+            `num_special_tokens` is that of these rows, and a label is a place in them, `len(weight)` where another
+            process has it.
 
     Example:
         >>> part = {"bias": None, "labels": torch.tensor([1, 3]), "num_special_tokens": 0, "chunk_size": 3}
@@ -223,11 +246,14 @@ def chunked_cross_entropy(
     """
     counted = labels != IGNORED
     height = chunk_size // len(weight)
-    by_rows = height >= min(SMALLEST_HEIGHT, len(labels))
-    sum_of = _CrossEntropyByRows if by_rows else _CrossEntropyByBlocks
+    by_rows = group is None and height >= min(SMALLEST_HEIGHT, len(labels))
     if not bool(counted.all()):
         representation, labels = representation[counted], labels[counted]
-    total = sum_of.apply(representation, weight, bias, labels, num_special_tokens, height if by_rows else chunk_size)
+    inputs = representation, weight, bias, labels, num_special_tokens
+    if by_rows:
+        total = _CrossEntropyByRows.apply(*inputs, height)
+    else:
+        total = _CrossEntropyByBlocks.apply(*inputs, chunk_size, group)
     return divide_by_labels(total, labels, num_items_in_batch)
 
 

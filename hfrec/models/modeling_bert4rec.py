@@ -30,6 +30,7 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_bert4rec import Bert4RecConfig
 from .losses import (
+    Candidates,
     NegativeSampler,
     chunked_cross_entropy,
     divide_by_labels,
@@ -574,35 +575,46 @@ class _ItemScorer(Bert4RecPreTrainedModel):
     ) -> torch.Tensor:
         """The losses that never hold the scores of all items, from `(num_labelled, embedding_size)`."""
         config = self.config
-        weights: dict[str, Any] = {"weight": self.decoder.weight, "bias": self.item_bias}
         first = config.num_special_tokens
         if config.loss == "chunked":
-            return chunked_cross_entropy(
-                representation,
-                **weights,
-                labels=items,
-                num_special_tokens=first,
-                chunk_size=config.loss_chunk_size,
-                num_items_in_batch=num_items_in_batch,
-            )
+            return self._chunked_loss(representation, items, num_items_in_batch)
         counted = items != -100
         targets = items[counted]
         self._fit_label_counts()
         if self.label_counts is not None:
             self.label_counts.index_add_(0, targets, torch.ones_like(targets, dtype=self.label_counts.dtype))
         sampler = NegativeSampler(config.negative_sampling, config.vocab_size - first, first, config.num_negatives)
-        candidates = score_candidates(
-            representation[counted],
-            **weights,
-            target_ids=targets,
-            negative_ids=sampler.draw(targets),
-            sparse=getattr(self.get_input_embeddings(), "sparse", False),
-        )
+        candidates = self._score_candidates(representation[counted], targets, sampler.draw(targets))
         if config.loss == "gbce":
             losses = gbce_losses(candidates, sampler.num_items, config.gbce_t)
         else:
             losses = sampled_softmax_losses(candidates, sampler, self.label_counts)
         return divide_by_labels(losses, targets, num_items_in_batch)
+
+    def _chunked_loss(
+        self, representation: torch.Tensor, items: torch.Tensor, num_items_in_batch: torch.Tensor | int | None
+    ) -> torch.Tensor:
+        return chunked_cross_entropy(
+            representation,
+            weight=self.decoder.weight,
+            bias=self.item_bias,
+            labels=items,
+            num_special_tokens=self.config.num_special_tokens,
+            chunk_size=self.config.loss_chunk_size,
+            num_items_in_batch=num_items_in_batch,
+        )
+
+    def _score_candidates(
+        self, representation: torch.Tensor, target_ids: torch.Tensor, negative_ids: torch.Tensor
+    ) -> Candidates:
+        return score_candidates(
+            representation,
+            weight=self.decoder.weight,
+            bias=self.item_bias,
+            target_ids=target_ids,
+            negative_ids=negative_ids,
+            sparse=getattr(self.get_input_embeddings(), "sparse", False),
+        )
 
     def _fit_label_counts(self) -> None:
         """Start the estimate of label frequencies anew when the vocabulary has changed."""

@@ -1,0 +1,270 @@
+"""A catalogue larger than one device: embeddings and biases of the items divided among processes.
+
+The table is cut by rows, for the input as for the softmax, as in Megatron-LM (Shoeybi et al., 2019, section 3). The
+rest of the model is on every process, and every process reads the same batch.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..models.losses import Candidates, chunked_cross_entropy, score_candidates
+from ..models.modeling_bert4rec import _ItemScorer
+
+Scorer = TypeVar("Scorer", bound=_ItemScorer)
+
+
+def shard_catalogue(model: Scorer, group: dist.ProcessGroup | None = None) -> Scorer:
+    """Keep of the item table and of the biases only this process's rows: the shares differ by one row at most.
+
+    Call it on every process, on the same model, before it goes to its device and before the optimiser is made. After
+    that the processes read the same batches with the same seed, and call the model, `save_pretrained`, `recommend` and
+    `rank_dataset` together. Losses and scores are those of the whole model; scores have no gradient.
+    `save_pretrained` writes the ordinary checkpoint, from the first process.
+
+    Args:
+        model: `Bert4RecForMaskedLM` or `Bert4RecForCausalLM` with a loss other than `full`; changed in place.
+        group: The processes, with a backend for the host and for the model's later device; all when left out.
+
+    Returns:
+        `model`.
+
+    Raises:
+        TypeError: A model of another kind.
+        ValueError: `config.loss` is `full`, there are no processes or more than tokens, or one has other weights.
+    """
+    if not isinstance(model, _ItemScorer):
+        raise TypeError(f"`model`: expected a masked or causal Bert4Rec model, found {type(model).__name__}.")
+    if model.config.loss == "full":
+        raise ValueError(
+            "`loss='full'` holds the scores of all items: set `model.config.loss = 'chunked'`, which is the same loss."
+        )
+    group = group or dist.group.WORLD
+    if group is None:
+        raise ValueError("`group`: expected processes, found none: call `torch.distributed.init_process_group` first.")
+    shard = Shard(group, model.config.vocab_size)
+    sums = torch.stack([weight.detach().double().sum() for weight in model.parameters()])
+    shard.check_same(sums, "weights: load one checkpoint, or seed before the model is made", tolerance=1e-6)
+    table, decoder = model.model.get_input_embeddings(), model.get_output_embeddings()
+    rows = _ShardedEmbedding(shard, table)
+    tied = decoder.weight is table.weight
+    decoder.weight = rows.weight if tied else shard.cut(decoder.weight)
+    if model.item_bias is not None:
+        decoder.bias = shard.cut(model.item_bias)
+    model.set_input_embeddings(rows)
+    model.__class__ = type(type(model).__name__, (_ShardedScorer, type(model)), {})
+    model.shard = shard  # type: ignore[assignment]  # an attribute of the new class
+    return model
+
+
+def clip_grad_norm(model: nn.Module, max_norm: float) -> Tensor:
+    """`torch.nn.utils.clip_grad_norm_` over the rows of all processes and, once, the rest of the model.
+
+    Args:
+        model: What `shard_catalogue` returned; every process calls this.
+        max_norm: Longest gradient of all weights together.
+
+    Returns:
+        The norm before clipping.
+
+    Raises:
+        TypeError: The catalogue of `model` is not sharded.
+    """
+    if not isinstance(model, _ShardedScorer):
+        raise TypeError(f"`model`: expected what `shard_catalogue` returned, found {type(model).__name__}.")
+    own = {id(weight) for weight in model.sharded_weights()}
+    weights = [weight for weight in model.parameters() if weight.grad is not None]
+    square = _squares([weight for weight in weights if id(weight) in own], model.device)
+    dist.all_reduce(square, group=model.shard.group)
+    norm = (square + _squares([weight for weight in weights if id(weight) not in own], model.device)).sqrt()
+    nn.utils.clip_grads_with_norm_(weights, max_norm, norm)
+    return norm
+
+
+def _squares(weights: list[nn.Parameter], device: torch.device) -> Tensor:
+    """Squared length of the gradients."""
+    return nn.utils.get_total_norm([w.grad for w in weights if w.grad is not None]).to(device) ** 2
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The rows of one process of `group`: token ids `start … stop - 1` of `vocab_size`."""
+
+    group: dist.ProcessGroup
+    vocab_size: int
+
+    def __post_init__(self) -> None:
+        if self.size > self.vocab_size:
+            raise ValueError(f"Expected at most one process for each of {self.vocab_size} tokens, found {self.size}.")
+
+    @property
+    def rank(self) -> int:
+        return dist.get_rank(self.group)
+
+    @property
+    def size(self) -> int:
+        return dist.get_world_size(self.group)
+
+    @property
+    def start(self) -> int:
+        return self.bound(self.rank)
+
+    @property
+    def stop(self) -> int:
+        return self.bound(self.rank + 1)
+
+    def bound(self, rank: int) -> int:
+        """The first token id of process `rank`."""
+        return self.vocab_size * rank // self.size
+
+    def cut(self, weight: Tensor) -> nn.Parameter:
+        """This process's rows, in memory of their own."""
+        return nn.Parameter(weight.detach()[self.start : self.stop].clone(), requires_grad=weight.requires_grad)
+
+    def gather(self, rows: Tensor) -> Tensor | None:
+        """All rows in the host memory of the first process, one share at a time; None on the others."""
+        rows = rows.detach().contiguous()
+        if self.rank:
+            dist.send(rows, dist.get_global_rank(self.group, 0), self.group)
+            return None
+        parts = [rows.cpu()]
+        for rank in range(1, self.size):
+            share = rows.new_empty((self.bound(rank + 1) - self.bound(rank), *rows.shape[1:]))
+            dist.recv(share, dist.get_global_rank(self.group, rank), self.group)
+            parts.append(share.cpu())
+        return torch.cat(parts)
+
+    def look_up(self, ids: Tensor, rows: Tensor, padding_idx: int | None = None) -> Tensor:
+        """Rows `(…, width)` of token ids, wherever they lie; gradients go to the process that has the row."""
+        places = torch.arange(ids.numel(), device=ids.device) % 97 + 1
+        total = torch.stack([(ids.flatten() * places).sum(), torch.tensor(ids.numel(), device=ids.device)])
+        self.check_same(
+            total.double(), "items: give all of them the same batches, not shares as DDP does, and one seed"
+        )
+        elsewhere = (ids < self.start) | (ids >= self.stop)
+        found = F.embedding((ids - self.start).masked_fill(elsewhere, 0), rows, padding_idx)
+        summed: Tensor = _Sum.apply(found.masked_fill(elsewhere[..., None], 0.0), self.group)  # type: ignore[no-untyped-call]  # torch types it not
+        return summed
+
+    def check_same(self, values: Tensor, what: str, tolerance: float = 0.0) -> None:
+        """Refuse to go on where `values` `(n,)` differ: sums over processes would be of different things."""
+        extremes = torch.cat([values, -values])
+        dist.all_reduce(extremes, dist.ReduceOp.MAX, self.group)
+        highest, lowest = extremes.chunk(2)
+        if bool((highest + lowest > tolerance * (1 + highest.abs())).any()):
+            raise ValueError(f"The processes that share the catalogue have different {what}.")
+
+
+class _Sum(torch.autograd.Function):
+    """Sum over processes. All of them go on from it, so the gradient of the sum is that of each part."""
+
+    @staticmethod
+    def forward(ctx: Any, part: Tensor, group: dist.ProcessGroup) -> Tensor:
+        dist.all_reduce(whole := part.clone(), group=group)
+        return whole
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0], None
+
+
+class _ShardedEmbedding(nn.Embedding):
+    """The rows of one process; gives those of all."""
+
+    def __init__(self, shard: Shard, table: nn.Embedding) -> None:
+        rows, padding = shard.cut(table.weight), -1 if table.padding_idx is None else table.padding_idx - shard.start
+        super().__init__(
+            num_embeddings=len(rows),
+            embedding_dim=table.embedding_dim,
+            padding_idx=padding if 0 <= padding < len(rows) else None,
+            _weight=rows,
+        )
+        self.weight, self.shard = rows, shard
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self.shard.look_up(input, self.weight, self.padding_idx)
+
+
+class _ShardedScorer(_ItemScorer):  # type: ignore[no-untyped-call]  # its parents hook into subclassing
+    """What a masked or causal model does otherwise when each process has some of the rows."""
+
+    shard: Shard
+
+    @property
+    def _ddp_params_and_buffers_to_ignore(self) -> list[str]:
+        # DDP, and so the Trainer on several processes, asks for this first; it would average rows of different items.
+        raise ValueError(
+            "A sharded catalogue trains in a loop of its own (docs/scaling.md), not under DDP or the Trainer and its "
+            "callbacks, which give each process another batch."
+        )
+
+    def sharded_weights(self) -> list[nn.Parameter]:
+        """The parameters of which other processes have other rows; tied ones once."""
+        modules = nn.ModuleList([self.get_input_embeddings(), self.get_output_embeddings()])
+        return list(modules.parameters())
+
+    @torch.no_grad()
+    def score_items(self, representation: Tensor, start: int = 0, stop: int | None = None) -> Tensor:
+        """As the whole model's, on every process; its gradient is not offered."""
+        stop = self.config.vocab_size if stop is None else stop
+        first, last = max(start, self.shard.start), min(stop, self.shard.stop)
+        scores = representation.new_zeros((*representation.shape[:-1], stop - start))
+        if first < last:
+            rows = slice(first - self.shard.start, last - self.shard.start)
+            bias = None if self.item_bias is None else self.item_bias[rows]
+            scores[..., first - start : last - start] = F.linear(representation, self.decoder.weight[rows], bias)
+        scores[..., : max(self.config.num_special_tokens - start, 0)] = float("-inf")
+        dist.all_reduce(scores, group=self.shard.group)
+        return scores
+
+    def save_pretrained(
+        self, save_directory: str | os.PathLike[str], is_main_process: bool = True, *args: Any, **kwargs: Any
+    ) -> None:
+        """Save the whole model from the first process, to which the others send their rows."""
+        whole = {id(rows): self.shard.gather(rows) for rows in self.sharded_weights()}
+        try:
+            if self.shard.rank == 0:
+                named = self.named_parameters(remove_duplicate=False)
+                weights = {name: whole[id(rows)] for name, rows in named if id(rows) in whole}
+                kwargs["state_dict"] = {**self.state_dict(), **weights}
+                super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
+        finally:
+            dist.barrier(self.shard.group)
+
+    def _bounded_loss(self, representation: Tensor, items: Tensor, num_items_in_batch: Tensor | int | None) -> Tensor:
+        where = "representations of one batch: seed them alike, also for dropout"
+        self.shard.check_same(representation.detach()[:, :1].double().sum(dim=0), where, tolerance=1e-3)
+        return super()._bounded_loss(representation, items, num_items_in_batch)
+
+    def _chunked_loss(self, representation: Tensor, items: Tensor, num_items_in_batch: Tensor | int | None) -> Tensor:
+        counted = items != -100
+        places, num_rows = items[counted] - self.shard.start, self.shard.stop - self.shard.start
+        return chunked_cross_entropy(
+            representation[counted],
+            weight=self.decoder.weight,
+            bias=self.item_bias,
+            labels=places.masked_fill((places < 0) | (places >= num_rows), num_rows),
+            num_special_tokens=min(max(self.config.num_special_tokens - self.shard.start, 0), num_rows),
+            chunk_size=self.config.loss_chunk_size,
+            num_items_in_batch=num_items_in_batch,
+            group=self.shard.group,
+        )
+
+    def _score_candidates(self, representation: Tensor, target_ids: Tensor, negative_ids: Tensor) -> Candidates:
+        ids, places = torch.unique(torch.cat([target_ids, negative_ids]), return_inverse=True)
+        bias = self.item_bias
+        found = score_candidates(
+            representation,
+            weight=self.shard.look_up(ids, self.decoder.weight),  # (num_ids, embedding_size)
+            bias=None if bias is None else self.shard.look_up(ids, bias[:, None])[:, 0],
+            target_ids=places[: len(target_ids)],
+            negative_ids=places[len(target_ids) :],
+        )
+        return replace(found, target_ids=target_ids, negative_ids=negative_ids)

@@ -1,0 +1,127 @@
+"""Trains small models with a sharded catalogue: `torchrun --nproc-per-node 2 tests/sharded_catalogue.py FOLDER`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from hfrec import Bert4RecConfig, Bert4RecForCausalLM, Bert4RecForMaskedLM, ItemTokenizer, load_checkpoint
+from hfrec.inference.recommend import recommend
+from hfrec.training.sharding import clip_grad_norm, shard_catalogue
+
+VOCAB_SIZE = 23  # no even number of rows for two processes
+HISTORIES = [[f"item{(user * step) % 20}" for step in range(1, 6)] for user in range(1, 9)]
+STEPS = 6
+# Dropout is on (its default). Adam blows float noise near zero gradients up to whole steps: in double, without a pull
+# that would turn one such step into the next.
+CASES: dict[str, dict[str, Any]] = {
+    "masked": {"optimizer": "SGD", "lr": 0.5, "l2sp_alpha": 0.3},
+    "causal": {"optimizer": "AdamW", "lr": 0.01, "config": {"loss_chunk_size": 30, "embedding_size": 6}},
+    "untied": {"optimizer": "SGD", "lr": 0.5, "config": {"tie_word_embeddings": False, "head_bias": False}},
+    "sampled_softmax": {"optimizer": "SGD", "lr": 0.5, "config": {"num_negatives": 7, "negative_sampling": "mixed"}},
+    "gbce": {"optimizer": "SGD", "lr": 0.5, "config": {"num_negatives": 7}},
+}
+
+
+def tokenizer() -> ItemTokenizer:
+    return ItemTokenizer.from_items([f"item{number}" for number in range(20)])
+
+
+def new_model(case: str) -> Any:
+    torch.manual_seed(0)
+    loss = case if case in ("sampled_softmax", "gbce") else "chunked"
+    config = Bert4RecConfig(vocab_size=VOCAB_SIZE, hidden_size=16, loss=loss, **CASES[case].get("config", {}))
+    return (Bert4RecForCausalLM if case == "causal" else Bert4RecForMaskedLM)(config)
+
+
+def train(case: str, model: Any, clip: Any) -> list[float]:
+    """Losses of some steps on padded batches, clipped and, with `l2sp_alpha`, pulled to the start."""
+    settings = CASES[case]
+    model.train()
+    if settings["optimizer"] == "AdamW":
+        model.double()
+    optimizer = getattr(torch.optim, settings["optimizer"])(model.parameters(), lr=settings["lr"])
+    start = [weight.detach().clone() for weight in model.parameters()]
+    torch.manual_seed(1)
+    losses = []
+    for _ in range(STEPS):
+        ids = torch.randint(3, VOCAB_SIZE, (8, 7))
+        labels = ids.roll(-1, 1).masked_fill(torch.rand(ids.shape) < 0.3, -100)
+        labels[0, 2], ids[:3, :2], labels[:3, :2] = 2, 0, -100  # an unknown target, and padding
+        loss = model(input_ids=ids, attention_mask=(ids != 0).long(), labels=labels).loss
+        loss.backward()
+        clip(model, 1.0)
+        for weight, origin in zip(model.parameters(), start, strict=True):
+            weight.grad.add_(weight.detach() - origin, alpha=settings.get("l2sp_alpha", 0.0))
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    return losses
+
+
+def outcome(model: Any) -> dict[str, Any]:
+    """What must not hang on the number of processes."""
+    model.float().eval()
+    ids = torch.arange(3, 13).view(2, 5)
+    found = model(input_ids=ids, labels=ids)
+    return {
+        "loss": found.loss.item(),
+        "logits": found.logits[:, 3:].tolist(),
+        "chunk": model.score_items(model.encode_history(ids), 9, 15).tolist(),
+        "recommended": recommend(model, tokenizer(), HISTORIES, top_k=5),
+    }
+
+
+def refusals() -> list[str]:
+    """Messages of what cannot be right."""
+    rank, found = dist.get_rank(), []
+    ids = torch.arange(3, 13).view(2, 5)
+
+    def different_models() -> None:
+        torch.manual_seed(rank)
+        shard_catalogue(Bert4RecForMaskedLM(Bert4RecConfig(vocab_size=VOCAB_SIZE, hidden_size=16, loss="chunked")))
+
+    def different_batches() -> None:
+        shard_catalogue(new_model("masked"))(input_ids=ids + rank, labels=ids)
+
+    def different_dropout() -> None:
+        model = shard_catalogue(new_model("masked")).train()
+        torch.manual_seed(rank)
+        model(input_ids=ids, labels=ids)
+
+    def data_parallel() -> None:
+        torch.nn.parallel.DistributedDataParallel(shard_catalogue(new_model("masked")))
+
+    for attempt in (different_models, different_batches, different_dropout, data_parallel):
+        try:
+            attempt()
+        except ValueError as error:
+            found.append(f"{attempt.__name__}: {error}")
+    return found
+
+
+def main(folder: Path) -> None:
+    dist.init_process_group("gloo")
+    results: dict[str, Any] = {}
+    for case in CASES:
+        model = shard_catalogue(new_model(case))
+        results[case] = {"parameters": model.num_parameters(), "losses": train(case, model, clip_grad_norm)}
+        results[case] |= outcome(model)
+        model.save_pretrained(folder / case)
+        if dist.get_rank() == 0:
+            tokenizer().save_pretrained(folder / case)
+        dist.barrier()
+        again = shard_catalogue(load_checkpoint(folder / case)[0])
+        results[case]["loaded"] = outcome(again)["recommended"]
+    results["refusals"] = refusals()
+    (folder / f"{dist.get_rank()}.json").write_text(json.dumps(results))
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
