@@ -22,7 +22,7 @@ QUIET = ["--disable_tqdm", "true", "--early_stopping_patience", "0"]
 def test_pretrain_leaves_a_whole_folder_without_pickle(checkpoint: Path) -> None:
     """A checkpoint that lacks a part, or holds a pickle, would be noticed only by whoever loads it."""
     names = {path.name for path in checkpoint.iterdir() if path.is_file()}
-    code = {"configuration_bert4rec.py", "modeling_bert4rec.py", "losses.py", "packing.py"}
+    code = {"configuration_bert4rec.py", "modeling_bert4rec.py", "layers.py", "losses.py", "packing.py"}
     assert {"config.json", "model.safetensors", "tokenizer.json", "items.parquet", *code} <= names
     assert not [name for name in names if name.endswith((".bin", ".pt", ".pkl", ".pth"))]
 

@@ -19,6 +19,7 @@ EXPECTED = [
     "config.json",
     "configuration_bert4rec.py",
     "items.parquet",
+    "layers.py",
     "losses.py",
     "model.safetensors",
     "modeling_bert4rec.py",

@@ -15,7 +15,7 @@ from hfrec.models import (
     Bert4RecForSequenceClassification,
     Bert4RecModel,
 )
-from hfrec.models.modeling_bert4rec import positions_from_newest
+from hfrec.models.layers import positions_from_newest
 
 HISTORIES = [[5, 6, 7, 1], [9, 1], [3, 4, 5, 6, 7, 1]]
 VARIANTS: list[dict[str, Any]] = [

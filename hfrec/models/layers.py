@@ -1,0 +1,220 @@
+"""What the body is made of: embeddings, attention, feed-forward part, layer, and the head before the item scores."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers.activations import ACT2FN
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from .configuration_bert4rec import Bert4RecConfig
+from .packing import Dropout, PackedAttention
+
+FLEX_MIN_HEAD_SIZE = 24  # on a CPU
+
+
+def positions_from_newest(attention_mask: torch.Tensor) -> torch.Tensor:
+    """Number of real tokens to the right of each token, 0 for the newest; `(batch, length)` to `(batch, length)`.
+
+    Example:
+        >>> positions_from_newest(torch.tensor([[0, 1, 1], [1, 1, 0]])).tolist()
+        [[2, 1, 0], [1, 0, 0]]
+    """
+    mask = attention_mask.long()
+    return mask.flip(-1).cumsum(-1).flip(-1) - mask
+
+
+def embedding_size(config: Bert4RecConfig) -> int:
+    """The config fills it in on construction; this tells the type checker so."""
+    return config.embedding_size or config.hidden_size
+
+
+def adapts(config: Bert4RecConfig) -> bool:
+    """Whether a layer lies between the item embeddings and the body."""
+    return config.item_features or embedding_size(config) != config.hidden_size
+
+
+class Bert4RecEmbeddings(nn.Module):
+    """Item embeddings, taken to `hidden_size` where they have another space, plus positions counted from the newest."""
+
+    def __init__(self, config: Bert4RecConfig) -> None:
+        super().__init__()
+        width = embedding_size(config)
+        self.item_embeddings = nn.Embedding(config.vocab_size, width, padding_idx=config.pad_token_id)
+        self.projection = nn.Linear(width, config.hidden_size) if adapts(config) else nn.Identity()
+        absolute = config.position_embedding_type == "absolute"
+        self.position_embeddings = (
+            nn.Embedding(config.max_position_embeddings, config.hidden_size) if absolute else None
+        )
+        post = config.norm_position == "post"
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if post else nn.Identity()
+        self.dropout = Dropout(config.hidden_dropout_prob)
+
+    def forward(self, inputs_embeds: torch.Tensor, position_ids: torch.Tensor) -> torch.Tensor:
+        hidden_states = self.projection(inputs_embeds)  # (batch, length, hidden_size)
+        if self.position_embeddings is not None:
+            hidden_states = hidden_states + self.position_embeddings(position_ids)
+        return self.dropout(self.norm(hidden_states))
+
+
+def rotary_angles(position_ids: torch.Tensor, head_size: int, base: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cosines and sines of rotary positions, each `(batch, 1, length, head_size)`."""
+    steps = torch.arange(0, head_size, 2, device=position_ids.device, dtype=torch.float)
+    # Newer items have smaller positions; the angle depends on differences only, so the sign is a convention.
+    angles = position_ids[:, None, :, None].float() * base ** (-steps / head_size)
+    angles = torch.cat((angles, angles), dim=-1)
+    return angles.cos(), angles.sin()
+
+
+def rotate(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Turn queries or keys `(batch, heads, length, head_size)` by their rotary angles."""
+    left, right = states.chunk(2, dim=-1)
+    return states * cos.to(states.dtype) + torch.cat((-right, left), dim=-1) * sin.to(states.dtype)
+
+
+def check_flex_attention(config: Bert4RecConfig, device: torch.device) -> None:
+    """Refuse flex attention where its compiled kernel is wrong.
+
+    For heads narrower than 24 units, torch's C++ kernel (2.13, on CPUs with vectors of 8 floats) multiplies a last
+    block of 8 keys as if it had 16: it reads keys beyond the tensor and writes their scores over its running maximum.
+    """
+    head_size = config.hidden_size // config.num_attention_heads
+    if config._attn_implementation == "flex_attention" and device.type == "cpu" and head_size < FLEX_MIN_HEAD_SIZE:
+        raise ValueError(
+            f"`attn_implementation='flex_attention'` needs `hidden_size / num_attention_heads` of at least "
+            f"{FLEX_MIN_HEAD_SIZE} on a CPU, found {head_size}: torch's kernel gives wrong scores for narrower heads. "
+            "Use 'sdpa' or fewer heads."
+        )
+
+
+def eager_attention_forward(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention written out; query, key and value are `(batch, heads, length, head_size)`."""
+    weights = query @ key.transpose(2, 3) * scaling  # (batch, heads, length, length)
+    if attention_mask is not None:
+        weights = weights + attention_mask
+    weights = F.softmax(weights, dim=-1, dtype=torch.float32).to(query.dtype)
+    weights = F.dropout(weights, p=dropout, training=module.training)
+    return (weights @ value).transpose(1, 2).contiguous(), weights  # (batch, length, heads, head_size)
+
+
+class Bert4RecAttention(nn.Module):
+    """Multi-head self-attention through the implementation that the config names."""
+
+    def __init__(self, config: Bert4RecConfig, is_causal: bool) -> None:
+        super().__init__()
+        self.config = config
+        self.is_causal = is_causal
+        self.head_size = config.hidden_size // config.num_attention_heads
+        self.query_key_value = nn.Linear(config.hidden_size, 3 * config.hidden_size)
+        self.output = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        rotary: tuple[torch.Tensor, torch.Tensor] | None,
+        packed: PackedAttention | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        if packed is not None:
+            return self._attend_packed(hidden_states, rotary, packed), None
+        batch, length, _ = hidden_states.shape
+        states = self.query_key_value(hidden_states).view(batch, length, 3, -1, self.head_size)
+        query, key, value = states.permute(2, 0, 3, 1, 4)  # each (batch, heads, length, head_size)
+        if rotary is not None:
+            query, key = rotate(query, *rotary), rotate(key, *rotary)
+        attend: Callable[..., Any] = ALL_ATTENTION_FUNCTIONS.get_interface(
+            self.config._attn_implementation, eager_attention_forward
+        )
+        dropout = self.config.attention_probs_dropout_prob if self.training else 0.0
+        attended, weights = attend(
+            self, query, key, value, attention_mask, dropout=dropout, scaling=self.head_size**-0.5
+        )
+        return self.output(attended.reshape(batch, length, -1)), weights
+
+    def _attend_packed(
+        self, hidden_states: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor] | None, packed: PackedAttention
+    ) -> torch.Tensor:
+        """Attention of real tokens, `(num_tokens, hidden_size)` to `(num_asking, hidden_size)`."""
+        heads = self.config.num_attention_heads
+        states = self.query_key_value(hidden_states).view(len(hidden_states), 3, -1)
+        if rotary is not None:
+            turned = rotate(states[:, :2].unflatten(-1, (heads, -1)), *(part[0, 0, :, None, None] for part in rotary))
+            states = torch.cat((turned.flatten(-2), states[:, 2:]), dim=1)
+        dropout = self.config.attention_probs_dropout_prob if self.training else 0.0
+        return self.output(packed.attend(states, heads, dropout))
+
+
+class Bert4RecMLP(nn.Module):
+    """Feed-forward part, gated or not."""
+
+    def __init__(self, config: Bert4RecConfig) -> None:
+        super().__init__()
+        self.gated = config.gated_mlp
+        width = config.intermediate_size or 4 * config.hidden_size
+        self.input = nn.Linear(config.hidden_size, width * (2 if config.gated_mlp else 1))
+        self.activation = ACT2FN[config.hidden_act]
+        self.output = nn.Linear(width, config.hidden_size)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        widened = self.input(hidden_states)  # (batch, length, intermediate_size [* 2])
+        if self.gated:
+            values, gate = widened.chunk(2, dim=-1)
+            return self.output(self.activation(gate) * values)
+        return self.output(self.activation(widened))
+
+
+class Bert4RecLayer(GradientCheckpointingLayer):
+    """Attention and feed-forward block with residuals; norm before (`pre`) or after (`post`) each."""
+
+    def __init__(self, config: Bert4RecConfig, is_causal: bool) -> None:
+        super().__init__()
+        self.pre_norm = config.norm_position == "pre"
+        self.attention = Bert4RecAttention(config, is_causal)
+        self.attention_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.mlp = Bert4RecMLP(config)
+        self.mlp_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = Dropout(config.hidden_dropout_prob)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        rotary: tuple[torch.Tensor, torch.Tensor] | None = None,
+        packed: PackedAttention | None = None,
+    ) -> torch.Tensor:
+        queries = hidden_states if packed is None else packed.keep(hidden_states)
+        if self.pre_norm:
+            attended, _ = self.attention(self.attention_norm(hidden_states), attention_mask, rotary, packed)
+            hidden_states = queries + self.dropout(attended)
+            return hidden_states + self.dropout(self.mlp(self.mlp_norm(hidden_states)))
+        attended, _ = self.attention(hidden_states, attention_mask, rotary, packed)
+        hidden_states = self.attention_norm(queries + self.dropout(attended))
+        return self.mlp_norm(hidden_states + self.dropout(self.mlp(hidden_states)))
+
+
+class Bert4RecHead(nn.Module):
+    """From hidden states to the space of the item embeddings."""
+
+    def __init__(self, config: Bert4RecConfig) -> None:
+        super().__init__()
+        width = embedding_size(config)
+        dense = nn.Linear(config.hidden_size, width)
+        norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.dense = dense if config.head_transform or adapts(config) else nn.Identity()
+        self.activation = ACT2FN[config.hidden_act] if config.head_transform else nn.Identity()
+        self.norm = norm if config.head_transform else nn.Identity()
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.norm(self.activation(self.dense(hidden_states)))  # (…, embedding_size)
