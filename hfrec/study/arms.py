@@ -24,12 +24,15 @@ def rates(*values: float) -> tuple[Trial, ...]:
     return tuple({"learning_rate": value} for value in values)
 
 
-def pulls(*alphas: float) -> tuple[Trial, ...]:
-    """Trials of an L2-SP arm: two learning rates, two strengths each."""
-    return tuple({"learning_rate": rate, "alpha": alpha} for rate in (2e-3, 4e-3) for alpha in alphas)
+RATES = (5e-4, 1e-3, 2e-3, 4e-3)
 
 
-FINE = rates(5e-4, 1e-3, 2e-3, 4e-3)
+def pulls(alpha: float) -> tuple[Trial, ...]:
+    """Trials of an L2-SP arm: the learning rates of plain fine-tuning, and one strength."""
+    return tuple({"learning_rate": rate, "alpha": alpha} for rate in RATES)
+
+
+FINE = rates(*RATES)
 
 
 @dataclass(frozen=True)
@@ -60,8 +63,8 @@ ARMS = {
         Arm("zero_shot", rates(0.0), trained=False),
         Arm("frozen_body", rates(1e-3, 2e-3, 5e-3, 1e-2)),
         Arm("finetune", FINE),
-        Arm("l2sp_coupled", pulls(1e-3, 1e-2)),
-        Arm("l2sp_decoupled", pulls(3.0, 10.0)),
+        Arm("l2sp_coupled", pulls(0.01)),
+        Arm("l2sp_decoupled", pulls(10.0)),
         Arm("lp_ft", FINE),
         Arm("lora", rates(2e-3, 5e-3, 1e-2, 2e-2)),
         Arm("joint", FINE),
