@@ -1,0 +1,120 @@
+"""Options of the Trainer that save time or memory: the model that comes out is the one of a plain run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow.csv
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from hfrec import leave_one_out, load_interactions, synthetic_tables
+from hfrec.training.arguments import DataArguments, ModelArguments, RecommenderTrainingArguments
+from hfrec.training.run import build_model, build_tokenizer, build_trainer, training_sequences
+from hfrec_command import main
+
+TINY = ["--max_length", "12", "--hidden_size", "16", "--num_hidden_layers", "2", "--num_train_epochs", "2"]
+QUIET = ["--disable_tqdm", "true", "--early_stopping_patience", "0", "--use_cpu", "true"]
+# Neither depends on which rows share a batch: no dropout, and only the newest item of each row is masked.
+EXACT = ["--hidden_dropout_prob", "0", "--mask_last_probability", "1"]
+
+
+@pytest.fixture(scope="module")
+def log_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    log, _ = synthetic_tables(num_users=45, num_items=30, num_groups=4, min_length=4, max_length=14)
+    path = tmp_path_factory.mktemp("log") / "log.csv"
+    pyarrow.csv.write_csv(log, path)
+    return path
+
+
+def pretrain(log: Path, folder: Path, *words: str) -> tuple[dict[str, torch.Tensor], list[float]]:
+    """Weights at the end, and the training loss of each epoch."""
+    command = ["pretrain", "--train_file", str(log), "--output_dir", str(folder), *TINY, *QUIET, *words]
+    assert main(command) == 0
+    last = max(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    history = json.loads((last / "trainer_state.json").read_text())["log_history"]
+    return load_file(last / "model.safetensors"), [row["loss"] for row in history if "loss" in row]
+
+
+@pytest.mark.parametrize("objective", ["masked", "causal"])
+def test_accumulated_halves_are_the_whole_batch(objective: str, log_file: Path, tmp_path: Path) -> None:
+    """Halves with unequal numbers of labels, each averaged alone, would weigh the labels of one half more."""
+    words = ["--objective", objective, *EXACT, "--optim", "sgd", "--learning_rate", "0.5"]
+    whole, losses = pretrain(log_file, tmp_path / "whole", *words, "--per_device_train_batch_size", "16")
+    halves = ["--per_device_train_batch_size", "8", "--gradient_accumulation_steps", "2"]
+    weights, halved = pretrain(log_file, tmp_path / "halves", *words, *halves)
+    assert halved == pytest.approx(losses, rel=1e-5) and losses[1] < losses[0]
+    torch.testing.assert_close(weights, whole, rtol=0.0, atol=1e-5)
+
+
+@pytest.mark.parametrize("objective", ["masked", "causal"])
+def test_checkpointed_activations_change_nothing(objective: str, log_file: Path, tmp_path: Path) -> None:
+    """A forward pass done again with other dropout masks trains on gradients of another function."""
+    words = ["--objective", objective, "--per_device_train_batch_size", "16"]
+    plain, losses = pretrain(log_file, tmp_path / "plain", *words)
+    weights, again = pretrain(log_file, tmp_path / "again", *words, "--gradient_checkpointing", "true")
+    assert again == losses
+    torch.testing.assert_close(weights, plain, rtol=0.0, atol=0.0)
+
+
+@pytest.mark.parametrize(
+    ("objective", "loss"), [("masked", "chunked"), ("causal", "full"), ("causal", "sampled_softmax")]
+)
+def test_bf16_trains_the_model_of_float32(objective: str, loss: str, log_file: Path, tmp_path: Path) -> None:
+    """A loss or a mask that overflows in bf16, or weights kept in it, shows on a GPU first: 8 bits give 1 %."""
+    words = ["--objective", objective, "--loss", loss, "--per_device_train_batch_size", "16"]
+    plain, losses = pretrain(log_file, tmp_path / "float32", *words)
+    weights, narrow = pretrain(log_file, tmp_path / "bf16", *words, "--bf16", "true")
+    assert narrow == pytest.approx(losses, rel=0.01) and narrow != losses
+    assert all(weight.dtype == torch.float32 for weight in weights.values())
+    # Adam moves a weight by up to the learning rate a step, whichever way a rounded gradient points.
+    torch.testing.assert_close(weights, plain, rtol=0.0, atol=2 * 6 * 1e-3)
+
+
+def test_batches_of_similar_length_train_the_same_model(log_file: Path, tmp_path: Path) -> None:
+    """A sampler that leaves rows out, or cannot read their lengths, would train on other data or save nothing."""
+    words = ["--objective", "causal", *EXACT, "--optim", "sgd", "--learning_rate", "0.5"]
+    words += ["--per_device_train_batch_size", "64"]  # all rows: only their order may differ
+    plain, losses = pretrain(log_file, tmp_path / "random", *words)
+    grouped = ["--train_sampling_strategy", "group_by_length"]
+    weights, again = pretrain(log_file, tmp_path / "grouped", *words, *grouped)
+    assert again == pytest.approx(losses, rel=1e-5)
+    torch.testing.assert_close(weights, plain, rtol=0.0, atol=1e-5)
+
+
+def test_batches_of_similar_length_hold_less_padding(log_file: Path, tmp_path: Path) -> None:
+    """Sorting that has no effect on the batches costs time for nothing; each row must still come once an epoch."""
+    train = leave_one_out(load_interactions(log_file)).train
+    tokenizer = build_tokenizer(train)
+    data = DataArguments(train_file="unused", max_length=12)
+    rows = training_sequences(train, tokenizer, "causal", data, 12)
+    model = build_model(ModelArguments(objective="causal", hidden_size=16), len(tokenizer), 12)
+    padding, tokens = [], []
+    for strategy in ("random", "group_by_length"):
+        training = RecommenderTrainingArguments(
+            output_dir=str(tmp_path),
+            per_device_train_batch_size=4,
+            train_sampling_strategy=strategy,
+            eval_strategy="no",
+            load_best_model_at_end=False,
+            use_cpu=True,
+        )
+        trainer = build_trainer(model, tokenizer, rows, None, data=data, training=training)
+        masks = [batch["attention_mask"] for batch in trainer.get_train_dataloader()]
+        padding.append(sum(int((mask == 0).sum()) for mask in masks))
+        tokens.append(sum(int(mask.sum()) for mask in masks))
+    assert tokens[0] == tokens[1] == sum(len(row) - 1 for row in rows["input_ids"])
+    assert padding[1] < 0.7 * padding[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", ["masked", "causal"])
+def test_a_compiled_model_trains_as_an_eager_one(objective: str, log_file: Path, tmp_path: Path) -> None:
+    """What the compiler traces is the padded way, not the packed one that runs on a CPU: both must be one function."""
+    words = ["--objective", objective, *EXACT, "--num_hidden_layers", "1", "--per_device_train_batch_size", "32"]
+    plain, losses = pretrain(log_file, tmp_path / "eager", *words)
+    weights, again = pretrain(log_file, tmp_path / "compiled", *words, "--torch_compile", "true")
+    assert again == pytest.approx(losses, rel=1e-5)
+    torch.testing.assert_close(weights, plain, rtol=0.0, atol=1e-4)
