@@ -47,7 +47,7 @@ def retail(target_filter: str, *study: str) -> Study:
         source_filter=["--where", "country=United Kingdom", "--duplicates", "first"],
         target_filter=["--where", target_filter, "--duplicates", "first"],
         pretrain=["--num_train_epochs", "40", "--max_length", "50"],
-        study=study,
+        study=[*study, "--seeds", "0", "1", "2"],
     )
 
 
@@ -58,7 +58,7 @@ STUDIES = {
         pretrain=["--num_train_epochs", "40", "--max_length", "100", "--early_stopping_patience", "0"],
         study=["--mapping_file", "{data}/pair_ml1m_ml100k.csv", "--tradeoff_fraction", "0.25"],
     ),
-    "retail": retail("country!=United Kingdom", "--fractions", *ALL_SHARES, "--tradeoff_fraction", "1.0"),
+    "retail": retail("country!=United Kingdom", "--fractions", "0.01", "0.05", "0.1", "0.25", "1.0"),
     "retail-germany": retail("country=Germany", "--fractions", "0.25", "1.0", "--arms", *FEW_ARMS),
     "retail-france": retail("country=France", "--fractions", "0.25", "1.0", "--arms", *FEW_ARMS),
     "retail-spain": retail("country=Spain", "--fractions", "0.25", "1.0", "--arms", *FEW_ARMS),

@@ -35,8 +35,10 @@ def figure(path: Path) -> Iterator[Any]:
     import matplotlib.pyplot as plt
 
     drawn, axes = plt.subplots(figsize=(8, 5))
+    palette = plt.get_cmap("tab20")
+    axes.set_prop_cycle(color=[palette(place) for place in (*range(0, 20, 2), *range(1, 20, 2))])  # one an arm
     yield axes
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
     drawn.savefig(path, dpi=120, bbox_inches="tight")
     plt.close(drawn)
 
