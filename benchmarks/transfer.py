@@ -17,6 +17,8 @@ from pathlib import Path
 from hfrec_command import main as hfrec
 
 RETAIL = "online-retail/interactions.csv.gz"
+ML_1M = ["--eval_strategy", "steps", "--eval_steps", "500", "--save_strategy", "steps", "--save_steps", "500"]
+ML_1M += ["--warmup_steps", "200", "--early_stopping_patience", "0"]
 FEW_ARMS = ["popularity", "item_knn", "scratch", "zero_shot", "finetune", "l2sp_coupled", "l2sp_decoupled"]
 ALL_SHARES = ["0.01", "0.05", "0.1", "0.25", "0.5", "1.0"]
 
@@ -55,7 +57,7 @@ STUDIES = {
     "movielens": Study(
         source="ml-1m/interactions.csv.gz",
         target="ml-100k/interactions.csv.gz",
-        pretrain=["--num_train_epochs", "40", "--max_length", "100", "--early_stopping_patience", "0"],
+        pretrain=["--num_train_epochs", "40", "--max_length", "100", *ML_1M],
         study=["--mapping_file", "{data}/pair_ml1m_ml100k.csv", "--tradeoff_fraction", "0.25"],
     ),
     "retail": retail("country!=United Kingdom", "--fractions", "0.01", "0.05", "0.1", "0.25", "1.0"),
