@@ -19,7 +19,8 @@ from hfrec_command import main as hfrec
 RETAIL = "online-retail/interactions.csv.gz"
 ML_1M = ["--eval_strategy", "steps", "--eval_steps", "500", "--save_strategy", "steps", "--save_steps", "500"]
 ML_1M += ["--warmup_steps", "200", "--early_stopping_patience", "0"]
-FEW_ARMS = ["popularity", "item_knn", "scratch", "zero_shot", "finetune", "l2sp_coupled", "l2sp_decoupled"]
+FEW_ARMS = "popularity item_knn scratch zero_shot finetune l2sp_coupled l2sp_decoupled".split()
+FEW = ["--seeds", "0", "1", "2", "--arms", *FEW_ARMS]
 ALL_SHARES = ["0.01", "0.05", "0.1", "0.25", "0.5", "1.0"]
 
 
@@ -49,7 +50,7 @@ def retail(target_filter: str, *study: str) -> Study:
         source_filter=["--where", "country=United Kingdom", "--duplicates", "first"],
         target_filter=["--where", target_filter, "--duplicates", "first"],
         pretrain=["--num_train_epochs", "40", "--max_length", "50"],
-        study=[*study, "--seeds", "0", "1", "2"],
+        study=study,
     )
 
 
@@ -60,10 +61,10 @@ STUDIES = {
         pretrain=["--num_train_epochs", "40", "--max_length", "100", *ML_1M],
         study=["--mapping_file", "{data}/pair_ml1m_ml100k.csv", "--tradeoff_fraction", "0.25"],
     ),
-    "retail": retail("country!=United Kingdom", "--fractions", "0.01", "0.05", "0.1", "0.25", "1.0"),
-    "retail-germany": retail("country=Germany", "--fractions", "0.25", "1.0", "--arms", *FEW_ARMS),
-    "retail-france": retail("country=France", "--fractions", "0.25", "1.0", "--arms", *FEW_ARMS),
-    "retail-spain": retail("country=Spain", "--fractions", "0.25", "1.0", "--arms", *FEW_ARMS),
+    "retail": retail("country!=United Kingdom", "--fractions", *ALL_SHARES),
+    "retail-germany": retail("country=Germany", "--fractions", "0.25", "1.0", *FEW),
+    "retail-france": retail("country=France", "--fractions", "0.25", "1.0", *FEW),
+    "retail-spain": retail("country=Spain", "--fractions", "0.25", "1.0", *FEW),
     "xmarket": Study(
         source="xmarket-electronics-ca/interactions.csv.gz",
         target="xmarket-electronics-in/interactions.csv.gz",
