@@ -19,7 +19,7 @@ from hfrec_command import main as hfrec
 RETAIL = "online-retail/interactions.csv.gz"
 ML_1M = ["--eval_strategy", "steps", "--eval_steps", "500", "--save_strategy", "steps", "--save_steps", "500"]
 ML_1M += ["--warmup_steps", "200", "--early_stopping_patience", "0"]
-FEW_ARMS = "popularity item_knn scratch zero_shot finetune l2sp_coupled l2sp_decoupled".split()
+FEW_ARMS = ["popularity", "item_knn", "scratch", "zero_shot", "finetune", "l2sp_coupled", "l2sp_decoupled"]
 FEW = ["--seeds", "0", "1", "2", "--arms", *FEW_ARMS]
 ALL_SHARES = ["0.01", "0.05", "0.1", "0.25", "0.5", "1.0"]
 
