@@ -23,7 +23,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch  # threads are counted when it is imported
 from torch import nn
-from train_speed import calibrate
+from train_speed import calibrate, timed_training
 from transformers import Trainer, TrainerCallback
 
 from hfrec import Bert4RecConfig
@@ -31,7 +31,7 @@ from hfrec.data.catalogs import synthetic_tables
 from hfrec.data.files import write_json
 from hfrec.data.interactions import load_interactions
 from hfrec.data.splits import Split, leave_one_out
-from hfrec.training.arguments import DataArguments, ModelArguments, RecommenderTrainingArguments
+from hfrec.training.arguments import DataArguments, ModelArguments
 from hfrec.training.run import build_model, build_tokenizer, build_trainer, seed_everything, training_sequences
 
 STEP = ("forward", "backward", "clipping", "optimiser", "collator", "dataloader")  # and the rest of the Trainer
@@ -154,16 +154,7 @@ def measure(split: Split, objective: Any, length: int, epochs: int) -> dict[str,
     data = DataArguments(train_file="unused", max_length=length, windows="newest")
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
-        training = RecommenderTrainingArguments(
-            output_dir=folder,
-            num_train_epochs=epochs + 1,
-            eval_strategy="no",
-            save_strategy="no",
-            load_best_model_at_end=False,
-            early_stopping_patience=0,
-            disable_tqdm=True,
-            use_cpu=True,
-        )
+        training = timed_training(folder, epochs)
         seed_everything(training)
         model = build_model(ModelArguments(objective=objective), len(tokenizer), length)
         rows = training_sequences(split.train, tokenizer, objective, data, length)

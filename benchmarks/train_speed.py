@@ -53,21 +53,26 @@ def calibrate(size: int = 1024, repeats: int = 5) -> float:
     return 2 * size**3 / best / 1e9
 
 
+def timed_training(folder: str, epochs: int) -> RecommenderTrainingArguments:
+    """Training alone, on the CPU, with one epoch more to warm up."""
+    return RecommenderTrainingArguments(
+        output_dir=folder,
+        num_train_epochs=epochs + 1,
+        eval_strategy="no",
+        save_strategy="no",
+        load_best_model_at_end=False,
+        early_stopping_patience=0,
+        disable_tqdm=True,
+        use_cpu=True,
+    )
+
+
 def measure(split: Any, objective: str, length: int, epochs: int, loss: str) -> dict[str, Any]:
     """Train a new model and time its epochs."""
     tokenizer = build_tokenizer(split.train)
     data = DataArguments(train_file="unused", max_length=length, windows="newest")
     with tempfile.TemporaryDirectory() as folder:
-        training = RecommenderTrainingArguments(
-            output_dir=folder,
-            num_train_epochs=epochs + 1,
-            eval_strategy="no",
-            save_strategy="no",
-            load_best_model_at_end=False,
-            early_stopping_patience=0,
-            disable_tqdm=True,
-            use_cpu=True,
-        )
+        training = timed_training(folder, epochs)
         seed_everything(training)
         model = build_model(ModelArguments(objective=objective, loss=loss), len(tokenizer), length)  # type: ignore[arg-type]
         rows = training_sequences(split.train, tokenizer, objective, data, length)  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..training.arguments import DataArguments, ModelArguments, RecommenderTrainingArguments
-from .content import ContentArguments, joined, read_content
+from .content import ContentArguments, each_and_all, read_content
 from .parsing import parse_arguments
 
 
@@ -38,6 +38,8 @@ def main(arguments: Arguments) -> dict[str, Any]:
     from ..evaluation.protocol import versions
     from ..study.cold_items import hold_out_items, summary
     from ..training.run import load_log
+    from ..transfer.content import join_features
+    from ..transfer.features import unit_features
 
     data, shape, content, training = arguments
     check_new_folder(Path(training.output_dir))
@@ -46,13 +48,13 @@ def main(arguments: Arguments) -> dict[str, Any]:
         raise ValueError("The log has no item metadata: name the table with `--items_file`.")
     items = log.items["item_id"].to_pylist()
     blocks = read_content(log.items, content)
-    features = joined(blocks)
+    features = each_and_all(blocks, join_features)
     split = hold_out_items(log, fraction=content.cold_fraction, seed=training.seed)
     print(f"{len(split.items):,} items held out, {len(split.targets):,} users have one as target", flush=True)
     shape.item_features = False
     ranks = rank_starts(trained(data, shape, training, split), items, features, training.seed)
     shape.item_features = True
-    for name, chosen in by_content(blocks).items():
+    for name, chosen in each_and_all(blocks, unit_features).items():
         test = trained(data, shape, training, split, items=items, features=chosen)
         ranks[f"item_features: {name}"] = test.start(items, chosen, "features", seed=training.seed)
     results = {
@@ -70,14 +72,6 @@ def main(arguments: Arguments) -> dict[str, Any]:
         low, high = difference["cold"]["difference_ci"]
         print(f"{name}, cold candidates: {difference['cold']['difference']:+.4f} [{low:+.4f}, {high:+.4f}]")
     return results
-
-
-def by_content(blocks: dict[str, Any]) -> dict[str, Any]:
-    """Features for a model whose items are their content, by kind and, of several kinds, all of them together."""
-    from ..transfer.features import unit_features
-
-    single = {kind: unit_features(block) for kind, block in blocks.items()}
-    return {**single, " + ".join(blocks): unit_features(*blocks.values())} if len(blocks) > 1 else single
 
 
 def trained(
@@ -101,14 +95,14 @@ def trained(
         seed_everything,
         training_sequences,
     )
+    from ..transfer.features import rows_of
 
     parts = leave_one_out(split.warm)
     tokenizer = build_tokenizer(split.warm)
     max_length = data.max_length or DEFAULT_MAX_LENGTH
     seed_everything(training)
     if features is not None:
-        place = {item: row for row, item in enumerate(items or [])}
-        features = features[[place[item] for item in tokenizer.items["item_id"].to_pylist()]]
+        features = rows_of(tokenizer.items["item_id"].to_pylist(), items or [], features)
     trainer = build_trainer(
         build_model(shape, len(tokenizer), max_length, features=features),
         tokenizer,

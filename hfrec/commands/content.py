@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,9 +55,7 @@ def read_content(items: Any, content: ContentArguments) -> dict[str, Any]:
     return blocks
 
 
-def joined(blocks: dict[str, Any]) -> dict[str, Any]:
-    """Each block centred and, of several, all of them together (the last one)."""
-    from ..transfer.content import join_features
-
-    centred = {kind: join_features(block) for kind, block in blocks.items()}
-    return {**centred, " + ".join(blocks): join_features(*blocks.values())} if len(blocks) > 1 else centred
+def each_and_all(blocks: dict[str, Any], join: Callable[..., Any]) -> dict[str, Any]:
+    """`join` of each block and, where there are several, of all of them together (the last one)."""
+    single = {kind: join(block) for kind, block in blocks.items()}
+    return {**single, " + ".join(blocks): join(*blocks.values())} if len(blocks) > 1 else single

@@ -61,11 +61,12 @@ def main(arguments: DemoArguments) -> dict[str, Any]:
     print(f"     source: {source.num_users} users, {len(source):,} interactions (those who came first)")
     print(f"     target: {target.num_users} users, {len(target):,} interactions (those who came later)")
     arms = train_arms(arguments, folder, files)
-    model, tokenizer = load_checkpoint(folder / "pretrained")
-    arms["zero-shot"] = evaluate_checkpoint(model, tokenizer, leave_one_out(target), baselines=False)
     split = leave_one_out(source)
     for name, checkpoint in CHECKPOINTS.items():
-        arms[name]["source"] = evaluate_checkpoint(*load_checkpoint(folder / checkpoint), split, baselines=False)
+        model, tokenizer = load_checkpoint(folder / checkpoint)
+        if name not in arms:
+            arms[name] = evaluate_checkpoint(model, tokenizer, leave_one_out(target), baselines=False)
+        arms[name]["source"] = evaluate_checkpoint(model, tokenizer, split, baselines=False)
     print_table(arms)
     show_recommendations(folder / "finetuned_l2sp", target)
     write_json(folder / "demo_results.json", arms)

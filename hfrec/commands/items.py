@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from .content import ContentArguments, joined, read_content
+from .content import ContentArguments, read_content
 from .parsing import parse_arguments
 
 ACTIONS = {
@@ -173,18 +173,17 @@ def new_rows(model: Any, vocabulary: Any, new: list[str], table: Any, settings: 
     """Rows of the new items from the content in `table`, which holds them and the warm ones."""
     import torch
 
-    from ..transfer.content import content_rows
-    from ..transfer.features import feature_rows, unit_features
+    from ..transfer.content import content_rows, join_features
+    from ..transfer.features import feature_rows, rows_of, unit_features
 
     items = table["item_id"].to_pylist()
     if model.config.item_features:
-        place = {item: row for row, item in enumerate(items)}
         features = unit_features(*read_content(table, settings).values())
-        return feature_rows(model, features[[place[item] for item in new]])
+        return feature_rows(model, rows_of(new, items, features))
     if settings.start == "mean":
         features = torch.zeros(len(items), 1)  # no content
     else:
-        features = list(joined(read_content(table, settings)).values())[-1]
+        features = join_features(*read_content(table, settings).values())
     start: Any = settings.start  # not "random": the callers see to it
     return content_rows(
         model, vocabulary, new, items, features, start=start, spread=settings.spread, seed=settings.seed

@@ -23,7 +23,7 @@ from ..evaluation.protocol import evaluation_collator
 from ..evaluation.ranking import rank_dataset, target_ranks
 from ..tokenization import ItemTokenizer
 from ..transfer.content import Start, content_rows
-from ..transfer.features import feature_rows
+from ..transfer.features import feature_rows, rows_of
 from ..transfer.rows import ItemRows
 from ..transfer.vocabulary import add_items
 
@@ -111,8 +111,7 @@ class ColdItemsTest:
         """
         rows: ItemRows | None = None
         if features is not None and start == "features":
-            place = {item: row for row, item in enumerate(items)}
-            rows = feature_rows(self.model, features[[place[item] for item in self.split.items]])
+            rows = feature_rows(self.model, rows_of(self.split.items, items, features))
         elif features is not None and start != "features":
             cold = self.split.items
             rows = content_rows(
@@ -141,9 +140,8 @@ class ColdItemsTest:
 
     def content_neighbours(self, items: Sequence[str], features: Tensor) -> dict[str, Ranks]:
         """Ranks by the cosine between an item's content and the mean content of the history; no model at all."""
-        place = {item: row for row, item in enumerate(items)}
-        order = [place[item] for item in [*self.tokenizer.items["item_id"].to_pylist(), *self.split.items]]
-        table = F.normalize(features[order].float(), dim=1)  # (num_items, num_features)
+        wanted = [*self.tokenizer.items["item_id"].to_pylist(), *self.split.items]
+        table = F.normalize(rows_of(wanted, items, features).float(), dim=1)  # (num_items, num_features)
         padded = torch.cat([table.new_zeros(1, table.shape[1]), table])
 
         def score(history: Tensor) -> Tensor:

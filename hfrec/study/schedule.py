@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -114,7 +113,6 @@ def rows_of(jobs: Sequence[Job], arguments: StudyArguments) -> list[Row]:
 
 def one_thread() -> None:
     """As many processes as cores leave each of them one."""
-    os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
 
 

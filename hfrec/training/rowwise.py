@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, Trainer
+from transformers import PreTrainedModel
 
+from ..transfer.optimizers import trainer_groups
 from .arguments import RecommenderTrainingArguments
 
 
@@ -115,15 +116,9 @@ def rowwise_optimizer(model: PreTrainedModel, training: RecommenderTrainingArgum
         raise ValueError(f"`rowwise_embeddings` is for one process, found {training.world_size}.")
     embeddings: Any = model.get_input_embeddings()
     embeddings.sparse = True
-    decayed = set(Trainer.get_decay_parameter_names(None, model))  # type: ignore[arg-type]  # it reads the model alone
-    trained = [(name in decayed, weight) for name, weight in model.named_parameters() if weight.requires_grad]
-    groups = [
-        {"params": [weight for inside, weight in trained if inside is side], "weight_decay": decay}
-        for side, decay in ((True, training.weight_decay), (False, 0.0))
-    ]
     clip, training.max_grad_norm = training.max_grad_norm, 0.0
     return RowwiseAdamW(
-        groups,
+        trainer_groups(model, training.weight_decay),
         max_grad_norm=clip,
         lr=training.learning_rate,
         betas=(training.adam_beta1, training.adam_beta2),

@@ -5,6 +5,7 @@ Such a model ranks an item that was never trained like any other, as soon as its
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -37,6 +38,12 @@ def unit_features(*blocks: Tensor) -> Tensor:
     if not all(bool(torch.isfinite(block).all()) for block in blocks):
         raise ValueError("`blocks` must be finite, found NaN or infinity.")
     return torch.cat([F.normalize(block.float(), dim=1) for block in blocks], dim=1)
+
+
+def rows_of(wanted: Sequence[str], items: Sequence[str], features: Tensor) -> Tensor:
+    """Features `(len(wanted), width)` of some of the items, from those of all `(len(items), width)`."""
+    place = {item: row for row, item in enumerate(items)}
+    return features[[place[item] for item in wanted]]
 
 
 def set_item_features(model: Any, features: Tensor) -> None:

@@ -15,6 +15,16 @@ STATE = "trainer_state.json"
 OTHERS = ("scheduler.pt", "rng_state.pth")
 
 
+def trainer_groups(model: Any, weight_decay: float = 0.0) -> list[dict[str, Any]]:
+    """The parameter groups that a `Trainer` makes of a model: the weights that decay, then biases and norms."""
+    decayed = set(Trainer.get_decay_parameter_names(None, model))  # type: ignore[arg-type]  # it reads the model alone
+    trained = [(name in decayed, weight) for name, weight in model.named_parameters() if weight.requires_grad]
+    return [
+        {"params": [weight for inside, weight in trained if inside is side], "weight_decay": decay}
+        for side, decay in ((True, weight_decay), (False, 0.0))
+    ]
+
+
 def load_optimizer(model: Any, folder: Path) -> torch.optim.AdamW:
     """AdamW over the weights of a model with the moments of `optimizer.pt`, in the Trainer's groups.
 
@@ -32,10 +42,7 @@ def load_optimizer(model: Any, folder: Path) -> torch.optim.AdamW:
         raise ValueError(
             f"{path} is not readable without running code: {error}. Remove it to go on without."
         ) from error
-    decayed = set(Trainer.get_decay_parameter_names(None, model))  # type: ignore[arg-type]  # it reads the model alone
-    trained = [(name in decayed, weight) for name, weight in model.named_parameters() if weight.requires_grad]
-    groups = [{"params": [weight for inside, weight in trained if inside is side]} for side in (True, False)]
-    optimizer = torch.optim.AdamW(groups)
+    optimizer = torch.optim.AdamW(trainer_groups(model))
     try:
         optimizer.load_state_dict(state)
     except (KeyError, TypeError, ValueError) as error:
