@@ -94,6 +94,9 @@ def main(arguments: RecommendArguments) -> list[list[dict[str, Any]]]:
         options |= {"prior": prior, "segments": None if segments is None else segments[mine]}
         found = recommend(model, tokenizer, histories[mine], arguments.top_k, **options)
     found = list(gather_object(found))
+    # A process that ends while its threads still serve the group may abort.
+    state.wait_for_everyone()
+    state.destroy_process_group()
     if not state.is_main_process:
         return found
     rows = [{"user_id": user, **item} for user, items in zip(users, found, strict=True) for item in items]
