@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import common
+import torch
 from transformers import TrainerCallback
 
 from hfrec import recommend
@@ -28,6 +29,15 @@ class Clock(TrainerCallback):
         control.should_training_stop |= self.run.end_epoch()
 
 
+def make_plain(model: Any) -> None:
+    """Attention written out over padded rows and torch's dropout; `--loss full` does the rest."""
+    model.set_attn_implementation("eager")
+    for module in model.modules():
+        for name, child in module.named_children():
+            if isinstance(child, torch.nn.Dropout):
+                setattr(module, name, torch.nn.Dropout(child.p))
+
+
 def main() -> None:
     options = common.parse_options(
         __doc__.splitlines()[0],
@@ -37,6 +47,7 @@ def main() -> None:
         mask_last_probability=0.1,
         head_transform=1,
         attention_dropout=0.0,
+        plain=0,
     )
     log = common.Log(options.data)
     split = leave_one_out(load_interactions(options.data))
@@ -71,13 +82,15 @@ def main() -> None:
             head_transform=bool(options.head_transform),
         )
         model = build_model(arguments, len(tokenizer), options.length)
+        if options.plain:
+            make_plain(model)
 
         def best(part: str, users: Sequence[int]) -> dict[int, list[int]]:
             histories = [log.histories[part][user] for user in users]
             found = recommend(model, tokenizer, histories, common.TOP_K, unknown_items="drop")
             return {user: [int(item["item_id"]) for item in items] for user, items in zip(users, found, strict=True)}
 
-        run = common.Run("hfrec", options, log, best)
+        run = common.Run("hfrec, plain" if options.plain else "hfrec", options, log, best)
         rows = training_sequences(split.train, tokenizer, options.model, data, options.length)
         clock = Clock()
         clock.run = run

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 IGNORED = -100
 SMALLEST_HEIGHT = 64  # fewer rows at a time, and the matrix products wait for memory
+CACHED_SCORES = 2**19  # more at a time leave the cache between their uses
 
 
 def divide_by_labels(
@@ -251,7 +252,8 @@ def chunked_cross_entropy(
         representation, labels = representation[counted], labels[counted]
     inputs = representation, weight, bias, labels, num_special_tokens
     if by_rows:
-        total = _CrossEntropyByRows.apply(*inputs, height)
+        cached = max(SMALLEST_HEIGHT, CACHED_SCORES // len(weight))
+        total = _CrossEntropyByRows.apply(*inputs, min(height, cached))
     else:
         total = _CrossEntropyByBlocks.apply(*inputs, chunk_size, group)
     return divide_by_labels(total, labels, num_items_in_batch)
