@@ -108,10 +108,10 @@ def available() -> int:
 
 def run_one(num_items: int, variant: str, steps: int) -> dict[str, Any] | None:
     """A run in a process of its own, or None where memory is short."""
-    workload = Workload(batch_size=BATCH, length=LENGTH, labelled=MLM_PROBABILITY)
-    estimate = estimate_memory(make_config(num_items, variant), workload)
-    sparse = estimate.parameters + estimate.optimizer + estimate.activations  # no gradient as large as the table
-    needed = RESERVE + (sparse if VARIANTS[variant][1] else estimate.training)
+    workload = Workload(
+        batch_size=BATCH, length=LENGTH, labelled=MLM_PROBABILITY, rowwise_embeddings=VARIANTS[variant][1]
+    )
+    needed = RESERVE + estimate_memory(make_config(num_items, variant), workload).training
     if available() < needed:
         print(f"left out: {variant}, {num_items:,} items need {needed / 1e9:.1f} GB", file=sys.stderr, flush=True)
         return None

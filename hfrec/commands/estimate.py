@@ -27,10 +27,14 @@ class EstimateArguments:
     per_device_eval_batch_size: int = field(default=256, metadata={"help": "Users scored at a time in evaluation."})
     mlm_probability: float = field(default=0.2, metadata={"help": "Share of items to predict (masked objective)."})
     world_size: int = field(default=1, metadata={"help": "Processes."})
-    sharding: Literal["none", "full"] = field(
-        default="none", metadata={"help": "full: weights, gradients and moments divided among the processes."}
+    sharding: Literal["none", "full", "catalogue"] = field(
+        default="none",
+        metadata={
+            "help": "full: weights, gradients and moments divided among the processes; catalogue: those of the items."
+        },
     )
     gradient_checkpointing: bool = field(default=False, metadata={"help": "Work activations out again."})
+    rowwise_embeddings: bool = field(default=False, metadata={"help": "Gradients of touched items only."})
 
     def workload(self, objective: str) -> Workload:
         """The batch of one process."""
@@ -42,6 +46,7 @@ class EstimateArguments:
             world_size=self.world_size,
             sharding=self.sharding,
             gradient_checkpointing=self.gradient_checkpointing,
+            rowwise_embeddings=self.rowwise_embeddings,
         )
 
 

@@ -25,8 +25,10 @@ class Workload:
         labelled: Share of the tokens that have a label: `mlm_probability`, or 1 for the causal objective.
         eval_batch_size: Users scored at a time in evaluation.
         world_size: Processes.
-        sharding: `full` divides weights, gradients and moments among the processes (FSDP, ZeRO-3).
+        sharding: `full` divides weights, gradients and moments among the processes (FSDP, ZeRO-3), `catalogue` the item
+            table and the biases with theirs (`shard_catalogue`).
         gradient_checkpointing: Keep the input of each layer only and work out the rest again.
+        rowwise_embeddings: The item table has gradients of the rows only that a batch touched.
     """
 
     batch_size: int = 128
@@ -34,8 +36,9 @@ class Workload:
     labelled: float = 0.2
     eval_batch_size: int = 256
     world_size: int = 1
-    sharding: Literal["none", "full"] = "none"
+    sharding: Literal["none", "full", "catalogue"] = "none"
     gradient_checkpointing: bool = False
+    rowwise_embeddings: bool = False
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "length", "eval_batch_size", "world_size"):
@@ -117,20 +120,35 @@ def estimate_memory(config: Bert4RecConfig, workload: Workload) -> MemoryEstimat
         config: The model.
         workload: Batch, length and processes.
 
+    Raises:
+        ValueError: `rowwise_embeddings` with several processes or a loss that touches every row.
+
     Example:
         >>> small = estimate_memory(Bert4RecConfig(vocab_size=10_003), Workload())
         >>> large = estimate_memory(Bert4RecConfig(vocab_size=1_000_003, loss="chunked"), Workload())
         >>> round(large.parameters / 2**20), large.scores < small.scores
         (248, True)
     """
+    if workload.rowwise_embeddings and (workload.world_size > 1 or config.loss not in ("sampled_softmax", "gbce")):
+        raise ValueError(
+            "`rowwise_embeddings` is for one process and a sampled loss, found "
+            f"{workload.world_size} and {config.loss!r}."
+        )
+    if workload.sharding == "catalogue":
+        part = copy.deepcopy(config)
+        part.vocab_size = -(-config.vocab_size // workload.world_size)
+        return estimate_memory(part, replace(workload, sharding="none", world_size=1))
     shards = workload.world_size if workload.sharding == "full" else 1
     weights = FLOAT * count_parameters(config)
     table = FLOAT * config.vocab_size * _widths(config)[0]
+    gradients = weights + 2 * table
+    if workload.rowwise_embeddings:  # the rows three times: from the input, from the loss, and added up
+        gradients = weights - table + 3 * FLOAT * _rows(config, workload) * _widths(config)[0]
     copies = 1 if workload.world_size > 1 and shards == 1 else 0  # DDP's buckets
     return MemoryEstimate(
         parameters=weights // shards + (table if shards > 1 else 0),  # the table is gathered whole for use
         optimizer=2 * weights // shards,
-        gradients=weights // shards + copies * weights + 2 * table,
+        gradients=gradients - weights + weights // shards + copies * weights,
         activations=round(HOLES * FLOAT * _activations(config, workload)),
         scores=FLOAT * _scores(config, workload),
         evaluation=FLOAT * 3 * workload.eval_batch_size * config.vocab_size,
@@ -170,7 +188,14 @@ def _scores(config: Bert4RecConfig, workload: Workload) -> int:
         by_rows = config.loss_chunk_size // config.vocab_size >= min(SMALLEST_HEIGHT, labels)
         return 2 * min(config.loss_chunk_size, labels * config.vocab_size) + (2 if by_rows else 1) * table
     negatives = min(config.num_negatives, config.vocab_size)
-    return 4 * labels * negatives + 2 * (labels + negatives) * _widths(config)[0] + table
+    dense = 0 if workload.rowwise_embeddings else table
+    return 4 * labels * negatives + 2 * (labels + negatives) * _widths(config)[0] + dense
+
+
+def _rows(config: Bert4RecConfig, workload: Workload) -> int:
+    """Most rows of the item table that a batch touches."""
+    negatives = min(config.num_negatives, config.vocab_size)
+    return min(config.vocab_size, workload.tokens + workload.labels + negatives)
 
 
 def suggestions(config: Bert4RecConfig, workload: Workload) -> list[str]:
@@ -184,6 +209,8 @@ def suggestions(config: Bert4RecConfig, workload: Workload) -> list[str]:
     half, eighth = max(1, workload.batch_size // 2), max(1, workload.eval_batch_size // 8)
     halved = f"--per_device_train_batch_size {half} --gradient_accumulation_steps 2"
     changes += [(halved, {}, {"batch_size": half})]
+    if config.loss in ("sampled_softmax", "gbce") and workload.world_size == 1:
+        changes += [("--rowwise_embeddings true", {}, {"rowwise_embeddings": True})]
     changes += [(f"--per_device_eval_batch_size {eighth}", {}, {"eval_batch_size": eighth})]
     now, found = estimate_memory(config, workload).total, []
     for flag, model, batch in changes:

@@ -18,11 +18,16 @@ PROGRAM = """
 import json, resource, sys
 import torch
 from hfrec.models import Bert4RecConfig, Bert4RecForCausalLM, Bert4RecForMaskedLM
+from hfrec.training.arguments import RecommenderTrainingArguments
+from hfrec.training.rowwise import rowwise_optimizer
 
-def train(config, batch, length, labelled, steps):
+def train(config, batch, length, labelled, rowwise, steps):
     kind = Bert4RecForCausalLM if labelled == 1.0 else Bert4RecForMaskedLM
     model = kind(config).train()
-    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    if rowwise:
+        optimizer = rowwise_optimizer(model, RecommenderTrainingArguments(output_dir="unused", use_cpu=True))
+    else:
+        optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     for _ in range(steps):
         ids = torch.randint(3, config.vocab_size, (batch, length))
         labels = ids.masked_fill(torch.rand(ids.shape) >= labelled, -100)
@@ -33,10 +38,10 @@ def train(config, batch, length, labelled, steps):
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
 
-options, batch, length, labelled = json.loads(sys.argv[1])
-train(Bert4RecConfig(**{**options, "vocab_size": 50}), 2, 4, labelled, 2)
+options, batch, length, labelled, rowwise = json.loads(sys.argv[1])
+train(Bert4RecConfig(**{**options, "vocab_size": 50}), 2, 4, labelled, rowwise, 2)
 before = resident()
-train(Bert4RecConfig(**options), batch, length, labelled, 3)
+train(Bert4RecConfig(**options), batch, length, labelled, rowwise, 3)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before)
 """
 
@@ -61,27 +66,28 @@ def test_parameters_are_counted(changes: dict[str, Any]) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads the resident memory from /proc")
 @pytest.mark.parametrize(
-    ("options", "batch", "length", "labelled"),
+    ("options", "batch", "length", "labelled", "rowwise"),
     [
-        ({"vocab_size": 40_003, "loss": "full"}, 64, 50, 0.2),
-        ({"vocab_size": 3_003, "loss": "full"}, 64, 100, 1.0),
-        ({"vocab_size": 500_003, "loss": "chunked"}, 64, 50, 0.2),
-        ({"vocab_size": 500_003, "loss": "sampled_softmax"}, 64, 50, 0.2),
-        ({"vocab_size": 3_003, "loss": "chunked", "num_hidden_layers": 4}, 128, 100, 0.2),
-        ({"vocab_size": 3_003, "loss": "chunked", "hidden_size": 128}, 64, 200, 1.0),
+        ({"vocab_size": 40_003, "loss": "full"}, 64, 50, 0.2, False),
+        ({"vocab_size": 3_003, "loss": "full"}, 64, 100, 1.0, False),
+        ({"vocab_size": 500_003, "loss": "chunked"}, 64, 50, 0.2, False),
+        ({"vocab_size": 500_003, "loss": "sampled_softmax"}, 64, 50, 0.2, False),
+        ({"vocab_size": 500_003, "loss": "sampled_softmax"}, 64, 50, 0.2, True),
+        ({"vocab_size": 3_003, "loss": "chunked", "num_hidden_layers": 4}, 128, 100, 0.2, False),
+        ({"vocab_size": 3_003, "loss": "chunked", "hidden_size": 128}, 64, 200, 1.0, False),
     ],
     ids=str,
 )
 def test_estimate_is_within_15_percent_of_the_peak(
-    options: dict[str, Any], batch: int, length: int, labelled: float
+    options: dict[str, Any], batch: int, length: int, labelled: float, rowwise: bool
 ) -> None:
     """An estimate that is off by a factor sends a run to a machine on which it dies after hours."""
     options = {"max_position_embeddings": length, **options}
-    command = [sys.executable, "-c", PROGRAM, json.dumps([options, batch, length, labelled])]
+    command = [sys.executable, "-c", PROGRAM, json.dumps([options, batch, length, labelled, rowwise])]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, cwd=ROOT)
     measured = int(done.stdout.splitlines()[-1])
-    workload = Workload(batch_size=batch, length=length, labelled=labelled)
+    workload = Workload(batch_size=batch, length=length, labelled=labelled, rowwise_embeddings=rowwise)
     assert estimate_memory(Bert4RecConfig(**options), workload).training == pytest.approx(measured, rel=0.15)
 
 
@@ -95,6 +101,29 @@ def test_sharding_divides_and_checkpointing_saves() -> None:
     assert spared.activations < 0.5 * one.activations
 
 
+def test_a_divided_catalogue_divides_the_items_and_no_more() -> None:
+    """A body counted as divided, or a catalogue as whole, decides wrongly on how many devices are needed."""
+    config = Bert4RecConfig(vocab_size=100_000, loss="sampled_softmax")
+    one, many = (estimate_memory(config, Workload(world_size=n, sharding="catalogue")) for n in (1, 4))
+    items = 4 * 100_000 * (config.hidden_size + 1)
+    assert one.parameters - many.parameters == items * 3 // 4
+    assert many.optimizer == 2 * many.parameters
+    assert many.activations == one.activations
+
+
+def test_rowwise_gradients_do_not_grow_with_the_catalogue() -> None:
+    """A table counted among the gradients advises against what would fit."""
+    workload = Workload(rowwise_embeddings=True)
+    sizes = [100_003, 1_000_003]
+    small, large = (estimate_memory(Bert4RecConfig(vocab_size=n, loss="sampled_softmax"), workload) for n in sizes)
+    assert large.gradients - small.gradients == 4 * 900_000  # the bias of each item
+    assert small.scores == large.scores
+    with pytest.raises(ValueError, match="rowwise_embeddings"):
+        estimate_memory(Bert4RecConfig(vocab_size=1_003, loss="chunked"), workload)
+    with pytest.raises(ValueError, match="rowwise_embeddings"):
+        estimate_memory(Bert4RecConfig(loss="gbce"), Workload(rowwise_embeddings=True, world_size=2))
+
+
 def test_suggestions_name_what_is_large() -> None:
     """Advice on the wrong part leaves the run as it was."""
     scores = suggestions(Bert4RecConfig(vocab_size=1_000_003), Workload(eval_batch_size=8))
@@ -102,6 +131,8 @@ def test_suggestions_name_what_is_large() -> None:
     body = suggestions(Bert4RecConfig(vocab_size=503, num_hidden_layers=8, loss="chunked"), Workload())
     assert body[0].startswith("--gradient_checkpointing true")
     assert not any("--loss" in text for text in body)
+    sampled = suggestions(Bert4RecConfig(vocab_size=1_000_003, loss="sampled_softmax"), Workload(eval_batch_size=8))
+    assert any(text.startswith("--rowwise_embeddings true") for text in sampled)
 
 
 def test_command_prints_every_part(capsys: pytest.CaptureFixture[str]) -> None:
