@@ -4,8 +4,9 @@ All of them sum over the labelled positions and divide by the labels of the whol
 and several processes equal one big batch.
 """
 
+import importlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -182,6 +183,18 @@ def _add_gradients(
         of_weight[items] += (slopes.T @ hidden[rows].to(narrow)).to(of_weight.dtype)
 
 
+def _liger(device_type: str) -> Callable[..., torch.Tensor] | None:
+    """Liger's fused linear cross-entropy (Hsu et al., 2024), on a GPU where `liger-kernel` is installed."""
+    if device_type != "cuda":
+        return None
+    try:
+        kernels = importlib.import_module("liger_kernel.transformers.functional")
+    except ImportError:
+        return None
+    fused: Callable[..., torch.Tensor] = kernels.liger_fused_linear_cross_entropy
+    return fused
+
+
 def _matmul_dtype(hidden: torch.Tensor) -> torch.dtype:
     """What a matrix product would be done in here: the backward pass runs outside of autocast."""
     kind = hidden.device.type
@@ -226,7 +239,8 @@ def chunked_cross_entropy(
     """`item_cross_entropy` of `F.linear(representation, weight, bias)` that never holds all scores, nor their gradient.
 
     Where the scores of 64 positions fit into a chunk it does the work of the full softmax and, staying in the cache, is
-    faster. For a larger catalogue it cuts that too and makes the scores twice: one matrix product in four more.
+    faster. For a larger catalogue it cuts that too and makes the scores twice: one matrix product in four more. On a
+    GPU with `liger-kernel` installed, its kernel works through the rows instead.
 
     Args:
         representation: `(num_labelled, embedding_size)`.
@@ -251,7 +265,19 @@ def chunked_cross_entropy(
     if not bool(counted.all()):
         representation, labels = representation[counted], labels[counted]
     inputs = representation, weight, bias, labels, num_special_tokens
-    if by_rows:
+    fused = _liger(representation.device.type) if group is None and len(labels) else None
+    if fused is not None:
+        items = slice(num_special_tokens, None)
+        total = fused(
+            representation,
+            weight[items],
+            labels - num_special_tokens,
+            bias=None if bias is None else bias[items],
+            reduction="sum",
+            accum_dtype=torch.promote_types(weight.dtype, torch.float32),
+            chunk_mem_const=max(1, chunk_size // representation.numel()),  # scores held, by inputs
+        )
+    elif by_rows:
         cached = max(SMALLEST_HEIGHT, CACHED_SCORES // len(weight))
         total = _CrossEntropyByRows.apply(*inputs, min(height, cached))
     else:

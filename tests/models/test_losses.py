@@ -1,6 +1,11 @@
 """The losses are what they say, accumulate as one big batch, and the bounded ones stay within their bounds."""
 
+import importlib.util
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -144,6 +149,49 @@ def test_chunked_under_autocast_is_the_full_loss_under_autocast() -> None:
     for found, wanted in zip(*(_gradients(loss, leaves) for loss in losses), strict=True):
         assert found.dtype == torch.float32
         torch.testing.assert_close(found, wanted, rtol=0.05, atol=0.05)
+
+
+LIGER = """
+import torch
+from hfrec.models import losses
+from torch.nn import functional as F
+
+liger = losses._liger
+assert liger("cpu") is None and liger("cuda") is not None
+losses._liger = lambda _: liger("cuda")  # Triton's interpreter runs the kernel on the CPU
+torch.manual_seed(0)
+hidden, weight, bias = torch.randn(41, 8), torch.randn(70, 8), torch.randn(70)
+inputs = [part.requires_grad_() for part in (hidden, weight, bias)]
+labels = torch.randint(3, 70, (41,))
+labels[5] = -100
+for precise in (True, False):
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=not precise):
+        found = losses.chunked_cross_entropy(
+            hidden, weight=weight, bias=bias, labels=labels, num_special_tokens=3, chunk_size=500
+        )
+        scores = F.linear(hidden, weight, bias)
+    expected = F.cross_entropy(scores[:, 3:].float(), (labels - 3).where(labels > 0, labels))
+    pairs = zip(torch.autograd.grad(found, inputs), torch.autograd.grad(expected, inputs))
+    for one, other in [(found, expected), *pairs]:
+        torch.testing.assert_close(one, other, **({} if precise else {"rtol": 0.02, "atol": 0.002}))
+"""
+
+
+@pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in ("liger_kernel", "triton")),
+    reason="liger-kernel and triton are not installed",
+)
+def test_liger_computes_the_chunked_loss() -> None:
+    """A label that is off by the special tokens trains another item, on GPUs only."""
+    root = Path(__file__).parents[2]
+    environment = {
+        **os.environ,
+        "TRITON_INTERPRET": "1",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])]),
+    }
+    done = subprocess.run([sys.executable, "-c", LIGER], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def test_chunked_never_holds_more_than_a_chunk_of_scores() -> None:
