@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +44,8 @@ def run_one(library: str, case: dict[str, Any], folder: Path, *, options: argpar
     logs.mkdir(exist_ok=True)
     command = [python_of(library, folder), str(RUNNERS / f"run_{library}.py"), "--out", str(draft)]
     command += [word for name, value in case.items() if name != "round" for word in (f"--{name}", str(value))]
+    if library == "hfrec":
+        command += shlex.split(options.hfrec_flags)
     log = logs / f"{options.name}_{library}_{case['model']}_{case['length']}.log"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     with log.open("w") as output:
@@ -85,6 +88,7 @@ def main() -> None:
     parser.add_argument("--output_dir", default="outputs/peers")
     parser.add_argument("--name", default="speed", help="Of the files with the results.")
     parser.add_argument("--libraries", nargs="+", default=["hfrec", *install.PEERS])
+    parser.add_argument("--hfrec_flags", default="", help="Further flags of peers/run_hfrec.py, in one word.")
     parser.add_argument("--models", nargs="+", default=["masked", "causal"])
     parser.add_argument("--lengths", type=int, nargs="+", default=[50, 200])
     parser.add_argument("--rounds", type=int, default=3)

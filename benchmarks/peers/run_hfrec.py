@@ -46,6 +46,8 @@ def main() -> None:
         loss="chunked",
         mask_last_probability=0.1,
         head_transform=1,
+        intermediate_size=256,
+        hidden_act="gelu",
         attention_dropout=0.0,
         plain=0,
     )
@@ -80,6 +82,8 @@ def main() -> None:
             hidden_dropout_prob=options.dropout,
             attention_probs_dropout_prob=options.attention_dropout,
             head_transform=bool(options.head_transform),
+            intermediate_size=options.intermediate_size,
+            hidden_act=options.hidden_act,
         )
         model = build_model(arguments, len(tokenizer), options.length)
         if options.plain:

@@ -85,7 +85,10 @@ class ModelArguments:
     )
     hidden_dropout_prob: float = field(default=0.2, metadata={"help": "Dropout on embeddings and blocks."})
     attention_probs_dropout_prob: float = field(default=0.0, metadata={"help": "Dropout on attention weights."})
-    head_transform: bool = field(default=True, metadata={"help": "Dense layer and norm before the item scores."})
+    head_transform: bool | None = field(
+        default=None,
+        metadata={"help": "Dense layer and norm before the item scores, as BERT has; left out, masked models have it."},
+    )
     loss: Literal["full", "chunked", "sampled_softmax", "gbce"] = field(
         default="chunked", metadata={"help": "Training loss; chunked is full in less memory and time."}
     )
@@ -97,6 +100,10 @@ class ModelArguments:
         default="uniform", metadata={"help": "How negatives are drawn; their frequency is corrected for."}
     )
     gbce_t: float = field(default=0.75, metadata={"help": "Calibration of gbce, from 0 to 1."})
+
+    def __post_init__(self) -> None:
+        if self.head_transform is None:
+            self.head_transform = self.objective == "masked"
 
 
 @dataclass
