@@ -14,6 +14,7 @@ from .configuration_bert4rec import Bert4RecConfig
 from .packing import Dropout, PackedAttention
 
 FLEX_MIN_HEAD_SIZE = 24  # on a CPU
+CACHED_TOKENS = 1024  # of a packed batch, which go through the feed-forward part together
 
 
 def positions_from_newest(attention_mask: torch.Tensor) -> torch.Tensor:
@@ -168,7 +169,12 @@ class Bert4RecMLP(nn.Module):
         self.output = nn.Linear(width, config.hidden_size)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        widened = self.input(hidden_states)  # (batch, length, intermediate_size [* 2])
+        if hidden_states.ndim == 2 and len(hidden_states) > CACHED_TOKENS:  # packed: what is widened stays in the cache
+            return torch.cat([self._widen(part) for part in hidden_states.split(CACHED_TOKENS)])
+        return self._widen(hidden_states)
+
+    def _widen(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        widened = self.input(hidden_states)  # (…, intermediate_size [* 2])
         if self.gated:
             values, gate = widened.chunk(2, dim=-1)
             return self.output(self.activation(gate) * values)
