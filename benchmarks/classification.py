@@ -8,10 +8,9 @@ python benchmarks/classification.py --data_dir data --output_dir outputs/classif
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
-from transfer import STUDIES, step
+from transfer import STUDIES, pretrained, step
 
 LABELS = ("gender", "age", "occupation")
 
@@ -22,9 +21,8 @@ def main() -> None:
     parser.add_argument("--data_dir", type=Path, required=True)
     parser.add_argument("--output_dir", type=Path, required=True)
     options = parser.parse_args()
-    log, checkpoint = options.data_dir / STUDIES["movielens"].source, options.output_dir / "source"
-    if not (checkpoint / "all_results.json").exists():
-        step("pretrain", "--train_file", log, "--output_dir", checkpoint, *STUDIES["movielens"].pretrain)
+    log = options.data_dir / STUDIES["movielens"].source
+    checkpoint = pretrained(STUDIES["movielens"], log, options.output_dir / "source")
     for label in LABELS:
         output = options.output_dir / label
         if (output / "classification_results.json").exists():
@@ -35,4 +33,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -23,14 +23,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch  # threads are counted when it is imported
 from torch import nn
-from train_speed import calibrate, timed_training
+from train_speed import calibrate, load_split, timed_training
 from transformers import Trainer, TrainerCallback
 
 from hfrec import Bert4RecConfig
-from hfrec.data.catalogs import synthetic_tables
 from hfrec.data.files import write_json
-from hfrec.data.interactions import load_interactions
-from hfrec.data.splits import Split, leave_one_out
+from hfrec.data.splits import Split
 from hfrec.training.arguments import DataArguments, ModelArguments
 from hfrec.training.run import build_model, build_tokenizer, build_trainer, seed_everything, training_sequences
 
@@ -154,7 +152,7 @@ def measure(split: Split, objective: Any, length: int, epochs: int) -> dict[str,
     data = DataArguments(train_file="unused", max_length=length, windows="newest")
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
-        training = timed_training(folder, epochs)
+        training = timed_training(folder, epochs + 1)  # one to warm up
         seed_everything(training)
         model = build_model(ModelArguments(objective=objective), len(tokenizer), length)
         rows = training_sequences(split.train, tokenizer, objective, data, length)
@@ -227,8 +225,7 @@ def main() -> None:
     parser.add_argument("--lengths", type=int, nargs="+", default=[50, 200])
     options = parser.parse_args()
     torch.set_num_threads(1)
-    sizes = {"num_users": 943, "num_items": 1350, "num_groups": 20, "min_length": 18, "max_length": 220}
-    split = leave_one_out(load_interactions(options.data or synthetic_tables(**sizes)[0]))
+    split = load_split(options.data)
     cases = [(objective, length) for length in options.lengths for objective in ("masked", "causal")]
     runs: list[dict[str, Any]] = []
     for number in range(options.rounds):

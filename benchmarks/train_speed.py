@@ -24,7 +24,7 @@ from transformers import TrainerCallback
 
 from hfrec.data.catalogs import synthetic_tables
 from hfrec.data.interactions import load_interactions
-from hfrec.data.splits import leave_one_out
+from hfrec.data.splits import Split, leave_one_out
 from hfrec.training.arguments import DataArguments, ModelArguments, RecommenderTrainingArguments
 from hfrec.training.run import build_model, build_tokenizer, build_trainer, seed_everything, training_sequences
 
@@ -53,26 +53,33 @@ def calibrate(size: int = 1024, repeats: int = 5) -> float:
     return 2 * size**3 / best / 1e9
 
 
-def timed_training(folder: str, epochs: int) -> RecommenderTrainingArguments:
-    """Training alone, on the CPU, with one epoch more to warm up."""
+def load_split(log: str | None) -> Split:
+    """Leave-one-out of a log; of a synthetic one of the size of MovieLens-100K without."""
+    sizes = {"num_users": 943, "num_items": 1350, "num_groups": 20, "min_length": 18, "max_length": 220}
+    return leave_one_out(load_interactions(log or synthetic_tables(**sizes)[0]))
+
+
+def timed_training(folder: str, epochs: int, **settings: Any) -> RecommenderTrainingArguments:
+    """Training alone, on the CPU; further `settings` of the Trainer."""
     return RecommenderTrainingArguments(
         output_dir=folder,
-        num_train_epochs=epochs + 1,
+        num_train_epochs=epochs,
         eval_strategy="no",
         save_strategy="no",
         load_best_model_at_end=False,
         early_stopping_patience=0,
         disable_tqdm=True,
         use_cpu=True,
+        **settings,
     )
 
 
-def measure(split: Any, objective: str, length: int, epochs: int, loss: str) -> dict[str, Any]:
+def measure(split: Split, objective: str, length: int, epochs: int, loss: str) -> dict[str, Any]:
     """Train a new model and time its epochs."""
     tokenizer = build_tokenizer(split.train)
     data = DataArguments(train_file="unused", max_length=length, windows="newest")
     with tempfile.TemporaryDirectory() as folder:
-        training = timed_training(folder, epochs)
+        training = timed_training(folder, epochs + 1)  # one to warm up
         seed_everything(training)
         model = build_model(ModelArguments(objective=objective, loss=loss), len(tokenizer), length)  # type: ignore[arg-type]
         rows = training_sequences(split.train, tokenizer, objective, data, length)  # type: ignore[arg-type]
@@ -108,9 +115,7 @@ def main() -> None:
     parser.add_argument("--loss", default="chunked")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    sizes = {"num_users": 943, "num_items": 1350, "num_groups": 20, "min_length": 18, "max_length": 220}
-    log = load_interactions(options.data or synthetic_tables(**sizes)[0])
-    split = leave_one_out(log)
+    split = load_split(options.data)
     cases = [(objective, length) for length in options.lengths for objective in ("masked", "causal")]
     results = [measure(split, *case, options.epochs, options.loss) for case in cases]
     folder = Path(options.output_dir)

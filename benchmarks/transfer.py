@@ -79,12 +79,17 @@ def run(name: str, data: Path, output: Path) -> None:
     study = STUDIES[name]
     source = prepared(data / study.source, study.source_filter, output / "source-log")
     target = prepared(data / study.target, study.target_filter, output / "target-log")
-    checkpoint = output / "source"
-    if not (checkpoint / "all_results.json").exists():
-        step("pretrain", "--train_file", source, "--output_dir", checkpoint, "--disable_tqdm", "true", *study.pretrain)
+    checkpoint = pretrained(study, source, output / "source")
     words = [word.format(data=data) for word in study.study]
     logs = ["--source_file", source, "--target_file", target]
     step("study", "--model_name_or_path", checkpoint, *logs, "--output_dir", output / "study", *words)
+
+
+def pretrained(study: Study, log: Path, folder: Path) -> Path:
+    """The folder of the source's model, trained where it is not there yet."""
+    if not (folder / "all_results.json").exists():
+        step("pretrain", "--train_file", log, "--output_dir", folder, "--disable_tqdm", "true", *study.pretrain)
+    return folder
 
 
 def prepared(log: Path, flags: Sequence[str], folder: Path) -> Path:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import common
@@ -13,8 +15,12 @@ from transformers import TrainerCallback
 from hfrec import recommend
 from hfrec.data.interactions import load_interactions
 from hfrec.data.splits import leave_one_out
-from hfrec.training.arguments import DataArguments, ModelArguments, RecommenderTrainingArguments
+from hfrec.training.arguments import DataArguments, ModelArguments
 from hfrec.training.run import build_model, build_tokenizer, build_trainer, seed_everything, training_sequences
+
+sys.path.append(str(Path(__file__).parents[1]))
+
+from train_speed import timed_training
 
 
 class Clock(TrainerCallback):
@@ -61,19 +67,13 @@ def main() -> None:
         mask_last_probability=options.mask_last_probability,
     )
     with tempfile.TemporaryDirectory() as folder:
-        training = RecommenderTrainingArguments(
-            output_dir=folder,
-            num_train_epochs=options.epochs,
+        training = timed_training(
+            folder,
+            options.epochs,
             per_device_train_batch_size=options.batch,
             learning_rate=options.lr,
             lr_scheduler_type=options.schedule,
             seed=options.seed,
-            eval_strategy="no",
-            save_strategy="no",
-            load_best_model_at_end=False,
-            early_stopping_patience=0,
-            disable_tqdm=True,
-            use_cpu=True,
         )
         seed_everything(training)
         arguments = ModelArguments(

@@ -8,6 +8,7 @@ import importlib
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 import torch
@@ -15,6 +16,7 @@ import torch.distributed as dist
 from torch.nn import functional as F
 
 IGNORED = -100
+SAMPLED_LOSSES = ("sampled_softmax", "gbce")  # their gradient has few rows of the item table
 SMALLEST_HEIGHT = 64  # fewer rows at a time, and the matrix products wait for memory
 CACHED_SCORES = 2**19  # more at a time leave the cache between their uses
 
@@ -183,6 +185,7 @@ def _add_gradients(
         of_weight[items] += (slopes.T @ hidden[rows].to(narrow)).to(of_weight.dtype)
 
 
+@cache
 def _liger(device_type: str) -> Callable[..., torch.Tensor] | None:
     """Liger's fused linear cross-entropy (Hsu et al., 2024), on a GPU where `liger-kernel` is installed."""
     if device_type != "cuda":

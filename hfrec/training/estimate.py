@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ..models import Bert4RecConfig
-from ..models.losses import SMALLEST_HEIGHT
+from ..models.losses import SAMPLED_LOSSES, SMALLEST_HEIGHT
 
 FLOAT = 4  # bytes: weights, moments and activations are float32
 # glibc's heap keeps holes between blocks below 32 MiB. Measured: 312 MB with its defaults, 238 MB with
@@ -129,7 +129,7 @@ def estimate_memory(config: Bert4RecConfig, workload: Workload) -> MemoryEstimat
         >>> round(large.parameters / 2**20), large.scores < small.scores
         (248, True)
     """
-    if workload.rowwise_embeddings and (workload.world_size > 1 or config.loss not in ("sampled_softmax", "gbce")):
+    if workload.rowwise_embeddings and (workload.world_size > 1 or config.loss not in SAMPLED_LOSSES):
         raise ValueError(
             "`rowwise_embeddings` is for one process and a sampled loss, found "
             f"{workload.world_size} and {config.loss!r}."
@@ -141,14 +141,14 @@ def estimate_memory(config: Bert4RecConfig, workload: Workload) -> MemoryEstimat
     shards = workload.world_size if workload.sharding == "full" else 1
     weights = FLOAT * count_parameters(config)
     table = FLOAT * config.vocab_size * _widths(config)[0]
-    gradients = weights + 2 * table
-    if workload.rowwise_embeddings:  # the rows three times: from the input, from the loss, and added up
-        gradients = weights - table + 3 * FLOAT * _rows(config, workload) * _widths(config)[0]
+    beside = 2 * table
+    if workload.rowwise_embeddings:  # no table but the rows three times: from the input, from the loss, and added up
+        beside = 3 * FLOAT * _rows(config, workload) * _widths(config)[0] - table
     copies = 1 if workload.world_size > 1 and shards == 1 else 0  # DDP's buckets
     return MemoryEstimate(
         parameters=weights // shards + (table if shards > 1 else 0),  # the table is gathered whole for use
         optimizer=2 * weights // shards,
-        gradients=gradients - weights + weights // shards + copies * weights,
+        gradients=weights // shards + copies * weights + beside,
         activations=round(HOLES * FLOAT * _activations(config, workload)),
         scores=FLOAT * _scores(config, workload),
         evaluation=FLOAT * 3 * workload.eval_batch_size * config.vocab_size,
@@ -187,15 +187,19 @@ def _scores(config: Bert4RecConfig, workload: Workload) -> int:
     if config.loss == "chunked":
         by_rows = config.loss_chunk_size // config.vocab_size >= min(SMALLEST_HEIGHT, labels)
         return 2 * min(config.loss_chunk_size, labels * config.vocab_size) + (2 if by_rows else 1) * table
-    negatives = min(config.num_negatives, config.vocab_size)
+    negatives = _negatives(config)
     dense = 0 if workload.rowwise_embeddings else table
     return 4 * labels * negatives + 2 * (labels + negatives) * _widths(config)[0] + dense
 
 
+def _negatives(config: Bert4RecConfig) -> int:
+    """Negatives of a batch."""
+    return min(config.num_negatives, config.vocab_size)
+
+
 def _rows(config: Bert4RecConfig, workload: Workload) -> int:
     """Most rows of the item table that a batch touches."""
-    negatives = min(config.num_negatives, config.vocab_size)
-    return min(config.vocab_size, workload.tokens + workload.labels + negatives)
+    return min(config.vocab_size, workload.tokens + workload.labels + _negatives(config))
 
 
 def suggestions(config: Bert4RecConfig, workload: Workload) -> list[str]:
@@ -209,7 +213,7 @@ def suggestions(config: Bert4RecConfig, workload: Workload) -> list[str]:
     half, eighth = max(1, workload.batch_size // 2), max(1, workload.eval_batch_size // 8)
     halved = f"--per_device_train_batch_size {half} --gradient_accumulation_steps 2"
     changes += [(halved, {}, {"batch_size": half})]
-    if config.loss in ("sampled_softmax", "gbce") and workload.world_size == 1:
+    if config.loss in SAMPLED_LOSSES and workload.world_size == 1:
         changes += [("--rowwise_embeddings true", {}, {"rowwise_embeddings": True})]
     changes += [(f"--per_device_eval_batch_size {eighth}", {}, {"eval_batch_size": eighth})]
     now, found = estimate_memory(config, workload).total, []

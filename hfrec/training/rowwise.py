@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from ..models.losses import SAMPLED_LOSSES
 from ..transfer.optimizers import trainer_groups
 from .arguments import RecommenderTrainingArguments
 
@@ -107,7 +108,7 @@ def rowwise_optimizer(model: PreTrainedModel, training: RecommenderTrainingArgum
     Raises:
         ValueError: A loss that touches every row, or several processes.
     """
-    if model.config.loss not in ("sampled_softmax", "gbce"):
+    if model.config.loss not in SAMPLED_LOSSES:
         raise ValueError(
             f"`rowwise_embeddings` needs `--loss sampled_softmax` or `gbce`, found {model.config.loss!r}, whose "
             "gradient has every row."

@@ -1,11 +1,10 @@
 """One small log and one small trained checkpoint for all tests of the commands."""
 
+from collections.abc import Callable
 from pathlib import Path
 
-import pyarrow.csv
 import pytest
 
-from hfrec import synthetic_tables
 from hfrec_command import main
 
 TINY = ["--max_length", "12", "--hidden_size", "16", "--num_hidden_layers", "1", "--per_device_train_batch_size", "16"]
@@ -13,11 +12,8 @@ QUIET = ["--disable_tqdm", "true", "--early_stopping_patience", "0"]
 
 
 @pytest.fixture(scope="session")
-def log_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    log, _ = synthetic_tables(num_users=60, num_items=30, num_groups=4, min_length=5, max_length=14)
-    path = tmp_path_factory.mktemp("log") / "interactions.csv"
-    pyarrow.csv.write_csv(log, path)
-    return path
+def log_file(write_log: Callable[..., Path]) -> Path:
+    return write_log("interactions.csv", num_users=60, num_items=30, min_length=5)
 
 
 @pytest.fixture(scope="session")

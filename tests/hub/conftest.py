@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -118,16 +118,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def log_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def log_file(write_log: Callable[..., Path]) -> Path:
     """Interactions of 60 users."""
-    import pyarrow.csv
-
-    from hfrec import synthetic_tables
-
-    log, _ = synthetic_tables(num_users=60, num_items=30, num_groups=4, min_length=5, max_length=14)
-    path = tmp_path_factory.mktemp("log") / "shop.csv"
-    pyarrow.csv.write_csv(log, path)
-    return path
+    return write_log("shop.csv", num_users=60, num_items=30, min_length=5)
 
 
 def make_checkpoint(folder: Path, *, seed: int) -> None:

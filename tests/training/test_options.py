@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
-import pyarrow.csv
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from hfrec import leave_one_out, load_interactions, synthetic_tables
+from hfrec import leave_one_out, load_interactions
 from hfrec.training.arguments import DataArguments, ModelArguments, RecommenderTrainingArguments
 from hfrec.training.run import build_model, build_tokenizer, build_trainer, training_sequences
 from hfrec_command import main
@@ -22,11 +22,8 @@ EXACT = ["--hidden_dropout_prob", "0", "--mask_last_probability", "1"]
 
 
 @pytest.fixture(scope="module")
-def log_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    log, _ = synthetic_tables(num_users=45, num_items=30, num_groups=4, min_length=4, max_length=14)
-    path = tmp_path_factory.mktemp("log") / "log.csv"
-    pyarrow.csv.write_csv(log, path)
-    return path
+def log_file(write_log: Callable[..., Path]) -> Path:
+    return write_log("log.csv", num_users=45, num_items=30, min_length=4)
 
 
 def pretrain(log: Path, folder: Path, *words: str) -> tuple[dict[str, torch.Tensor], list[float]]:

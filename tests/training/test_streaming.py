@@ -7,13 +7,13 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
-import pyarrow.csv
 import pytest
 from safetensors.torch import load_file
 
-from hfrec import leave_one_out, load_interactions, synthetic_tables
+from hfrec import leave_one_out, load_interactions
 from hfrec.data.shards import StreamedBatches
 from hfrec_command import main
 
@@ -43,11 +43,8 @@ QUIET = ["--disable_tqdm", "true", "--early_stopping_patience", "0", "--shuffle_
 
 
 @pytest.fixture(scope="module")
-def log_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    log, _ = synthetic_tables(num_users=61, num_items=20, num_groups=4, min_length=4, max_length=14)
-    path = tmp_path_factory.mktemp("log") / "log.csv"
-    pyarrow.csv.write_csv(log, path)
-    return path
+def log_file(write_log: Callable[..., Path]) -> Path:
+    return write_log("log.csv", num_users=61, num_items=20, min_length=4)
 
 
 @pytest.fixture(scope="module")
