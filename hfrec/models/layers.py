@@ -149,10 +149,11 @@ class Bert4RecAttention(nn.Module):
     ) -> torch.Tensor:
         """Attention of real tokens, `(num_tokens, hidden_size)` to `(num_asking, hidden_size)`."""
         heads = self.config.num_attention_heads
-        states = self.query_key_value(hidden_states).view(len(hidden_states), 3, -1)
+        states = self.query_key_value(hidden_states)  # (num_tokens, 3 * hidden_size)
         if rotary is not None:
-            turned = rotate(states[:, :2].unflatten(-1, (heads, -1)), *(part[0, 0, :, None, None] for part in rotary))
-            states = torch.cat((turned.flatten(-2), states[:, 2:]), dim=1)
+            query_key, value = states.tensor_split([2 * states.shape[-1] // 3], dim=-1)
+            turned = rotate(query_key.unflatten(-1, (2 * heads, -1)), *(part[0, 0, :, None] for part in rotary))
+            states = torch.cat((turned.flatten(-2), value), dim=-1)
         dropout = self.config.attention_probs_dropout_prob if self.training else 0.0
         return self.output(packed.attend(states, heads, dropout))
 

@@ -70,17 +70,29 @@ class _CrossEntropyByRows(torch.autograd.Function):
     ) -> torch.Tensor:
         narrow, items = _matmul_dtype(hidden), slice(first, len(weight))
         total = hidden.new_zeros((), dtype=torch.promote_types(hidden.dtype, torch.float32))
-        gradients = _zero_gradients(ctx, hidden, weight, bias)
+        gradients = of_hidden, of_weight, of_bias = _zero_gradients(ctx, hidden, weight, bias)
+        buffer = hidden.new_empty(min(height, len(hidden)), len(weight) - first)  # new memory for each block is slow
         for row in range(0, len(hidden), height):
             rows = slice(row, row + height)
-            scores = _block_scores(hidden[rows], weight[items], bias, items, narrow)
-            columns = (labels[rows] - first)[:, None]
-            highest, targets = scores.amax(dim=-1, keepdim=True), scores.gather(1, columns)
-            sums = scores.sub_(highest).exp_().sum(dim=-1, keepdim=True)
+            scores = _block_scores(hidden[rows], weight[items], bias, items, narrow, buffer)
+            highest, targets = scores.amax(dim=-1, keepdim=True), scores.gather(1, labels[rows, None] - first)
+            weights = scores.sub_(highest).exp_()  # (rows, items): softmax but for the sum
+            sums = weights.sum(dim=-1, keepdim=True)
             total += (highest + sums.log() - targets).sum()
-            slopes = scores.div_(sums)  # (rows, items): softmax, then minus one at the target
-            slopes.scatter_add_(1, columns, slopes.new_full(columns.shape, -1.0))
-            _add_gradients(gradients, slopes, hidden, weight, rows=rows, items=items, narrow=narrow)
+            if of_bias is not None:
+                of_bias[items] += (weights.T @ (1 / sums)).squeeze(1).to(of_bias.dtype)
+            weights = weights.to(narrow)
+            if of_weight is not None:
+                _add_product(of_weight[items], weights.T, (hidden[rows] / sums).to(narrow))
+            if of_hidden is not None:
+                of_hidden[rows] = ((weights @ weight[items].to(narrow)) / sums).to(of_hidden.dtype)
+        # What the softmax has less at the target.
+        if of_hidden is not None:
+            of_hidden -= weight[labels]
+        if of_weight is not None:
+            of_weight.index_add_(0, labels, hidden.to(of_weight.dtype), alpha=-1)
+        if of_bias is not None:
+            of_bias.index_add_(0, labels, torch.ones_like(labels, dtype=of_bias.dtype), alpha=-1)
         ctx.save_for_backward(*gradients)
         return total
 
@@ -180,9 +192,17 @@ def _add_gradients(
         of_bias[items] += slopes.sum(dim=0).to(of_bias.dtype)
     slopes = slopes.to(narrow)
     if of_hidden is not None:
-        of_hidden[rows] += (slopes @ weight[items].to(narrow)).to(of_hidden.dtype)
+        _add_product(of_hidden[rows], slopes, weight[items].to(narrow))
     if of_weight is not None:
-        of_weight[items] += (slopes.T @ hidden[rows].to(narrow)).to(of_weight.dtype)
+        _add_product(of_weight[items], slopes.T, hidden[rows].to(narrow))
+
+
+def _add_product(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> None:
+    """`total += left @ right`, at once where the types allow it."""
+    if total.dtype == left.dtype:
+        total.addmm_(left, right)
+    else:
+        total += (left @ right).to(total.dtype)
 
 
 @cache
@@ -214,12 +234,19 @@ def _blocks(num_rows: int, first: int, num_tokens: int, chunk_size: int) -> Iter
 
 
 def _block_scores(
-    hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, items: slice, narrow: torch.dtype
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    items: slice,
+    narrow: torch.dtype,
+    buffer: torch.Tensor | None = None,
 ) -> torch.Tensor:
+    """Scores `(rows, items)` of at least 32 bits, in the `buffer` `(rows or more, items)` where it has their type."""
+    out = None if buffer is None or buffer.dtype != narrow else buffer[: len(hidden)]
     with torch.autocast(hidden.device.type, enabled=False):
-        part = None if bias is None else bias[items].to(narrow)
-        scores = F.linear(hidden.to(narrow), weight.to(narrow), part)
-    return scores.to(torch.promote_types(narrow, torch.float32))  # (rows, items)
+        scores = torch.mm(hidden.to(narrow), weight.to(narrow).T, out=out)
+    wide = scores.to(torch.promote_types(narrow, torch.float32))
+    return wide if bias is None else wide.add_(bias[items])
 
 
 def _labels_inside(labels: torch.Tensor, items: slice) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,9 +1,12 @@
 """Training without padding on the CPU: real tokens only, and in the last layer only what the loss reads.
 
 Everything but attention works token by token, so it runs on the real tokens of a batch, `(num_tokens, hidden_size)`.
-Attention runs on groups of rows of similar length. Which rows are in a batch, and the result, do not change.
+Attention runs on grids of histories: long ones of similar length below each other, short ones also side by side, where
+they do not see each other. Which histories are in a batch, and the result, do not change.
 """
 
+from bisect import bisect_left, insort
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +14,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-# A group ends where a row is shorter than this share of its longest one: more groups, less padding.
-SHORTEST_IN_GROUP = 0.85
+SHARED_WIDTH = 64  # histories up to this length share the rows of one grid
+SHORTEST_IN_GRID = 0.85  # of its longest history, where each has a row of its own: more grids, less padding
 BITS = 16
 
 
@@ -69,40 +72,62 @@ def _collect(grid: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Block:
-    """Tokens `start … stop - 1` of a packed batch as rows of a grid, filled up on the right."""
+    """Successive tokens of a packed batch as a grid, whose rows are filled up on the right."""
 
-    start: int
-    stop: int
+    tokens: int
     rows: int
     width: int
     places: torch.Tensor | None  # (tokens,) in the grid; None where the grid is full
 
+    @classmethod
+    def of(cls, counts: list[int], device: torch.device) -> "Block":
+        """So many tokens in each row."""
+        width, tokens = max(counts), sum(counts)
+        if tokens == len(counts) * width:
+            return cls(tokens, len(counts), width, None)
+        filled = torch.arange(width, device=device) < torch.tensor(counts, device=device)[:, None]  # (rows, width)
+        return cls(tokens, len(counts), width, filled.flatten().nonzero().squeeze(1))
+
     def spread(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Packed `(all tokens, size)` to the grid `(rows, width, size)` of this block."""
-        part = tokens[self.start : self.stop]
+        """The tokens `(tokens, size)` of this block as its grid `(rows, width, size)`."""
         if self.places is not None:
-            part = _Spread.apply(part, self.places, self.rows * self.width)
-        return part.view(self.rows, self.width, -1)
+            tokens = _Spread.apply(tokens, self.places, self.rows * self.width)
+        return tokens.view(self.rows, self.width, tokens.shape[-1])
+
+    def heads(self, tokens: torch.Tensor, shape: tuple[int, int]) -> tuple[torch.Tensor, ...]:
+        """The n parts of `(tokens, n * hidden_size)`, each `(rows, num_heads, width, head_size)`."""
+        grid = self.spread(tokens).view(self.rows, self.width, -1, *shape)
+        return grid.permute(2, 0, 3, 1, 4).unbind()
 
     def collect(self, grid: torch.Tensor) -> torch.Tensor:
-        """The grid `(rows, width, …)` back to the block's tokens `(stop - start, size)`."""
+        """The grid `(rows, width, …)` back to the block's tokens `(tokens, size)`."""
         flat = grid.reshape(self.rows * self.width, -1)
         return flat if self.places is None else _collect(flat, self.places)
 
 
 @dataclass(frozen=True)
 class Group:
-    """Rows of similar length: their tokens, their queries where these are fewer, and who may see whom."""
+    """A grid of histories: their tokens, their queries where these are fewer, and who may see whom."""
 
     keys: Block
     queries: Block
     mask: torch.Tensor | None
     is_causal: bool
 
+    def attend(self, parts: list[torch.Tensor], shape: tuple[int, int], dropout: float) -> torch.Tensor:
+        """Attention `(asking, hidden_size)` of `[(tokens, 3 * hidden_size)]`, or of queries and of keys with values."""
+        blocks = [self.keys] if len(parts) == 1 else [self.queries, self.keys]
+        cut = zip(blocks, parts, strict=True)
+        query, key, value = (states for block, part in cut for states in block.heads(part, shape))
+        attended = F.scaled_dot_product_attention(
+            query, key, value, attn_mask=self.mask, dropout_p=dropout, is_causal=self.is_causal
+        )  # (rows, num_heads, width, head_size)
+        return self.queries.collect(attended.transpose(1, 2))
+
 
 @dataclass(frozen=True)
 class PackedAttention:
-    """Who attends to whom in one layer, by groups of rows; `kept` are the tokens that ask, or None for all."""
+    """Who attends to whom in one layer, by groups; `kept` are the tokens that ask, or None for all."""
 
     groups: list[Group]
     kept: torch.Tensor | None
@@ -112,15 +137,30 @@ class PackedAttention:
         return tokens if self.kept is None else _collect(tokens, self.kept)
 
     def attend(self, states: torch.Tensor, num_heads: int, dropout: float) -> torch.Tensor:
-        """From queries, keys and values `(num_tokens, 3, hidden_size)` to `(num_asking, hidden_size)`."""
-        query, key_value = self.keep(states[:, 0]), states[:, 1:].flatten(1)
-        attended = [_attend(query, key_value, group, num_heads, dropout) for group in self.groups]
-        return torch.cat(attended) if attended else query
+        """From queries, keys and values `(num_tokens, 3 * hidden_size)` to `(num_asking, hidden_size)`."""
+        hidden_size = states.shape[-1] // 3
+        attended = [
+            group.attend(parts, (num_heads, hidden_size // num_heads), dropout)
+            for group, *parts in self._cut(states, hidden_size)
+            if group.queries.tokens
+        ]
+        if len(attended) == 1:
+            return attended[0]
+        return torch.cat(attended) if attended else states[:0, :hidden_size]
+
+    def _cut(self, states: torch.Tensor, hidden_size: int) -> Iterator[tuple[Any, ...]]:
+        """Each group with its tokens, at once for all: the gradient of a slice is as large as what it was cut from."""
+        sizes = [group.keys.tokens for group in self.groups]
+        if self.kept is None:
+            return zip(self.groups, [states] if len(sizes) == 1 else states.split(sizes), strict=True)
+        query, key_value = states.split([hidden_size, 2 * hidden_size], dim=-1)
+        queries = self.keep(query).split([group.queries.tokens for group in self.groups])
+        return zip(self.groups, queries, key_value.split(sizes), strict=True)
 
 
 @dataclass(frozen=True)
 class Packing:
-    """The real tokens of a batch, longest rows first.
+    """The real tokens of a batch, history by history, in the order of their grids.
 
     Args:
         source: Place of each token in the flattened batch `(num_tokens,)`.
@@ -145,34 +185,33 @@ class Packing:
         """
         if len(real) == 1:
             return cls._of_single(real[0], labelled[0], is_causal)
-        sizes, order = real.sum(dim=-1).sort(descending=True, stable=True)  # (batch,)
-        places = torch.arange(real.numel(), device=real.device).view(real.shape)[order]
-        source = places[real[order]]  # (num_tokens,)
-        asked = labelled.flatten()[source]
-        bounds = _bounds(sizes.tolist())
-        inner = PackedAttention([_whole_group(sizes, rows, is_causal) for rows in bounds], None)
-        if bool(asked.all()):
+        sizes, asking = real.sum(dim=-1), labelled.sum(dim=-1)  # (batch,)
+        grids = _grids(sizes.tolist())
+        order = torch.tensor([row for grid in grids for rows in grid for row in rows], dtype=torch.long)
+        order = order.to(real.device)
+        source = torch.arange(real.numel(), device=real.device).view(real.shape)[order][real[order]]  # (num_tokens,)
+        histories = order.repeat_interleave(sizes[order])  # (num_tokens,)
+        inner = PackedAttention(_groups(grids, sizes.tolist(), histories, None, is_causal=is_causal), None)
+        kept = labelled.flatten()[source].nonzero().squeeze(1)  # (num_labelled,)
+        if len(kept) == len(source):
             return cls(source, inner, inner, source.argsort())
-        kept = asked.nonzero().squeeze(1)  # (num_labelled,)
-        columns = (torch.arange(len(source), device=real.device) - _starts(sizes).repeat_interleave(sizes))[kept]
-        counts = labelled[order].sum(dim=-1)  # (batch,)
-        groups = [_asking_group(sizes, counts, columns, rows, is_causal) for rows in bounds if counts[rows].any()]
-        return cls(source, inner, PackedAttention(groups, kept), source[kept].argsort())
+        last = _groups(grids, sizes.tolist(), histories, kept, asking=asking.tolist(), is_causal=is_causal)
+        return cls(source, inner, PackedAttention(last, kept), source[kept].argsort())
 
     @classmethod
     def _of_single(cls, real: torch.Tensor, labelled: torch.Tensor, is_causal: bool) -> "Packing":
         """The same for one row, `real` and `labelled` `(length,)`: no row to sort, no grid to fill."""
         source = real.nonzero().squeeze(1)  # (num_tokens,)
         kept = labelled[source].nonzero().squeeze(1)  # (num_labelled,)
-        keys, queries = (Block(0, count, 1, count, None) for count in (len(source), len(kept)))
-        inner = PackedAttention([Group(keys, keys, None, is_causal)] if len(source) else [], None)
+        keys, queries = (Block(count, 1, count, None) for count in (len(source), len(kept)))
+        inner = PackedAttention([Group(keys, keys, None, is_causal)], None)
         restore = torch.arange(len(kept), device=real.device)
         if len(kept) == len(source):
             return cls(source, inner, inner, restore)
         mask = None
         if is_causal and not (len(kept) == 1 and int(kept) == len(source) - 1):  # the newest token sees all
             mask = torch.arange(len(source), device=real.device) <= kept[:, None]
-        last = PackedAttention([Group(keys, queries, mask, False)] if len(kept) else [], kept)
+        last = PackedAttention([Group(keys, queries, mask, False)], kept)
         return cls(source, inner, last, restore)
 
     def unpack(self, tokens: torch.Tensor) -> torch.Tensor:
@@ -180,37 +219,70 @@ class Packing:
         return _collect(tokens, self.restore)
 
 
-def _attend(query: torch.Tensor, key_value: torch.Tensor, group: Group, num_heads: int, dropout: float) -> torch.Tensor:
-    rows, size = group.keys.rows, query.shape[-1]
-    queries = group.queries.spread(query).view(rows, -1, num_heads, size // num_heads).transpose(1, 2)
-    grid = group.keys.spread(key_value).view(rows, -1, 2, num_heads, size // num_heads)
-    keys, values = grid.permute(2, 0, 3, 1, 4)  # each (rows, heads, width, head_size)
-    attended = F.scaled_dot_product_attention(
-        queries, keys, values, attn_mask=group.mask, dropout_p=dropout, is_causal=group.is_causal
-    )
-    return group.queries.collect(attended.transpose(1, 2))
+Grid = list[list[int]]  # the histories of each row
 
 
-def _bounds(sizes: list[int]) -> list[slice]:
-    """Groups of rows, from the longest on, in which no row is much shorter than the first; rows of no token are out."""
-    bounds, first = [], 0
-    for row, size in enumerate([*sizes, 0]):
-        if row == len(sizes) or size < SHORTEST_IN_GROUP * sizes[first]:
-            bounds.append(slice(first, row))
-            first = row
-    return [rows for rows in bounds if rows.start < rows.stop and sizes[rows.start] > 0]
+def _grids(sizes: list[int]) -> list[Grid]:
+    """Histories by their sizes in grids, the longest first; those of no token are left out."""
+    order = sorted((history for history, size in enumerate(sizes) if size), key=lambda history: -sizes[history])
+    grids = []
+    while order and sizes[order[0]] > SHARED_WIDTH:
+        count = sum(sizes[history] >= SHORTEST_IN_GRID * sizes[order[0]] for history in order)
+        grids.append([[history] for history in order[:count]])
+        order = order[count:]
+    return [*grids, _share_rows(order, sizes)] if order else grids
 
 
-def _starts(counts: torch.Tensor) -> torch.Tensor:
-    return counts.cumsum(0) - counts
+def _share_rows(order: list[int], sizes: list[int]) -> Grid:
+    """Each history, the longest first, into the row where it leaves the least room (best fit decreasing)."""
+    grid: Grid = []
+    rooms: list[tuple[int, int]] = []  # sorted: what is left in a row, and the row
+    for history in order:
+        place = bisect_left(rooms, (sizes[history], -1))
+        if place == len(rooms):
+            rooms.append((sizes[order[0]], len(grid)))
+            grid.append([])
+        room, row = rooms.pop(place)
+        grid[row].append(history)
+        insort(rooms, (room - sizes[history], row))
+    return grid
 
 
-def _block(counts: torch.Tensor, rows: slice) -> Block:
-    part = counts[rows]
-    width, start = int(part.max()), int(_starts(counts)[rows.start])
-    filled = torch.arange(width, device=counts.device) < part[:, None]  # (rows, width)
-    places = None if bool(filled.all()) else filled.flatten().nonzero().squeeze(1)
-    return Block(start, start + int(part.sum()), len(part), width, places)
+def _groups(
+    grids: list[Grid],
+    sizes: list[int],
+    histories: torch.Tensor,
+    kept: torch.Tensor | None,
+    *,
+    asking: list[int] | None = None,
+    is_causal: bool,
+) -> list[Group]:
+    """The groups of a layer.
+
+    Args:
+        grids: Histories in the order of the packed tokens.
+        sizes: Tokens of each history.
+        histories: History of each packed token `(num_tokens,)`.
+        kept: The tokens that ask `(num_asking,)`, or None for all.
+        asking: So many of each history, where not all ask.
+        is_causal: As in `Packing.of`.
+    """
+    groups, tokens = [], torch.arange(len(histories), device=histories.device)
+    key_start = query_start = 0
+    for grid in grids:
+        keys = queries = Block.of([sum(sizes[history] for history in row) for row in grid], histories.device)
+        asking_tokens = key_tokens = tokens[key_start : key_start + keys.tokens]
+        if kept is not None and asking is not None:
+            queries = Block.of([sum(asking[history] for history in row) for row in grid], histories.device)
+            asking_tokens = kept[query_start : query_start + queries.tokens]
+        key_start, query_start = key_start + keys.tokens, query_start + queries.tokens
+        shared = len(grid) < sum(map(len, grid))
+        if shared or (is_causal and kept is not None):
+            mask = _mask(keys, queries, key_tokens, asking_tokens, histories=histories, is_causal=is_causal)
+            groups.append(Group(keys, queries, mask, False))
+        else:  # the filling stands on the right, where a causal position does not look
+            groups.append(Group(keys, queries, None if is_causal else _filled(keys, histories.device), is_causal))
+    return groups
 
 
 def _filled(block: Block, device: torch.device) -> torch.Tensor | None:
@@ -222,18 +294,22 @@ def _filled(block: Block, device: torch.device) -> torch.Tensor | None:
     return filled.view(block.rows, 1, 1, block.width)
 
 
-def _whole_group(sizes: torch.Tensor, rows: slice, is_causal: bool) -> Group:
-    block = _block(sizes, rows)
-    # The filling stands on the right, where a causal position does not look.
-    return Group(block, block, None if is_causal else _filled(block, sizes.device), is_causal)
+def _mask(
+    keys: Block,
+    queries: Block,
+    key_tokens: torch.Tensor,
+    asking_tokens: torch.Tensor,
+    *,
+    histories: torch.Tensor,
+    is_causal: bool,
+) -> torch.Tensor:
+    """Who sees whom in a grid `(rows, 1, queries, keys)`: tokens of one history, in a causal model the older ones."""
 
+    def grid(block: Block, tokens: torch.Tensor) -> torch.Tensor:
+        return block.spread((tokens + 1)[:, None]).squeeze(-1)  # (rows, width), 0 at the filling
 
-def _asking_group(
-    sizes: torch.Tensor, counts: torch.Tensor, columns: torch.Tensor, rows: slice, is_causal: bool
-) -> Group:
-    keys, queries = _block(sizes, rows), _block(counts, rows)
-    if not is_causal:
-        return Group(keys, queries, _filled(keys, sizes.device), False)
-    newest = queries.spread(columns[:, None])  # (rows, queries, 1): place of each query in its row
-    mask = torch.arange(keys.width, device=sizes.device) <= newest
-    return Group(keys, queries, mask[:, None], False)
+    of_keys, of_queries = grid(keys, histories[key_tokens])[:, None], grid(queries, histories[asking_tokens])[..., None]
+    mask = of_keys == of_queries  # (rows, queries, keys)
+    if is_causal:
+        mask &= grid(keys, key_tokens)[:, None] <= grid(queries, asking_tokens)[..., None]
+    return (mask | (of_queries == 0))[:, None]  # who sees nobody would make numbers that are none

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from hfrec.models import Bert4RecConfig, Bert4RecForCausalLM, Bert4RecForMaskedLM, layers
+from hfrec.models import Bert4RecConfig, Bert4RecForCausalLM, Bert4RecForMaskedLM, layers, packing
 from hfrec.models.packing import Dropout, Packing
 
 SIZES = [7, 2, 7, 1, 6, 3, 0, 7]
@@ -39,10 +39,12 @@ def _model(kind: Any, **changes: Any) -> Any:
 @pytest.mark.parametrize("changes", VARIANTS, ids=str)
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("share", [0.3, 1.0])
+@pytest.mark.parametrize("shared_width", [0, 4, 8])  # no histories, the short ones, all of them side by side
 def test_packed_is_padded(
-    kind: Any, changes: dict[str, Any], side: str, share: float, monkeypatch: pytest.MonkeyPatch
+    kind: Any, changes: dict[str, Any], side: str, share: float, *, shared_width: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A token in another row's group, or a query that sees its future, gives a model that is only a little worse."""
+    """A query that sees another history, or its future, gives a model that is only a little worse."""
+    monkeypatch.setattr(packing, "SHARED_WIDTH", shared_width)
     monkeypatch.setattr(layers, "CACHED_TOKENS", 5)  # the feed-forward part in pieces, the last one smaller
     model, batch = _model(kind, **changes), _batch(side, share)
     results = []
@@ -119,14 +121,20 @@ def test_gradient_checkpointing_keeps_packed_gradients() -> None:
     torch.testing.assert_close(gradients[0], gradients[1])
 
 
-def test_groups_hold_little_padding_and_every_token_once() -> None:
+@pytest.mark.parametrize(
+    ("shared_width", "rows", "places"), [(0, [4, 1, 1, 1], 34), (4, [4, 2], 34), (8, [5], 35)], ids=str
+)
+def test_groups_hold_little_padding_and_every_token_once(
+    shared_width: int, rows: list[int], places: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Groups that are cut wrongly lose tokens, or bring the padding back."""
+    monkeypatch.setattr(packing, "SHARED_WIDTH", shared_width)
     mask = _batch("left", 1.0)["attention_mask"].bool()
-    packing = Packing.of(mask, mask, is_causal=False)
-    assert sorted(packing.source.tolist()) == mask.flatten().nonzero().flatten().tolist()
-    blocks = [group.keys for group in packing.inner.groups]
-    assert [(block.start, block.stop) for block in blocks] == [(0, 27), (27, 30), (30, 32), (32, 33)]
-    assert sum(block.rows * block.width for block in blocks) == 34  # one place is empty
+    packed = Packing.of(mask, mask, is_causal=False)
+    assert sorted(packed.source.tolist()) == mask.flatten().nonzero().flatten().tolist()
+    blocks = [group.keys for group in packed.inner.groups]
+    assert [block.rows for block in blocks] == rows
+    assert sum(block.rows * block.width for block in blocks) == places  # 33 tokens
 
 
 def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
