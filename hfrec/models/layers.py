@@ -155,7 +155,7 @@ class Bert4RecAttention(nn.Module):
             turned = rotate(query_key.unflatten(-1, (2 * heads, -1)), *(part[0, 0, :, None] for part in rotary))
             states = torch.cat((turned.flatten(-2), value), dim=-1)
         dropout = self.config.attention_probs_dropout_prob if self.training else 0.0
-        return self.output(packed.attend(states, heads, dropout))
+        return self.output(packed.attend(self, states, dropout))
 
 
 class Bert4RecMLP(nn.Module):
@@ -170,7 +170,8 @@ class Bert4RecMLP(nn.Module):
         self.output = nn.Linear(width, config.hidden_size)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        if hidden_states.ndim == 2 and len(hidden_states) > CACHED_TOKENS:  # packed: what is widened stays in the cache
+        packed = hidden_states.ndim == 2 and hidden_states.device.type == "cpu"
+        if packed and len(hidden_states) > CACHED_TOKENS:  # what is widened stays in the cache
             return torch.cat([self._widen(part) for part in hidden_states.split(CACHED_TOKENS)])
         return self._widen(hidden_states)
 

@@ -20,7 +20,7 @@ from transformers.modeling_outputs import (
     SequenceClassifierOutput,
 )
 from transformers.utils import SAFE_WEIGHTS_NAME, WEIGHTS_INDEX_NAME, WEIGHTS_NAME
-from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
+from transformers.utils.generic import can_return_tuple, is_flash_attention_requested, merge_with_config_defaults
 from transformers.utils.hub import has_file
 from transformers.utils.output_capturing import capture_outputs
 
@@ -239,7 +239,8 @@ class Bert4RecModel(Bert4RecPreTrainedModel):
         """
         self._check_length(labelled.shape[1])
         real = torch.ones_like(labelled) if attention_mask is None else attention_mask.bool()
-        packing = Packing.of(real, labelled, self.is_causal)
+        flash = is_flash_attention_requested(self.config)
+        packing = Packing.of(real, labelled, is_causal=self.is_causal, flash=flash)
         if inputs_embeds is None:
             tokens = cast(torch.Tensor, input_ids).flatten()[packing.source]
             embeds = self.embeddings.item_embeddings(tokens)  # (num_tokens, embedding_size)
@@ -359,11 +360,12 @@ class _ItemScorer(Bert4RecPreTrainedModel):
         inputs_embeds: torch.Tensor | None = None,
         **options: Any,
     ) -> bool:
-        """Whether only real tokens and labelled positions need work: on the CPU, where nothing asks for the rest."""
+        """Whether only real tokens and labelled positions get work: attention can, and nothing asks for the rest."""
         wanted = any(value is not None and value is not False for value in options.values())
         if wanted or self.config.output_hidden_states or self.config.output_attentions:
             return False
-        if labelled.device.type != "cpu" or self.config._attn_implementation != "sdpa" or torch.compiler.is_compiling():
+        grids = labelled.device.type == "cpu" and self.config._attn_implementation == "sdpa"
+        if torch.compiler.is_compiling() or not (grids or is_flash_attention_requested(self.config)):
             return False
         if (input_ids is None) == (inputs_embeds is None):
             return False  # the body says what is wrong

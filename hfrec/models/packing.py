@@ -1,10 +1,12 @@
-"""Training without padding on the CPU: real tokens only, and in the last layer only what the loss reads.
+"""Work without padding: real tokens only, and in the last layer only what the loss reads.
 
 Everything but attention works token by token, so it runs on the real tokens of a batch, `(num_tokens, hidden_size)`.
-Attention runs on grids of histories: long ones of similar length below each other, short ones also side by side, where
-they do not see each other. Which histories are in a batch, and the result, do not change.
+On the CPU attention runs on grids of histories: long ones of similar length below each other, short ones also side by
+side, where they do not see each other. On a GPU flash attention takes histories of any length. Which histories are in a
+batch, and the result, do not change.
 """
 
+from abc import ABC, abstractmethod
 from bisect import bisect_left, insort
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional as F
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 SHARED_WIDTH = 64  # histories up to this length share the rows of one grid
 SHORTEST_IN_GRID = 0.85  # of its longest history, where each has a row of its own: more grids, less padding
@@ -126,21 +129,78 @@ class Group:
 
 
 @dataclass(frozen=True)
-class PackedAttention:
-    """Who attends to whom in one layer, by groups; `kept` are the tokens that ask, or None for all."""
+class PackedAttention(ABC):
+    """Attention of one layer over packed tokens; `kept` are the tokens that ask, or None for all."""
 
-    groups: list[Group]
     kept: torch.Tensor | None
 
     def keep(self, tokens: torch.Tensor) -> torch.Tensor:
         """The tokens that ask, of all `(num_tokens, size)`."""
         return tokens if self.kept is None else _collect(tokens, self.kept)
 
-    def attend(self, states: torch.Tensor, num_heads: int, dropout: float) -> torch.Tensor:
-        """From queries, keys and values `(num_tokens, 3 * hidden_size)` to `(num_asking, hidden_size)`."""
+    @abstractmethod
+    def attend(self, module: Any, states: torch.Tensor, dropout: float) -> torch.Tensor:
+        """From queries, keys and values `(num_tokens, 3 * hidden_size)` to `(num_asking, hidden_size)`.
+
+        Args:
+            module: The [`Bert4RecAttention`] that asks.
+            states: Queries, keys and values side by side.
+            dropout: Share of the weights that is dropped.
+        """
+
+
+@dataclass(frozen=True)
+class FlashAttention(PackedAttention):
+    """Through flash attention of transformers, which is told where each history starts, `(batch + 1,)` as int32."""
+
+    keys: tuple[torch.Tensor, int]  # starts, and tokens of the longest
+    queries: tuple[torch.Tensor, int]
+
+    @classmethod
+    def of(cls, sizes: torch.Tensor, asking: torch.Tensor, kept: torch.Tensor | None) -> "FlashAttention":
+        """Histories of `sizes` tokens `(batch,)`, of which `asking` `(batch,)` ask."""
+        keys, queries = ((F.pad(counts.cumsum(0), (1, 0)).int(), int(counts.max())) for counts in (sizes, asking))
+        return cls(kept, keys, queries)
+
+    def attend(self, module: Any, states: torch.Tensor, dropout: float) -> torch.Tensor:
+        size = states.shape[-1] // 3
+        if not len(states) or (self.kept is not None and not len(self.kept)):
+            return self.keep(states[:, :size])  # transformers refuses to attend for nobody
+        # A causal kernel takes the queries for the newest tokens: there all tokens ask, and what is wanted is kept.
+        early = self.kept is not None and not module.is_causal
+        query, key_value = states.split([size, 2 * size], dim=-1)
+        query, key, value = (
+            part.view(1, len(part), size // module.head_size, module.head_size).transpose(1, 2)
+            for part in (self.keep(query) if early else query, *key_value.split(size, dim=-1))
+        )  # each (1, num_heads, num_tokens, head_size)
+        queries = self.queries if early else self.keys
+        attended, _ = ALL_ATTENTION_FUNCTIONS[module.config._attn_implementation](
+            module,
+            query,
+            key,
+            value,
+            None,
+            dropout=dropout,
+            scaling=module.head_size**-0.5,
+            cu_seq_lens_q=queries[0],
+            cu_seq_lens_k=self.keys[0],
+            max_length_q=queries[1],
+            max_length_k=self.keys[1],
+        )  # (1, num_tokens, num_heads, head_size)
+        tokens = attended.reshape(-1, size)
+        return tokens if early else self.keep(tokens)
+
+
+@dataclass(frozen=True)
+class GridAttention(PackedAttention):
+    """Through torch's fused attention, group by group."""
+
+    groups: list[Group]
+
+    def attend(self, module: Any, states: torch.Tensor, dropout: float) -> torch.Tensor:
         hidden_size = states.shape[-1] // 3
         attended = [
-            group.attend(parts, (num_heads, hidden_size // num_heads), dropout)
+            group.attend(parts, (hidden_size // module.head_size, module.head_size), dropout)
             for group, *parts in self._cut(states, hidden_size)
             if group.queries.tokens
         ]
@@ -175,14 +235,17 @@ class Packing:
     restore: torch.Tensor
 
     @classmethod
-    def of(cls, real: torch.Tensor, labelled: torch.Tensor, is_causal: bool) -> "Packing":
+    def of(cls, real: torch.Tensor, labelled: torch.Tensor, *, is_causal: bool, flash: bool = False) -> "Packing":
         """Pack a batch.
 
         Args:
             real: Whether a position holds a token `(batch, length)`.
             labelled: Whether its hidden state is asked for `(batch, length)`; only where `real` is.
             is_causal: Whether a position sees only itself and what stands before it.
+            flash: Whether attention is that of flash attention.
         """
+        if flash:
+            return cls._of_any_length(real, labelled)
         if len(real) == 1:
             return cls._of_single(real[0], labelled[0], is_causal)
         sizes, asking = real.sum(dim=-1), labelled.sum(dim=-1)  # (batch,)
@@ -191,12 +254,24 @@ class Packing:
         order = order.to(real.device)
         source = torch.arange(real.numel(), device=real.device).view(real.shape)[order][real[order]]  # (num_tokens,)
         histories = order.repeat_interleave(sizes[order])  # (num_tokens,)
-        inner = PackedAttention(_groups(grids, sizes.tolist(), histories, None, is_causal=is_causal), None)
+        inner = GridAttention(None, _groups(grids, sizes.tolist(), histories, None, is_causal=is_causal))
         kept = labelled.flatten()[source].nonzero().squeeze(1)  # (num_labelled,)
         if len(kept) == len(source):
             return cls(source, inner, inner, source.argsort())
         last = _groups(grids, sizes.tolist(), histories, kept, asking=asking.tolist(), is_causal=is_causal)
-        return cls(source, inner, PackedAttention(last, kept), source[kept].argsort())
+        return cls(source, inner, GridAttention(kept, last), source[kept].argsort())
+
+    @classmethod
+    def _of_any_length(cls, real: torch.Tensor, labelled: torch.Tensor) -> "Packing":
+        """The same in the order of the batch, for flash attention."""
+        source = real.flatten().nonzero().squeeze(1)  # (num_tokens,)
+        kept = labelled.flatten()[source].nonzero().squeeze(1)  # (num_labelled,)
+        held = real.any(dim=-1)
+        sizes, asking = real.sum(dim=-1)[held], labelled.sum(dim=-1)[held]
+        restore = torch.arange(len(kept), device=real.device)
+        inner = FlashAttention.of(sizes, sizes, None)
+        last = inner if len(kept) == len(source) else FlashAttention.of(sizes, asking, kept)
+        return cls(source, inner, last, restore)
 
     @classmethod
     def _of_single(cls, real: torch.Tensor, labelled: torch.Tensor, is_causal: bool) -> "Packing":
@@ -204,14 +279,14 @@ class Packing:
         source = real.nonzero().squeeze(1)  # (num_tokens,)
         kept = labelled[source].nonzero().squeeze(1)  # (num_labelled,)
         keys, queries = (Block(count, 1, count, None) for count in (len(source), len(kept)))
-        inner = PackedAttention([Group(keys, keys, None, is_causal)], None)
+        inner = GridAttention(None, [Group(keys, keys, None, is_causal)])
         restore = torch.arange(len(kept), device=real.device)
         if len(kept) == len(source):
             return cls(source, inner, inner, restore)
         mask = None
         if is_causal and not (len(kept) == 1 and int(kept) == len(source) - 1):  # the newest token sees all
             mask = torch.arange(len(source), device=real.device) <= kept[:, None]
-        last = PackedAttention([Group(keys, queries, mask, False)], kept)
+        last = GridAttention(kept, [Group(keys, queries, mask, False)])
         return cls(source, inner, last, restore)
 
     def unpack(self, tokens: torch.Tensor) -> torch.Tensor:

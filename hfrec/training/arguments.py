@@ -171,6 +171,13 @@ class RecommenderTrainingArguments(TrainingArguments):
         default=False,
         metadata={"help": "Adam on the touched rows of the item table only (sampled losses, one process)."},
     )
+    attn_implementation: str | None = field(
+        default=None,
+        metadata={
+            "help": "Attention of the model, such as sdpa or eager; flash_attention_2 (a GPU, `--bf16 true`) takes "
+            "histories without padding."
+        },
+    )
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Hide losses that are no numbers."})
     report_to: list[str] = field(
         default_factory=lambda: ["none"], metadata={"help": "Trackers, such as tensorboard and trackio."}

@@ -324,6 +324,8 @@ def build_trainer(
         callbacks: Further callbacks; they stand before the reporters, so that what they log is reported.
         optimizer: In place of the Trainer's own.
     """
+    if training.attn_implementation is not None:
+        model.set_attn_implementation(training.attn_implementation)
     if training.early_stopping_patience and training.load_best_model_at_end:
         stopping = EarlyStoppingCallback(early_stopping_patience=training.early_stopping_patience)
         callbacks = [*callbacks, stopping]

@@ -1,9 +1,11 @@
 """Work on real tokens and labelled positions only gives what work on everything gives."""
 
+import functools
 from typing import Any
 
 import pytest
 import torch
+from transformers import modeling_flash_attention_utils
 
 from hfrec.models import Bert4RecConfig, Bert4RecForCausalLM, Bert4RecForMaskedLM, layers, packing
 from hfrec.models.packing import Dropout, Packing
@@ -181,3 +183,83 @@ def test_a_single_row_is_packed_as_among_others(kind: Any, labelled: list[int]) 
             for states in (alone, together)
         ]
         torch.testing.assert_close(*(gradient[0] for gradient in gradients), rtol=1e-3, atol=1e-4)
+
+
+def _flash_attn_varlen_func(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    cu_seqlens_q: torch.Tensor,
+    cu_seqlens_k: torch.Tensor,
+    max_seqlen_q: int,
+    max_seqlen_k: int,
+    dropout_p: float = 0.0,
+    softmax_scale: float | None = None,
+    causal: bool = False,
+) -> torch.Tensor:
+    """What flash-attn's function of this name computes, written out; queries are the newest tokens of a sequence."""
+    assert cu_seqlens_q.dtype == cu_seqlens_k.dtype == torch.int32
+    assert (max_seqlen_q, max_seqlen_k) == tuple(int(starts.diff().max()) for starts in (cu_seqlens_q, cu_seqlens_k))
+    assert (int(cu_seqlens_q[-1]), int(cu_seqlens_k[-1])) == (len(q), len(k))
+    parts = []
+    for number in range(len(cu_seqlens_k) - 1):
+        asking, seen = (slice(*starts[number : number + 2].tolist()) for starts in (cu_seqlens_q, cu_seqlens_k))
+        query, key, value = (part.transpose(0, 1) for part in (q[asking], k[seen], v[seen]))
+        scores = query @ key.transpose(1, 2) * softmax_scale  # (heads, asking, seen)
+        if causal:
+            hidden = torch.ones(scores.shape[1:]).triu(scores.shape[2] - scores.shape[1] + 1).bool()
+            scores = scores.masked_fill(hidden, float("-inf"))
+        parts.append((scores.softmax(dim=-1) @ value).transpose(0, 1))
+    return torch.cat(parts)
+
+
+@pytest.fixture
+def flash(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, torch.dtype]]:
+    """transformers' flash attention with the kernel written out; the list gets tokens and type of each call."""
+    calls: list[tuple[int, torch.dtype]] = []
+
+    def kernel(q: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        calls.append((len(q), q.dtype))
+        return _flash_attn_varlen_func(q, *args, **kwargs)
+
+    functools.update_wrapper(kernel, _flash_attn_varlen_func)
+    monkeypatch.setattr(modeling_flash_attention_utils, "_loaded_implementation", None)
+    monkeypatch.setattr(
+        modeling_flash_attention_utils, "_lazy_imports", lambda *_, **__: (None, kernel, None, None, None)
+    )
+    return calls
+
+
+@pytest.mark.parametrize("kind", [Bert4RecForMaskedLM, Bert4RecForCausalLM])
+@pytest.mark.parametrize("changes", VARIANTS, ids=str)
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_flash_attention_is_told_each_history(
+    kind: Any, changes: dict[str, Any], side: str, share: float, *, flash: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A start that is off by one token mixes two users; nothing fails, and no CPU would ever show it."""
+    model, batch = _model(kind, **changes), _batch(side, share)
+    results = []
+    for implementation in ("flash_attention_2", "eager"):
+        model.config._attn_implementation = implementation  # the public way looks for a GPU
+        model.zero_grad()
+        outputs = model(**batch)
+        outputs.loss.backward()
+        results.append((outputs.logits, outputs.loss, {name: p.grad for name, p in model.named_parameters()}))
+    torch.testing.assert_close(results[0], results[1], rtol=1e-4, atol=1e-5)
+    layers, asking = model.config.num_hidden_layers, int((batch["labels"] != -100).sum())
+    last = sum(SIZES) if model._is_causal else asking
+    assert [tokens for tokens, _ in flash] == [sum(SIZES)] * (layers - 1) + ([last] if asking else [])
+
+
+@pytest.mark.parametrize("kind", [Bert4RecForMaskedLM, Bert4RecForCausalLM])
+def test_flash_attention_gets_half_precision_under_autocast(kind: Any, flash: list[Any]) -> None:
+    """flash-attn takes no float32: `--bf16 true` must reach it, also behind norms that give float32."""
+    model, batch = _model(kind), _batch("left", 0.5)
+    expected = model(**batch).loss
+    model.config._attn_implementation = "flash_attention_2"
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = model(**batch).loss
+    loss.backward()
+    assert {dtype for _, dtype in flash} == {torch.bfloat16}
+    torch.testing.assert_close(loss, expected, rtol=2e-2, atol=0)

@@ -70,6 +70,25 @@ def test_bf16_trains_the_model_of_float32(objective: str, loss: str, log_file: P
     torch.testing.assert_close(weights, plain, rtol=0.0, atol=2 * 6 * 1e-3)
 
 
+def test_attention_written_out_trains_the_same_model(log_file: Path, tmp_path: Path) -> None:
+    """A flag that does not reach the model leaves a GPU on the padded way, unseen."""
+    words = ["--objective", "causal", *EXACT, "--optim", "sgd", "--learning_rate", "0.5"]
+    plain, losses = pretrain(log_file, tmp_path / "fused", *words)
+    weights, again = pretrain(log_file, tmp_path / "eager", *words, "--attn_implementation", "eager")
+    assert again == pytest.approx(losses, rel=1e-5)
+    torch.testing.assert_close(weights, plain, rtol=0.0, atol=1e-5)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="flash attention may be there")
+def test_attention_that_is_not_there_is_refused(
+    log_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another attention in its place would be slower than what was asked for, and nobody would know."""
+    command = ["pretrain", "--train_file", str(log_file), "--output_dir", str(tmp_path / "out"), *TINY, *QUIET]
+    assert main([*command, "--attn_implementation", "flash_attention_2"]) == 1
+    assert "FlashAttention2" in capsys.readouterr().err
+
+
 def test_batches_of_similar_length_train_the_same_model(log_file: Path, tmp_path: Path) -> None:
     """A sampler that leaves rows out, or cannot read their lengths, would train on other data or save nothing."""
     words = ["--objective", "causal", *EXACT, "--optim", "sgd", "--learning_rate", "0.5"]
