@@ -24,7 +24,6 @@ import prepare
 import report
 
 RUNNERS = Path(__file__).parent / "peers"
-SLOW = ("recbole",)  # one round only: an epoch there is extrapolated from some batches
 
 
 def python_of(library: str, folder: Path) -> str:
@@ -68,8 +67,6 @@ def measure(data: Path, folder: Path, options: argparse.Namespace) -> None:
             for model in options.models:
                 order = options.libraries if number % 2 == 0 else options.libraries[::-1]
                 for library in order:
-                    if library in SLOW and number:
-                        continue
                     case = {
                         "data": str(data),
                         "model": model,

@@ -51,7 +51,7 @@ def main() -> None:
         schedule="linear",
         loss="chunked",
         mask_last_probability=0.1,
-        head_transform=1,
+        head_transform="",  # 0 or 1; without, what the objective has
         intermediate_size=256,
         hidden_act="gelu",
         attention_dropout=0.0,
@@ -81,7 +81,7 @@ def main() -> None:
             loss=options.loss,
             hidden_dropout_prob=options.dropout,
             attention_probs_dropout_prob=options.attention_dropout,
-            head_transform=bool(options.head_transform),
+            head_transform=bool(int(options.head_transform)) if options.head_transform else None,
             intermediate_size=options.intermediate_size,
             hidden_act=options.hidden_act,
         )
