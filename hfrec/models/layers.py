@@ -148,14 +148,34 @@ class Bert4RecAttention(nn.Module):
         self, hidden_states: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor] | None, packed: PackedAttention
     ) -> torch.Tensor:
         """Attention of real tokens, `(num_tokens, hidden_size)` to `(num_asking, hidden_size)`."""
-        heads = self.config.num_attention_heads
-        states = self.query_key_value(hidden_states)  # (num_tokens, 3 * hidden_size)
+        parts, size = self._project(hidden_states, packed), hidden_states.shape[-1]
         if rotary is not None:
-            query_key, value = states.tensor_split([2 * states.shape[-1] // 3], dim=-1)
-            turned = rotate(query_key.unflatten(-1, (2 * heads, -1)), *(part[0, 0, :, None] for part in rotary))
-            states = torch.cat((turned.flatten(-2), value), dim=-1)
+            angles = [part[0, 0, :, None] for part in rotary]  # each (num_tokens, 1, head_size)
+            if len(parts) == 1:
+                parts = [self._turn(parts[0], 2 * size, angles)]
+            else:
+                kept = [packed.keep(part) for part in angles]
+                parts = [self._turn(parts[0], size, kept), self._turn(parts[1], size, angles)]
         dropout = self.config.attention_probs_dropout_prob if self.training else 0.0
-        return self.output(packed.attend(self, states, dropout))
+        return self.output(packed.attend(self, parts, dropout))
+
+    def _project(self, hidden_states: torch.Tensor, packed: PackedAttention) -> list[torch.Tensor]:
+        """Queries, keys and values side by side; where only some tokens ask, their queries apart."""
+        if not packed.asks_apart:
+            return [self.query_key_value(hidden_states)]
+        sizes, projection = [hidden_states.shape[-1], 2 * hidden_states.shape[-1]], self.query_key_value
+        if type(projection) is nn.Linear:  # adapters and quantised layers can only be called whole
+            (for_query, others), (bias, biases) = (
+                values.split(sizes) for values in (projection.weight, projection.bias)
+            )
+            return [F.linear(packed.keep(hidden_states), for_query, bias), F.linear(hidden_states, others, biases)]
+        query, key_value = projection(hidden_states).split(sizes, dim=-1)
+        return [packed.keep(query), key_value]
+
+    def _turn(self, states: torch.Tensor, size: int, angles: list[torch.Tensor]) -> torch.Tensor:
+        """Turn the first `size` columns of `(num_tokens, …)`, head by head."""
+        turned, rest = states.tensor_split([size], dim=-1)
+        return torch.cat((rotate(turned.unflatten(-1, (-1, self.head_size)), *angles).flatten(-2), rest), dim=-1)
 
 
 class Bert4RecMLP(nn.Module):

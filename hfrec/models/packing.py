@@ -8,7 +8,6 @@ batch, and the result, do not change.
 
 from abc import ABC, abstractmethod
 from bisect import bisect_left, insort
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +32,7 @@ class Dropout(nn.Dropout):
         dropped = round(self.p * 2**BITS)
         words = torch.empty(-(-input.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
         bits = words.view(torch.int16)[: input.numel()].view(input.shape)  # uniform in -2¹⁵ … 2¹⁵ - 1
-        kept = (bits >= dropped - 2 ** (BITS - 1)).to(input.dtype)
+        kept = torch.ge(bits, dropped - 2 ** (BITS - 1), out=torch.empty_like(input))
         return input * kept.mul_(2**BITS / (2**BITS - dropped))
 
 
@@ -138,13 +137,19 @@ class PackedAttention(ABC):
         """The tokens that ask, of all `(num_tokens, size)`."""
         return tokens if self.kept is None else _collect(tokens, self.kept)
 
+    @property
+    def asks_apart(self) -> bool:
+        """Whether the tokens that ask need a query, and the others none."""
+        return self.kept is not None
+
     @abstractmethod
-    def attend(self, module: Any, states: torch.Tensor, dropout: float) -> torch.Tensor:
-        """From queries, keys and values `(num_tokens, 3 * hidden_size)` to `(num_asking, hidden_size)`.
+    def attend(self, module: Any, parts: list[torch.Tensor], dropout: float) -> torch.Tensor:
+        """From queries, keys and values to what they attend to `(num_asking, hidden_size)`.
 
         Args:
             module: The [`Bert4RecAttention`] that asks.
-            states: Queries, keys and values side by side.
+            parts: `[(num_tokens, 3 * hidden_size)]`, or where tokens ask apart `[(num_asking, hidden_size),
+                (num_tokens, 2 * hidden_size)]`.
             dropout: Share of the weights that is dropped.
         """
 
@@ -155,25 +160,31 @@ class FlashAttention(PackedAttention):
 
     keys: tuple[torch.Tensor, int]  # starts, and tokens of the longest
     queries: tuple[torch.Tensor, int]
+    is_causal: bool
 
     @classmethod
-    def of(cls, sizes: torch.Tensor, asking: torch.Tensor, kept: torch.Tensor | None) -> "FlashAttention":
+    def of(
+        cls, sizes: torch.Tensor, asking: torch.Tensor, kept: torch.Tensor | None, is_causal: bool
+    ) -> "FlashAttention":
         """Histories of `sizes` tokens `(batch,)`, of which `asking` `(batch,)` ask."""
-        keys, queries = ((F.pad(counts.cumsum(0), (1, 0)).int(), int(counts.max())) for counts in (sizes, asking))
-        return cls(kept, keys, queries)
+        starts, query_starts = (F.pad(counts.cumsum(0), (1, 0)).int() for counts in (sizes, asking))
+        return cls(kept, (starts, int(sizes.max())), (query_starts, int(asking.max())), is_causal)
 
-    def attend(self, module: Any, states: torch.Tensor, dropout: float) -> torch.Tensor:
-        size = states.shape[-1] // 3
-        if not len(states) or (self.kept is not None and not len(self.kept)):
-            return self.keep(states[:, :size])  # transformers refuses to attend for nobody
-        # A causal kernel takes the queries for the newest tokens: there all tokens ask, and what is wanted is kept.
-        early = self.kept is not None and not module.is_causal
-        query, key_value = states.split([size, 2 * size], dim=-1)
+    @property
+    def asks_apart(self) -> bool:
+        """Not in a causal model: its kernel takes the queries for the newest tokens."""
+        return self.kept is not None and not self.is_causal
+
+    def attend(self, module: Any, parts: list[torch.Tensor], dropout: float) -> torch.Tensor:
+        size = sum(part.shape[-1] for part in parts) // 3
+        if not len(parts[0]):  # transformers refuses to attend for nobody
+            return parts[0][:, :size]
         query, key, value = (
-            part.view(1, len(part), size // module.head_size, module.head_size).transpose(1, 2)
-            for part in (self.keep(query) if early else query, *key_value.split(size, dim=-1))
+            states.view(1, len(part), size // module.head_size, module.head_size).transpose(1, 2)
+            for part in parts
+            for states in part.split(size, dim=-1)
         )  # each (1, num_heads, num_tokens, head_size)
-        queries = self.queries if early else self.keys
+        queries = self.queries if self.asks_apart else self.keys
         attended, _ = ALL_ATTENTION_FUNCTIONS[module.config._attn_implementation](
             module,
             query,
@@ -188,7 +199,7 @@ class FlashAttention(PackedAttention):
             max_length_k=self.keys[1],
         )  # (1, num_tokens, num_heads, head_size)
         tokens = attended.reshape(-1, size)
-        return tokens if early else self.keep(tokens)
+        return tokens if self.asks_apart else self.keep(tokens)
 
 
 @dataclass(frozen=True)
@@ -197,25 +208,23 @@ class GridAttention(PackedAttention):
 
     groups: list[Group]
 
-    def attend(self, module: Any, states: torch.Tensor, dropout: float) -> torch.Tensor:
-        hidden_size = states.shape[-1] // 3
+    def attend(self, module: Any, parts: list[torch.Tensor], dropout: float) -> torch.Tensor:
+        size = sum(part.shape[-1] for part in parts) // 3
         attended = [
-            group.attend(parts, (hidden_size // module.head_size, module.head_size), dropout)
-            for group, *parts in self._cut(states, hidden_size)
+            group.attend(list(cut), (size // module.head_size, module.head_size), dropout)
+            for group, *cut in zip(self.groups, *self._cut(parts), strict=True)
             if group.queries.tokens
         ]
         if len(attended) == 1:
             return attended[0]
-        return torch.cat(attended) if attended else states[:0, :hidden_size]
+        return torch.cat(attended) if attended else parts[0][:0, :size]
 
-    def _cut(self, states: torch.Tensor, hidden_size: int) -> Iterator[tuple[Any, ...]]:
-        """Each group with its tokens, at once for all: the gradient of a slice is as large as what it was cut from."""
-        sizes = [group.keys.tokens for group in self.groups]
-        if self.kept is None:
-            return zip(self.groups, [states] if len(sizes) == 1 else states.split(sizes), strict=True)
-        query, key_value = states.split([hidden_size, 2 * hidden_size], dim=-1)
-        queries = self.keep(query).split([group.queries.tokens for group in self.groups])
-        return zip(self.groups, queries, key_value.split(sizes), strict=True)
+    def _cut(self, parts: list[torch.Tensor]) -> list[Any]:
+        """The tokens of each group, at once for all: the gradient of a slice is as large as what it was cut from."""
+        if len(self.groups) == 1:
+            return [[part] for part in parts]
+        blocks = [[group.queries.tokens for group in self.groups], [group.keys.tokens for group in self.groups]]
+        return [part.split(sizes) for part, sizes in zip(parts, blocks[-len(parts) :], strict=True)]
 
 
 @dataclass(frozen=True)
@@ -245,7 +254,7 @@ class Packing:
             flash: Whether attention is that of flash attention.
         """
         if flash:
-            return cls._of_any_length(real, labelled)
+            return cls._of_any_length(real, labelled, is_causal)
         if len(real) == 1:
             return cls._of_single(real[0], labelled[0], is_causal)
         sizes, asking = real.sum(dim=-1), labelled.sum(dim=-1)  # (batch,)
@@ -262,15 +271,15 @@ class Packing:
         return cls(source, inner, GridAttention(kept, last), source[kept].argsort())
 
     @classmethod
-    def _of_any_length(cls, real: torch.Tensor, labelled: torch.Tensor) -> "Packing":
+    def _of_any_length(cls, real: torch.Tensor, labelled: torch.Tensor, is_causal: bool) -> "Packing":
         """The same in the order of the batch, for flash attention."""
         source = real.flatten().nonzero().squeeze(1)  # (num_tokens,)
         kept = labelled.flatten()[source].nonzero().squeeze(1)  # (num_labelled,)
         held = real.any(dim=-1)
         sizes, asking = real.sum(dim=-1)[held], labelled.sum(dim=-1)[held]
         restore = torch.arange(len(kept), device=real.device)
-        inner = FlashAttention.of(sizes, sizes, None)
-        last = inner if len(kept) == len(source) else FlashAttention.of(sizes, asking, kept)
+        inner = FlashAttention.of(sizes, sizes, None, is_causal)
+        last = inner if len(kept) == len(source) else FlashAttention.of(sizes, asking, kept, is_causal)
         return cls(source, inner, last, restore)
 
     @classmethod

@@ -59,6 +59,25 @@ def test_packed_is_padded(
     torch.testing.assert_close(results[0], results[1], rtol=1e-4, atol=1e-5)
 
 
+class _Adapted(torch.nn.Linear):
+    """A layer whose output is not what its weights alone give, as with adapters and quantised weights."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return super().forward(input).cos()
+
+
+def test_adapters_of_the_queries_are_packed_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Queries taken from the weights of a layer, past its adapter, are those of the model before fine-tuning."""
+    model, batch = _model(Bert4RecForMaskedLM), _batch("left", 0.3)
+    for layer in model.model.layers:
+        layer.attention.query_key_value = _Adapted(16, 48)
+    losses = []
+    for packs in (True, False):
+        monkeypatch.setattr(Bert4RecForMaskedLM, "_packs", lambda *_, packs=packs, **__: packs)
+        losses.append(model(**batch).loss)
+    torch.testing.assert_close(losses[0], losses[1], rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("kind", [Bert4RecForMaskedLM, Bert4RecForCausalLM])
 def test_labels_alone_are_packed(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A condition that is never met would leave training as slow as before, unseen."""
@@ -248,8 +267,8 @@ def test_flash_attention_is_told_each_history(
         results.append((outputs.logits, outputs.loss, {name: p.grad for name, p in model.named_parameters()}))
     torch.testing.assert_close(results[0], results[1], rtol=1e-4, atol=1e-5)
     layers, asking = model.config.num_hidden_layers, int((batch["labels"] != -100).sum())
-    last = sum(SIZES) if model._is_causal else asking
-    assert [tokens for tokens, _ in flash] == [sum(SIZES)] * (layers - 1) + ([last] if asking else [])
+    last = sum(SIZES) if model._is_causal else asking  # who asks in the last layer; nobody is no call
+    assert [tokens for tokens, _ in flash] == [sum(SIZES)] * (layers - 1) + ([last] if last else [])
 
 
 @pytest.mark.parametrize("kind", [Bert4RecForMaskedLM, Bert4RecForCausalLM])
