@@ -257,17 +257,19 @@ class Packing:
             return cls._of_any_length(real, labelled, is_causal)
         if len(real) == 1:
             return cls._of_single(real[0], labelled[0], is_causal)
-        sizes, asking = real.sum(dim=-1), labelled.sum(dim=-1)  # (batch,)
+        sizes = real.sum(dim=-1)  # (batch,)
         grids = _grids(sizes.tolist())
         order = torch.tensor([row for grid in grids for rows in grid for row in rows], dtype=torch.long)
         order = order.to(real.device)
         source = torch.arange(real.numel(), device=real.device).view(real.shape)[order][real[order]]  # (num_tokens,)
         histories = order.repeat_interleave(sizes[order])  # (num_tokens,)
-        inner = GridAttention(None, _groups(grids, sizes.tolist(), histories, None, is_causal=is_causal))
+        keys = _blocks(grids, sizes)
+        inner = GridAttention(None, _groups(grids, keys, keys, histories, kept=None, is_causal=is_causal))
         kept = labelled.flatten()[source].nonzero().squeeze(1)  # (num_labelled,)
         if len(kept) == len(source):
             return cls(source, inner, inner, source.argsort())
-        last = _groups(grids, sizes.tolist(), histories, kept, asking=asking.tolist(), is_causal=is_causal)
+        queries = _blocks(grids, labelled.sum(dim=-1))
+        last = _groups(grids, keys, queries, histories, kept=kept, is_causal=is_causal)
         return cls(source, inner, GridAttention(kept, last), source[kept].argsort())
 
     @classmethod
@@ -332,40 +334,42 @@ def _share_rows(order: list[int], sizes: list[int]) -> Grid:
     return grid
 
 
+def _blocks(grids: list[Grid], counts: torch.Tensor) -> list[Block]:
+    """The blocks of grids whose histories have `counts` tokens `(batch,)`."""
+    of_history = counts.tolist()
+    return [Block.of([sum(of_history[history] for history in row) for row in grid], counts.device) for grid in grids]
+
+
 def _groups(
     grids: list[Grid],
-    sizes: list[int],
+    keys: list[Block],
+    queries: list[Block],
     histories: torch.Tensor,
-    kept: torch.Tensor | None,
     *,
-    asking: list[int] | None = None,
+    kept: torch.Tensor | None,
     is_causal: bool,
 ) -> list[Group]:
     """The groups of a layer.
 
     Args:
         grids: Histories in the order of the packed tokens.
-        sizes: Tokens of each history.
+        keys: Their tokens.
+        queries: The tokens that ask.
         histories: History of each packed token `(num_tokens,)`.
-        kept: The tokens that ask `(num_asking,)`, or None for all.
-        asking: So many of each history, where not all ask.
+        kept: Which tokens ask `(num_asking,)`, or None for all.
         is_causal: As in `Packing.of`.
     """
-    groups, tokens = [], torch.arange(len(histories), device=histories.device)
-    key_start = query_start = 0
-    for grid in grids:
-        keys = queries = Block.of([sum(sizes[history] for history in row) for row in grid], histories.device)
-        asking_tokens = key_tokens = tokens[key_start : key_start + keys.tokens]
-        if kept is not None and asking is not None:
-            queries = Block.of([sum(asking[history] for history in row) for row in grid], histories.device)
-            asking_tokens = kept[query_start : query_start + queries.tokens]
-        key_start, query_start = key_start + keys.tokens, query_start + queries.tokens
-        shared = len(grid) < sum(map(len, grid))
+    groups, device = [], histories.device
+    tokens = torch.arange(len(histories), device=device)
+    of_keys = tokens.split([block.tokens for block in keys])
+    of_queries = (tokens if kept is None else kept).split([block.tokens for block in queries])
+    for number, grid in enumerate(grids):
+        ends, shared = (keys[number], queries[number]), len(grid) < sum(map(len, grid))
         if shared or (is_causal and kept is not None):
-            mask = _mask(keys, queries, key_tokens, asking_tokens, histories=histories, is_causal=is_causal)
-            groups.append(Group(keys, queries, mask, False))
+            mask = _mask(*ends, of_keys[number], of_queries[number], histories=histories, is_causal=is_causal)
+            groups.append(Group(*ends, mask, False))
         else:  # the filling stands on the right, where a causal position does not look
-            groups.append(Group(keys, queries, None if is_causal else _filled(keys, histories.device), is_causal))
+            groups.append(Group(*ends, None if is_causal else _filled(keys[number], device), is_causal))
     return groups
 
 
