@@ -33,7 +33,7 @@ from hfrec.training.arguments import DataArguments, ModelArguments
 from hfrec.training.run import build_model, build_tokenizer, build_trainer, seed_everything, training_sequences
 
 STEP = ("forward", "backward", "clipping", "optimiser", "collator", "dataloader")  # and the rest of the Trainer
-PARTS = ("projections and MLP", "attention", "head and loss")
+PARTS = ("attention", "MLP", "head and loss")
 BACKWARD = 2  # a product has two gradients, each of which is a product as large as itself
 
 
@@ -104,11 +104,11 @@ def step_flops(
     layers = config.num_hidden_layers
     mlp = 2 * hidden * inner * (3 if config.gated_mlp else 2)
     whole, last = int((seen * attention_mask).sum()), int(seen[labelled].sum())  # pairs of query and key
-    per_token = 2 * hidden * 4 * hidden + mlp
-    products = (layers - 1) * tokens * per_token + tokens * 2 * hidden * 2 * hidden
-    products += asked * (2 * hidden * 2 * hidden + mlp)
+    # Of a token: key and value, then query and output; of a pair: score and weighted value.
+    half, inner_tokens = 2 * hidden * 2 * hidden, (layers - 1) * tokens
+    attention = layers * tokens * half + (inner_tokens + asked) * half + 4 * hidden * ((layers - 1) * whole + last)
     head = asked * 2 * hidden * width * config.head_transform + asked * 2 * width * config.vocab_size
-    counts = (products, 4 * hidden * ((layers - 1) * whole + last), head)
+    counts = (attention, (inner_tokens + asked) * mlp, head)
     return {part: float((1 + BACKWARD) * count) for part, count in zip(PARTS, counts, strict=True)}
 
 
@@ -140,10 +140,8 @@ def instrument(trainer: Trainer, clock: Clock, is_causal: bool) -> None:
     model.head.register_full_backward_pre_hook(lambda *_: clock.end("loss"))
     clock.watch(model.head, "head")
     for layer in model.model.layers:
-        clock.watch(layer.attention, "whole attention")
-        clock.watch(layer.attention.query_key_value, "projections")
-        clock.watch(layer.attention.output, "projections")
-        clock.watch(layer.mlp, "mlp")
+        clock.watch(layer.attention, "attention")
+        clock.watch(layer.mlp, "MLP")
 
 
 def measure(split: Split, objective: Any, length: int, epochs: int) -> dict[str, Any]:
@@ -164,8 +162,8 @@ def measure(split: Split, objective: Any, length: int, epochs: int) -> dict[str,
     spent["dataloader"] = spent["batches"] - spent["collator"]
     spent["Trainer"] = spent["step"] - sum(spent[name] for name in STEP)
     achieved = {
-        "projections and MLP": spent["projections"] + spent["mlp"],
-        "attention": spent["whole attention"] - spent["projections"],
+        "attention": spent["attention"],
+        "MLP": spent["MLP"],
         "head and loss": spent["head"] + spent["loss"],
     }
     achieved["everything else"] = spent["step"] - sum(achieved.values())
