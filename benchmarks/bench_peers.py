@@ -95,7 +95,10 @@ def main() -> None:
     parser.add_argument("--timeout", type=int, default=1800, help="Seconds after which a run is given up.")
     options = parser.parse_args()
     folder = Path(options.output_dir).absolute()
-    data = folder / "data" / (Path(options.data).name.split(".")[0] + ".csv")
+    # Logs of other folders, or filtered in another way, may have the same name.
+    source, core = Path(options.data), f"{options.min_interactions}-core" if options.min_interactions > 1 else ""
+    name = "-".join(filter(None, [source.parent.name, source.name.split(".")[0], core]))
+    data = folder / "data" / f"{name}.csv"
     if not data.exists():
         prepare.write_log(options.data, data, options.min_interactions)
     for library in options.libraries:
