@@ -26,7 +26,7 @@ from hfrec.data.files import write_json
 
 DOCS = Path(__file__).parents[1] / "docs" / "scaling.md"
 PIECE = 2_000_000
-TAIL = 3.0  # the most frequent thousandth of the ids has a tenth of the interactions
+USER_TAIL, ITEM_TAIL = 1.5, 3.0  # the first thousandth of the users has a hundredth of the log, of the items a tenth
 DUCKDB = """
 import duckdb, sys
 log, sql, folder = sys.argv[1:]
@@ -47,7 +47,8 @@ def write_log(path: Path, interactions: int) -> None:
     with path.open("wb") as file:
         for start in range(0, interactions, PIECE):
             size = min(PIECE, interactions - start)
-            users, items = ((count * draw.random(size) ** TAIL).astype(np.int64) for count in (num_users, num_items))
+            users = (num_users * draw.random(size) ** USER_TAIL).astype(np.int64)
+            items = (num_items * draw.random(size) ** ITEM_TAIL).astype(np.int64)
             times = np.arange(start, start + size) // 10  # ties of ten
             piece = pl.DataFrame({"user_id": users, "item_id": items, "timestamp": times})
             piece.write_csv(file, include_header=start == 0)
