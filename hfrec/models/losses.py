@@ -71,10 +71,11 @@ class _CrossEntropyByRows(torch.autograd.Function):
         narrow, items = _matmul_dtype(hidden), slice(first, len(weight))
         total = hidden.new_zeros((), dtype=torch.promote_types(hidden.dtype, torch.float32))
         gradients = of_hidden, of_weight, of_bias = _zero_gradients(ctx, hidden, weight, bias)
-        buffer = hidden.new_empty(min(height, len(hidden)), len(weight) - first)  # new memory for each block is slow
+        table = weight[items].to(narrow)
+        buffer = hidden.new_empty(min(height, len(hidden)), len(table))  # new memory for each block is slow
         for row in range(0, len(hidden), height):
             rows = slice(row, row + height)
-            scores = _block_scores(hidden[rows], weight[items], bias, items, narrow, buffer)
+            scores = _block_scores(hidden[rows], table, bias, items, narrow, buffer)
             highest, targets = scores.amax(dim=-1, keepdim=True), scores.gather(1, labels[rows, None] - first)
             weights = scores.sub_(highest).exp_()  # (rows, items): softmax but for the sum
             sums = weights.sum(dim=-1, keepdim=True)
@@ -85,7 +86,7 @@ class _CrossEntropyByRows(torch.autograd.Function):
             if of_weight is not None:
                 _add_product(of_weight[items], weights.T, (hidden[rows] / sums).to(narrow))
             if of_hidden is not None:
-                of_hidden[rows] = ((weights @ weight[items].to(narrow)) / sums).to(of_hidden.dtype)
+                of_hidden[rows] = ((weights @ table) / sums).to(of_hidden.dtype)
         # What the softmax has less at the target.
         if of_hidden is not None:
             of_hidden -= weight[labels]
@@ -255,6 +256,14 @@ def _labels_inside(labels: torch.Tensor, items: slice) -> tuple[torch.Tensor, to
     return inside, labels[inside] - items.start
 
 
+def rows_at_once(num_rows: int, num_tokens: int, chunk_size: int) -> int:
+    """Rows whose scores over all tokens are held together; 0 where a chunk has room for too few of them."""
+    height = chunk_size // num_tokens
+    if height < min(SMALLEST_HEIGHT, num_rows):
+        return 0
+    return min(height, max(SMALLEST_HEIGHT, CACHED_SCORES // num_tokens))
+
+
 def chunked_cross_entropy(
     representation: torch.Tensor,
     *,
@@ -290,8 +299,7 @@ def chunked_cross_entropy(
         1.3863
     """
     counted = labels != IGNORED
-    height = chunk_size // len(weight)
-    by_rows = group is None and height >= min(SMALLEST_HEIGHT, len(labels))
+    height = rows_at_once(len(labels), len(weight), chunk_size) if group is None else 0
     if not bool(counted.all()):
         representation, labels = representation[counted], labels[counted]
     inputs = representation, weight, bias, labels, num_special_tokens
@@ -307,9 +315,8 @@ def chunked_cross_entropy(
             accum_dtype=torch.promote_types(weight.dtype, torch.float32),
             chunk_mem_const=max(1, chunk_size // representation.numel()),  # scores held, by inputs
         )
-    elif by_rows:
-        cached = max(SMALLEST_HEIGHT, CACHED_SCORES // len(weight))
-        total = _CrossEntropyByRows.apply(*inputs, min(height, cached))
+    elif height:
+        total = _CrossEntropyByRows.apply(*inputs, height)
     else:
         total = _CrossEntropyByBlocks.apply(*inputs, chunk_size, group)
     return divide_by_labels(total, labels, num_items_in_batch)

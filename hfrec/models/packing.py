@@ -162,14 +162,6 @@ class FlashAttention(PackedAttention):
     queries: tuple[torch.Tensor, int]
     is_causal: bool
 
-    @classmethod
-    def of(
-        cls, sizes: torch.Tensor, asking: torch.Tensor, kept: torch.Tensor | None, is_causal: bool
-    ) -> "FlashAttention":
-        """Histories of `sizes` tokens `(batch,)`, of which `asking` `(batch,)` ask."""
-        starts, query_starts = (F.pad(counts.cumsum(0), (1, 0)).int() for counts in (sizes, asking))
-        return cls(kept, (starts, int(sizes.max())), (query_starts, int(asking.max())), is_causal)
-
     @property
     def asks_apart(self) -> bool:
         """Not in a causal model: its kernel takes the queries for the newest tokens."""
@@ -259,8 +251,8 @@ class Packing:
             return cls._of_single(real[0], labelled[0], is_causal)
         sizes = real.sum(dim=-1)  # (batch,)
         grids = _grids(sizes.tolist())
-        order = torch.tensor([row for grid in grids for rows in grid for row in rows], dtype=torch.long)
-        order = order.to(real.device)
+        histories_in_order = [history for grid in grids for row in grid for history in row]
+        order = torch.tensor(histories_in_order, dtype=torch.long, device=real.device)
         source = torch.arange(real.numel(), device=real.device).view(real.shape)[order][real[order]]  # (num_tokens,)
         histories = order.repeat_interleave(sizes[order])  # (num_tokens,)
         keys = _blocks(grids, sizes)
@@ -278,11 +270,12 @@ class Packing:
         source = real.flatten().nonzero().squeeze(1)  # (num_tokens,)
         kept = labelled.flatten()[source].nonzero().squeeze(1)  # (num_labelled,)
         held = real.any(dim=-1)
-        sizes, asking = real.sum(dim=-1)[held], labelled.sum(dim=-1)[held]
+        keys = _starts(real[held])
         restore = torch.arange(len(kept), device=real.device)
-        inner = FlashAttention.of(sizes, sizes, None, is_causal)
-        last = inner if len(kept) == len(source) else FlashAttention.of(sizes, asking, kept, is_causal)
-        return cls(source, inner, last, restore)
+        inner = FlashAttention(None, keys, keys, is_causal)
+        if len(kept) == len(source):
+            return cls(source, inner, inner, restore)
+        return cls(source, inner, FlashAttention(kept, keys, _starts(labelled[held]), is_causal), restore)
 
     @classmethod
     def _of_single(cls, real: torch.Tensor, labelled: torch.Tensor, is_causal: bool) -> "Packing":
@@ -303,6 +296,12 @@ class Packing:
     def unpack(self, tokens: torch.Tensor) -> torch.Tensor:
         """What the last layer gives `(num_labelled, size)`, in the order of the batch."""
         return _collect(tokens, self.restore)
+
+
+def _starts(chosen: torch.Tensor) -> tuple[torch.Tensor, int]:
+    """Where each row's chosen places `(batch, length)` start, `(batch + 1,)` as int32, and the most of a row."""
+    counts = chosen.sum(dim=-1)
+    return F.pad(counts.cumsum(0), (1, 0)).int(), int(counts.max())
 
 
 Grid = list[list[int]]  # the histories of each row

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ..models import Bert4RecConfig
-from ..models.losses import CACHED_SCORES, SAMPLED_LOSSES, SMALLEST_HEIGHT
+from ..models.losses import SAMPLED_LOSSES, rows_at_once
 
 FLOAT = 4  # bytes: weights, moments and activations are float32
 # glibc's heap keeps holes between blocks below 32 MiB. Measured: 259 and 266 MB where the formulas below say 236 MB.
@@ -184,12 +184,9 @@ def _scores(config: Bert4RecConfig, workload: Workload) -> int:
     if config.loss == "full":
         return 3 * labels * config.vocab_size
     if config.loss == "chunked":
-        height = config.loss_chunk_size // config.vocab_size
-        if height >= min(
-            SMALLEST_HEIGHT, labels
-        ):  # some rows at a time, in one buffer; the gradient twice, once scaled
-            cached = max(SMALLEST_HEIGHT, CACHED_SCORES // config.vocab_size)
-            return min(height, cached, labels) * config.vocab_size + 2 * table
+        height = rows_at_once(labels, config.vocab_size, config.loss_chunk_size)
+        if height:  # one buffer of scores; the gradient of the table twice, once scaled
+            return min(height, labels) * config.vocab_size + 2 * table
         return 2 * min(config.loss_chunk_size, labels * config.vocab_size) + table
     negatives = _negatives(config)
     dense = 0 if workload.rowwise_embeddings else table

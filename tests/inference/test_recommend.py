@@ -89,7 +89,7 @@ def test_batches_and_chunks_change_nothing(
     assert names(found) == names(expected)
     scores = [[[item["score"] for item in items] for items in lists] for lists in (found, expected)]
     for ours, theirs in zip(*scores, strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
 def test_the_catalogue_is_scored_in_chunks(

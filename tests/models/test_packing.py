@@ -143,10 +143,12 @@ def test_gradient_checkpointing_keeps_packed_gradients() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shared_width", "rows", "places"), [(0, [4, 1, 1, 1], 34), (4, [4, 2], 34), (8, [5], 35)], ids=str
+    ("shared_width", "rows", "tokens", "places"),
+    [(0, [4, 1, 1, 1], [27, 3, 2, 1], 34), (4, [4, 2], [27, 6], 34), (8, [5], [33], 35)],
+    ids=str,
 )
 def test_groups_hold_little_padding_and_every_token_once(
-    shared_width: int, rows: list[int], places: int, monkeypatch: pytest.MonkeyPatch
+    shared_width: int, rows: list[int], tokens: list[int], places: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Groups that are cut wrongly lose tokens, or bring the padding back."""
     monkeypatch.setattr(packing, "SHARED_WIDTH", shared_width)
@@ -155,7 +157,8 @@ def test_groups_hold_little_padding_and_every_token_once(
     assert sorted(packed.source.tolist()) == mask.flatten().nonzero().flatten().tolist()
     blocks = [group.keys for group in packed.inner.groups]
     assert [block.rows for block in blocks] == rows
-    assert sum(block.rows * block.width for block in blocks) == places  # 33 tokens
+    assert [block.tokens for block in blocks] == tokens
+    assert sum(block.rows * block.width for block in blocks) == places
 
 
 def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
@@ -254,7 +257,7 @@ def flash(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, torch.dtype]]:
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_flash_attention_is_told_each_history(
-    kind: Any, changes: dict[str, Any], side: str, share: float, *, flash: list[Any], monkeypatch: pytest.MonkeyPatch
+    kind: Any, changes: dict[str, Any], side: str, share: float, flash: list[Any]
 ) -> None:
     """A start that is off by one token mixes two users; nothing fails, and no CPU would ever show it."""
     model, batch = _model(kind, **changes), _batch(side, share)

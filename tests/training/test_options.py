@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from hfrec import leave_one_out, load_interactions
+from hfrec.models import layers
 from hfrec.training.arguments import DataArguments, ModelArguments, RecommenderTrainingArguments
 from hfrec.training.run import build_model, build_tokenizer, build_trainer, training_sequences
 from hfrec_command import main
@@ -70,11 +71,17 @@ def test_bf16_trains_the_model_of_float32(objective: str, loss: str, log_file: P
     torch.testing.assert_close(weights, plain, rtol=0.0, atol=2 * 6 * 1e-3)
 
 
-def test_attention_written_out_trains_the_same_model(log_file: Path, tmp_path: Path) -> None:
+def test_attention_written_out_trains_the_same_model(
+    log_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A flag that does not reach the model leaves a GPU on the padded way, unseen."""
+    attend, calls = layers.eager_attention_forward, []
+    monkeypatch.setattr(layers, "eager_attention_forward", lambda *a, **k: calls.append(1) or attend(*a, **k))
     words = ["--objective", "causal", *EXACT, "--optim", "sgd", "--learning_rate", "0.5"]
     plain, losses = pretrain(log_file, tmp_path / "fused", *words)
+    assert not calls
     weights, again = pretrain(log_file, tmp_path / "eager", *words, "--attn_implementation", "eager")
+    assert calls
     assert again == pytest.approx(losses, rel=1e-5)
     torch.testing.assert_close(weights, plain, rtol=0.0, atol=1e-5)
 
