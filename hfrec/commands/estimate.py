@@ -59,9 +59,8 @@ def parse(words: Sequence[str]) -> tuple[EstimateArguments, ModelArguments]:
 def main(arguments: tuple[EstimateArguments, ModelArguments]) -> dict[str, Any]:
     """Print what a process holds and what would make it less; returns the bytes by name."""
     sizes, shape = arguments
-    fields = {name: value for name, value in vars(shape).items() if name != "objective"}
     vocab_size = sizes.num_items + NUM_SPECIAL_TOKENS
-    config = Bert4RecConfig(vocab_size=vocab_size, max_position_embeddings=sizes.max_length, **fields)
+    config = Bert4RecConfig(vocab_size=vocab_size, max_position_embeddings=sizes.max_length, **shape.shape())
     workload = sizes.workload(shape.objective)
     memory = estimate_memory(config, workload)
     results = {**vars(memory), "training": memory.training, "total": memory.total}

@@ -27,6 +27,7 @@ from ..training.run import (
     streamed_rows,
     train_and_evaluate,
 )
+from ..training.start import histories_and_counts, start_from_log
 from .content import ContentArguments, read_content
 from .parsing import parse_arguments
 
@@ -59,12 +60,16 @@ def main(arguments: Arguments) -> dict[str, Any]:
         tokenizer = shards.tokenizer
         model = build_model(shape, len(tokenizer), max_length)
         rows = streamed_rows(shards, model, data=data, training=training)
+        if shape.item_start == "svd":
+            start_from_log(model, shards.histories("train"), rows.train.item_counts(), seed=training.seed)
     else:
         _, split = load_split(data)
         seed_everything(training)
         tokenizer = build_tokenizer(split.train)
         features = item_features(tokenizer, content) if shape.item_features else None
         model = build_model(shape, len(tokenizer), max_length, features=features)
+        if shape.item_start == "svd":
+            start_from_log(model, *histories_and_counts(split.train, tokenizer), seed=training.seed)
         rows = split_rows(model, tokenizer, split, data)
     results = train_and_evaluate(model, tokenizer, rows, data=data, training=training)
     report(results, training, card, repo_id)

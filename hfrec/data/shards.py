@@ -79,6 +79,13 @@ class SequenceShards:
             raise FileNotFoundError(f"{self.folder / part} holds no .parquet file: prepare the log again.")
         return files
 
+    def histories(self, part: Literal["train", "validation", "test"]) -> Iterator[Any]:
+        """The token ids of a part as Arrow list arrays, a row group at a time."""
+        for path in self.files(part):
+            with pq.ParquetFile(path) as file:
+                for group in range(file.num_row_groups):
+                    yield file.read_row_group(group, columns=["input_ids"])["input_ids"].combine_chunks()
+
     def targets(self, part: Literal["validation", "test"]) -> datasets.Dataset:
         """Rows `user_id, input_ids, target` of a part, mapped from disk instead of held in memory."""
         import datasets

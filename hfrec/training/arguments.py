@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from transformers import TrainingArguments
@@ -63,10 +63,14 @@ class DataArguments:
 
 @dataclass
 class ModelArguments:
-    """A new model; the fields are those of `Bert4RecConfig`."""
+    """A new model; all fields but `objective` and `item_start` are those of `Bert4RecConfig`."""
 
     objective: Literal["masked", "causal"] = field(
         default="masked", metadata={"help": "Masked items (BERT4Rec) or the next item everywhere (SASRec)."}
+    )
+    item_start: Literal["svd", "random"] = field(
+        default="svd",
+        metadata={"help": "svd: the model starts as a recommender by co-occurrence; random: as BERT does."},
     )
     hidden_size: int = field(default=64, metadata={"help": "Width of the layers."})
     embedding_size: int | None = field(default=None, metadata={"help": "Width of the item embeddings (factorised)."})
@@ -104,6 +108,10 @@ class ModelArguments:
     def __post_init__(self) -> None:
         if self.head_transform is None:
             self.head_transform = self.objective == "masked"
+
+    def shape(self) -> dict[str, Any]:
+        """The fields of `Bert4RecConfig`."""
+        return {name: value for name, value in vars(self).items() if name not in ("objective", "item_start")}
 
 
 @dataclass

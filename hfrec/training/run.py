@@ -97,7 +97,7 @@ def build_model(
         max_length: Longest sequence.
         features: With `item_features`, those of the items `(num_items, width)`; they decide the `embedding_size`.
     """
-    shape = {name: value for name, value in vars(arguments).items() if name != "objective"}
+    shape = arguments.shape()
     if features is not None:
         shape["embedding_size"] = features.shape[1] + MARKERS
     config = Bert4RecConfig(vocab_size=vocab_size, max_position_embeddings=max_length, **shape)

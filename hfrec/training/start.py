@@ -1,0 +1,62 @@
+"""Where a new model starts: at what the log itself says, before the first step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from transformers import PreTrainedModel
+
+from ..data.interactions import Interactions
+from ..data.sequences import to_sequences
+from ..models import Bert4RecModel
+from ..models.layers import Bert4RecLayer
+from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer
+from ..transfer.cooccurrence import cooccurrence_rows, log_counts, set_item_rows
+from ..transfer.rows import ItemRows
+
+
+def start_from_log(model: PreTrainedModel, histories: Iterable[Any], counts: NDArray[np.int64], *, seed: int) -> None:
+    """Start a new model as a recommender by co-occurrence, which training then improves.
+
+    Items that go together in the log start with a large dot product, biases at the logarithm of the counts, and each
+    layer passes on the mean of what it attends to. So the untrained model already ranks what stood near
+    the history's items.
+
+    Args:
+        model: A new masked or causal model, changed in place. Where its items are their content, they stay.
+        histories: Arrow list arrays of token ids to train on, oldest first.
+        counts: Interactions of each token `(vocab_size,)`.
+        seed: Of what is drawn.
+    """
+    weight = cast(nn.Embedding, model.get_input_embeddings()).weight
+    if model.config.item_features:
+        set_item_rows(model, ItemRows(weight[NUM_SPECIAL_TOKENS:], log_counts(counts)))
+    else:
+        set_item_rows(model, cooccurrence_rows(histories, counts, size=weight.shape[1], seed=seed))
+    pass_on_attended(model, seed=seed)
+
+
+def pass_on_attended(model: PreTrainedModel, *, seed: int) -> None:
+    """Make each layer add the mean of the (normed) inputs that it attends to: its output undoes what its values do.
+
+    Values are turned by a random rotation, since the heads divide their units, and turned back.
+    """
+    size, generator = model.config.hidden_size, torch.Generator().manual_seed(seed)
+    for layer in cast(Bert4RecModel, model.base_model).layers:
+        attention = cast(Bert4RecLayer, layer).attention
+        rotation = torch.linalg.qr(torch.randn(size, size, generator=generator)).Q  # (hidden_size, hidden_size)
+        with torch.no_grad():
+            attention.query_key_value.weight[2 * size :] = rotation
+            attention.output.weight.copy_(rotation.T)
+
+
+def histories_and_counts(train: Interactions, tokenizer: ItemTokenizer) -> tuple[list[Any], NDArray[np.int64]]:
+    """Whole training histories as Arrow list arrays of token ids, and the interactions of each token."""
+    histories = to_sequences(train, tokenizer, unknown="drop").data["input_ids"]
+    counts = np.bincount(histories.combine_chunks().values.to_numpy(), minlength=len(tokenizer))
+    return histories.chunks, counts
