@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from argparse import SUPPRESS
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -11,7 +12,9 @@ from typing import Any, NoReturn
 SETTINGS_SUFFIXES = (".yaml", ".yml", ".json")
 
 
-def parse_arguments(name: str, classes: Sequence[Any], words: Sequence[str]) -> tuple[Any, ...]:
+def parse_arguments(
+    name: str, classes: Sequence[Any], words: Sequence[str], *, defaults: dict[str, Any] | None = None
+) -> tuple[Any, ...]:
     """Parse `words` into one instance of each dataclass.
 
     The values of a settings file go through the same checks as flags; `null` is None, whatever the default.
@@ -20,23 +23,41 @@ def parse_arguments(name: str, classes: Sequence[Any], words: Sequence[str]) -> 
         name: Subcommand, for the usage line.
         classes: The dataclasses.
         words: Flags, or a single path that ends in `.yaml`, `.yml` or `.json`.
+        defaults: Values in place of the dataclasses' own defaults.
 
     Raises:
         ValueError: A value of another type or outside its range, an unknown flag or key, an unreadable settings file.
         FileNotFoundError: No such settings file.
     """
     parser = _parser(name, classes)
-    known = {action.dest: action for action in parser._actions}
+    parser.set_defaults(**(defaults or {}))
+    flags, nulls = _flags(parser, name, words)
+    parser.set_defaults(**dict.fromkeys(nulls))
+    return tuple(parser.parse_args_into_dataclasses(flags, look_for_args_file=False))
+
+
+def given_names(name: str, classes: Sequence[Any], words: Sequence[str]) -> set[str]:
+    """The fields that `words` set, of those that `parse_arguments` takes."""
+    parser = _parser(name, classes)
+    flags, nulls = _flags(parser, name, words)
+    for action in parser._actions:
+        action.default, action.required = SUPPRESS, False
+    return {*vars(parser.parse_args(flags)), *nulls}
+
+
+def _flags(parser: Any, name: str, words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The words as flags alone, and the names that a settings file sets to null. All names are checked."""
+    known, nulls, flags = {action.dest: action for action in parser._actions}, [], list(words)
     if len(words) == 1 and Path(words[0]).suffix in SETTINGS_SUFFIXES:
         settings = _read_settings(Path(words[0]))
         _check_names(name, settings, known, where=f"{words[0]}: ")
-        parser.set_defaults(**{key: None for key, value in settings.items() if value is None})
-        words = [word for key, value in settings.items() if value is not None for word in _as_flag(key, value)]
-    _, unknown = parser.parse_known_args(list(words))
+        nulls = [key for key, value in settings.items() if value is None]
+        flags = [word for key, value in settings.items() if value is not None for word in _as_flag(key, value)]
+    _, unknown = parser.parse_known_args(flags)
     _check_names(name, [word for word in unknown if word.startswith("--")], known)
     if unknown:
         raise ValueError(f"expected flags or one settings file, found {unknown[0]!r} alone: put its flag before it.")
-    return tuple(parser.parse_args_into_dataclasses(list(words), look_for_args_file=False))
+    return flags, nulls
 
 
 def _parser(name: str, classes: Sequence[Any]) -> Any:

@@ -7,15 +7,26 @@ hfrec pretrain --train_file sequences --streaming true --output_dir out
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
+from ..data.interactions import user_codes
 from ..data.shards import SequenceShards
+from ..evaluation.table import align, results_table
 from ..tokenization import ItemTokenizer
-from ..training.arguments import CardArguments, DataArguments, ModelArguments, RecommenderTrainingArguments
+from ..training.arguments import (
+    CardArguments,
+    DataArguments,
+    ModelArguments,
+    RecipeArguments,
+    RecommenderTrainingArguments,
+)
 from ..training.pushes import hub_target
+from ..training.recipes import LogStatistics, choose_settings, recipe_defaults
 from ..training.run import (
     DEFAULT_MAX_LENGTH,
     build_model,
@@ -29,51 +40,90 @@ from ..training.run import (
 )
 from ..training.start import histories_and_counts, start_from_log
 from .content import ContentArguments, read_content
-from .parsing import parse_arguments
+from .parsing import given_names, parse_arguments
 
-Arguments = tuple[DataArguments, ModelArguments, ContentArguments, CardArguments, RecommenderTrainingArguments]
+CLASSES = (
+    DataArguments,
+    ModelArguments,
+    ContentArguments,
+    CardArguments,
+    RecommenderTrainingArguments,
+    RecipeArguments,
+)
 
 
-def parse(words: Sequence[str]) -> Arguments:
-    """Flags or a settings file into the dataclasses."""
-    classes = (DataArguments, ModelArguments, ContentArguments, CardArguments, RecommenderTrainingArguments)
-    data, shape, content, card, training = parse_arguments("pretrain", classes, words)
+@dataclass(frozen=True)
+class PretrainArguments:
+    """The dataclasses of the command, and the words that they came from."""
+
+    data: DataArguments
+    shape: ModelArguments
+    content: ContentArguments
+    card: CardArguments
+    training: RecommenderTrainingArguments
+    recipe: RecipeArguments
+    words: tuple[str, ...]
+
+
+def parse(words: Sequence[str], *, defaults: dict[str, Any] | None = None) -> PretrainArguments:
+    """Flags or a settings file into the dataclasses; `defaults` stand in place of the flags' own."""
+    data, shape, content, card, training, recipe = parse_arguments("pretrain", CLASSES, words, defaults=defaults)
     if shape.item_features != content.given:
         raise ValueError(
             "`--item_features true` and content (`--encoder`, `--category_column` or `--vector_column`) go together: "
             f"found item_features={shape.item_features}, content {'given' if content.given else 'missing'}."
         )
-    return data, shape, content, card, training
+    return PretrainArguments(data, shape, content, card, training, recipe, tuple(words))
 
 
-def main(arguments: Arguments) -> dict[str, Any]:
+def main(arguments: PretrainArguments) -> dict[str, Any]:
     """Pretrain and test; returns what `all_results.json` holds."""
-    data, shape, content, card, training = arguments
-    check_output_folder(training)
-    repo_id = hub_target(training)
-    max_length = data.max_length or DEFAULT_MAX_LENGTH
-    if data.streaming:
-        if shape.item_features:
+    check_output_folder(arguments.training)
+    repo_id = hub_target(arguments.training)
+    if arguments.data.streaming:
+        if arguments.shape.item_features:
             raise ValueError("`item_features` is not for `streaming`: give a log that fits into memory.")
-        shards = SequenceShards(Path(data.source))
-        seed_everything(training)
+        shards = SequenceShards(Path(arguments.data.source))
+        lengths = np.concatenate([np.asarray(piece.value_lengths()) for piece in shards.histories("train")])
+        log = LogStatistics.of(lengths, num_items=len(shards.tokenizer.items))
+    else:
+        _, split = load_split(arguments.data)
+        log = LogStatistics.of(np.bincount(user_codes(split.train.table)), num_items=split.train.num_items)
+    arguments, chosen = follow_recipe(arguments, log)
+    data, shape, training = arguments.data, arguments.shape, arguments.training
+    max_length = data.max_length or DEFAULT_MAX_LENGTH
+    seed_everything(training)
+    if data.streaming:
         tokenizer = shards.tokenizer
         model = build_model(shape, len(tokenizer), max_length)
         rows = streamed_rows(shards, model, data=data, training=training)
         if shape.item_start == "svd":
             start_from_log(model, shards.histories("train"), rows.train.item_counts(), seed=training.seed)
     else:
-        _, split = load_split(data)
-        seed_everything(training)
         tokenizer = build_tokenizer(split.train)
-        features = item_features(tokenizer, content) if shape.item_features else None
+        features = item_features(tokenizer, arguments.content) if shape.item_features else None
         model = build_model(shape, len(tokenizer), max_length, features=features)
         if shape.item_start == "svd":
             start_from_log(model, *histories_and_counts(split.train, tokenizer), seed=training.seed)
         rows = split_rows(model, tokenizer, split, data)
-    results = train_and_evaluate(model, tokenizer, rows, data=data, training=training)
-    report(results, training, card, repo_id)
+    extra = {"recipe": {"name": arguments.recipe.recipe, "settings": chosen}}
+    results = train_and_evaluate(model, tokenizer, rows, data=data, training=training, extra=extra)
+    report(results, training, arguments.card, repo_id)
     return results
+
+
+def follow_recipe(arguments: PretrainArguments, log: LogStatistics) -> tuple[PretrainArguments, dict[str, Any]]:
+    """The arguments with the recipe's settings where no flag gives one, which are printed and returned."""
+    name = arguments.recipe.recipe
+    if name == "none":
+        return arguments, {}
+    choices = choose_settings(name, log)
+    defaults = recipe_defaults(choices, given_names("pretrain", CLASSES, arguments.words))
+    chosen = [choice for choice in choices if choice.name in defaults]
+    if chosen:
+        print(f"Recipe {name}: {log.num_users:,} users, {log.num_items:,} items, {log.num_interactions:,} interactions")
+        print(align([[f"  --{choice.name} {choice.value}", choice.reason] for choice in chosen]))
+    return parse(arguments.words, defaults=defaults), {choice.name: choice.value for choice in chosen}
 
 
 def item_features(tokenizer: ItemTokenizer, content: ContentArguments) -> Tensor:
@@ -91,13 +141,13 @@ def report(
     Raises:
         HubError: The push failed; the checkpoint and its results are written.
     """
-    from ..evaluation.table import results_table
     from ..hub.model_card import write_model_card
     from ..hub.push import push_to_hub
 
     if "test" in results:
         write_model_card(training.output_dir, repo_id=training.hub_model_id, license=card.license)
         print(results_table(results["test"]))
+        print(results["what_more_would_bring"])
         print(f"Checkpoint: {training.output_dir}")
         if repo_id is not None:
             private, revision = training.hub_private_repo, training.hub_revision

@@ -8,6 +8,8 @@ from typing import Any, Literal
 import torch
 from transformers import TrainingArguments
 
+from .budget import parse_duration
+
 
 @dataclass
 class DataArguments:
@@ -115,6 +117,19 @@ class ModelArguments:
 
 
 @dataclass
+class RecipeArguments:
+    """How the settings that no flag gives are chosen."""
+
+    recipe: Literal["fast", "balanced", "best", "none"] = field(
+        default="balanced",
+        metadata={
+            "help": "Settings from the log's statistics, for minutes, up to an hour or hours on one core; none: the "
+            "defaults of the flags."
+        },
+    )
+
+
+@dataclass
 class FinetuneArguments:
     """Where fine-tuning starts from, what is frozen and how it is held to its start."""
 
@@ -175,6 +190,10 @@ class RecommenderTrainingArguments(TrainingArguments):
     early_stopping_patience: int = field(
         default=10, metadata={"help": "Evaluations without a better metric before training stops; 0 never stops."}
     )
+    time_budget: str | None = field(
+        default=None,
+        metadata={"help": "Train as well as can be in this time, such as 90s, 15m or 1h30m; it decides the steps."},
+    )
     rowwise_embeddings: bool = field(
         default=False,
         metadata={"help": "Adam on the touched rows of the item table only (sampled losses, one process)."},
@@ -198,4 +217,9 @@ class RecommenderTrainingArguments(TrainingArguments):
         for name in ("learning_rate", "early_stopping_patience"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"`{name}` must be at least 0, found {getattr(self, name)}.")
+        if self.time_budget is not None:
+            parse_duration(self.time_budget)
+            for name in ("num_train_epochs", "max_steps"):
+                if getattr(self, name) != getattr(type(self), name):
+                    raise ValueError(f"`--time_budget` and `--{name}` are both given: leave one of them out.")
         super().__post_init__()  # type: ignore[no-untyped-call]

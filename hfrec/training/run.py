@@ -24,6 +24,7 @@ from ..models import Bert4RecConfig, Bert4RecForCausalLM, Bert4RecForMaskedLM
 from ..tokenization import ItemTokenizer
 from ..transfer.features import MARKERS, set_item_features
 from .arguments import DataArguments, ModelArguments, RecommenderTrainingArguments
+from .budget import parse_duration, plan_steps, what_more_would_bring
 from .checkpoints import StopOnNaN, last_whole_checkpoint, no_half_checkpoint
 from .facts import run_facts, split_sizes
 from .l2sp import L2SPCallback
@@ -220,6 +221,8 @@ def train_and_evaluate(
         optimizer=optimizer,
     )
     resume = training.resume_from_checkpoint or checkpoint
+    if training.time_budget is not None:
+        plan_steps(trainer, parse_duration(training.time_budget), resume)
     with no_half_checkpoint(trainer):
         result = trainer.train(resume_from_checkpoint=resume)
     validation = trainer.evaluate()
@@ -230,6 +233,7 @@ def train_and_evaluate(
         "train": result.metrics,
         "validation": validation,
         "best_checkpoint": trainer.state.best_model_checkpoint,
+        "what_more_would_bring": what_more_would_bring(trainer.state.log_history, "eval_ndcg@10"),
         "split": rows.split,
         "data": {"source": data.source, "train_fingerprint": rows.fingerprint},
         "seed": training.seed,

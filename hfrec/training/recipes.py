@@ -1,0 +1,157 @@
+"""A recipe: the settings of a run, chosen from the statistics of its log, each with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .budget import EVALUATIONS
+
+RecipeName = Literal["fast", "balanced", "best"]
+LENGTHS = (20, 50, 100, 200)
+LARGEST_EXACT_CATALOGUE = 6_000  # more items, and a step is faster with drawn negatives
+
+
+# With these the user has set the budget: how long a run is, how often it is looked at and when it stops.
+BUDGET_FLAGS = ("num_train_epochs", "max_steps", "time_budget", "eval_strategy", "eval_steps")
+BUDGET = ("max_steps", "warmup_steps", "eval_steps", "early_stopping_patience")
+
+
+@dataclass(frozen=True)
+class LogStatistics:
+    """What a recipe depends on, of the training part of a log.
+
+    Args:
+        num_users: Histories.
+        num_items: Items.
+        num_interactions: Interactions.
+        mean_length: Mean interactions of a user.
+        long_length: Interactions that nine users of ten do not exceed.
+    """
+
+    num_users: int
+    num_items: int
+    num_interactions: int
+    mean_length: float
+    long_length: int
+
+    @classmethod
+    def of(cls, lengths: NDArray[np.int64], num_items: int) -> LogStatistics:
+        """The statistics of histories of these lengths.
+
+        Example:
+            >>> LogStatistics.of(np.array([2, 4, 6]), num_items=5).mean_length
+            4.0
+        """
+        total = int(lengths.sum())
+        return cls(len(lengths), num_items, total, total / len(lengths), int(np.quantile(lengths, 0.9)))
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much a recipe spends.
+
+    Args:
+        longest: Most tokens that the model reads.
+        epochs: Times that the training part is seen.
+        fewest_steps, most_steps: Bounds on what these epochs come to.
+        hidden_size: Width of the model.
+    """
+
+    longest: int
+    epochs: int
+    fewest_steps: int
+    most_steps: int
+    hidden_size: int
+
+
+EFFORTS: dict[RecipeName, Effort] = {
+    "fast": Effort(longest=50, epochs=4, fewest_steps=200, most_steps=2_000, hidden_size=64),
+    "balanced": Effort(longest=100, epochs=12, fewest_steps=500, most_steps=10_000, hidden_size=64),
+    "best": Effort(longest=200, epochs=50, fewest_steps=1_500, most_steps=60_000, hidden_size=128),
+}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One setting and why it is as it is."""
+
+    name: str
+    value: Any
+    reason: str
+
+
+def choose_settings(recipe: RecipeName, log: LogStatistics) -> list[Choice]:
+    """The settings of a run on a log.
+
+    Args:
+        recipe: How much time is spent: minutes (`fast`), up to an hour (`balanced`) or hours (`best`), on one core.
+        log: Its statistics.
+
+    Returns:
+        [`Choice`] of each setting, names as the flags of `hfrec pretrain`.
+
+    Example:
+        >>> chosen = choose_settings("balanced", LogStatistics(943, 1678, 98_000, 104.0, 244))
+        >>> {choice.name: choice.value for choice in chosen}["max_length"]
+        100
+    """
+    effort = EFFORTS[recipe]
+    length = next((length for length in LENGTHS if length >= min(log.long_length, effort.longest)), LENGTHS[-1])
+    rows = _rows(log, length)
+    batch = 64 if rows < 20_000 else 128
+    steps = int(np.clip(effort.epochs * rows / batch, effort.fewest_steps, effort.most_steps))
+    every = -(-steps // EVALUATIONS)
+    large = log.num_items > LARGEST_EXACT_CATALOGUE
+    lengths = f"{log.mean_length:.0f} interactions of a user on average"
+    negatives = "drawn negatives are faster" if large else "the exact loss is fast"
+    return [
+        Choice("max_length", length, f"nine users of ten have at most {log.long_length:,} interactions"),
+        Choice("hidden_size", effort.hidden_size, f"recipe {recipe}"),
+        Choice("hidden_dropout_prob", _dropout(log.mean_length), lengths),
+        Choice("loss", "sampled_softmax" if large else "chunked", f"{log.num_items:,} items: {negatives}"),
+        Choice("per_device_train_batch_size", batch, f"about {rows:,.0f} rows an epoch"),
+        Choice("max_steps", steps, f"{steps * batch / rows:.0f} epochs"),
+        Choice("warmup_steps", steps // 20, "a twentieth of the steps"),
+        Choice("eval_steps", every, f"{EVALUATIONS} evaluations"),
+        Choice("early_stopping_patience", EVALUATIONS // 3, "evaluations, a third of the run"),
+    ]
+
+
+def recipe_defaults(choices: Sequence[Choice], given: Collection[str]) -> dict[str, Any]:
+    """Defaults of the flags, from what a recipe chose and what the user gave.
+
+    A budget that the user set, such as a number of epochs, stays whole: none of the recipe's is mixed into it.
+
+    Args:
+        choices: Of `choose_settings`.
+        given: Names that the user gave.
+
+    Example:
+        >>> recipe_defaults([Choice("max_steps", 500, ""), Choice("max_length", 50, "")], {"num_train_epochs"})
+        {'max_length': 50}
+    """
+    own_budget = not set(BUDGET_FLAGS).isdisjoint(given)
+    kept = {
+        choice.name: choice.value
+        for choice in choices
+        if choice.name not in given and not (own_budget and choice.name in BUDGET)
+    }
+    if "eval_steps" in kept:
+        steps = dict.fromkeys(("eval_strategy", "save_strategy", "logging_strategy"), "steps")
+        kept |= {**steps, "save_steps": kept["eval_steps"], "logging_steps": kept["eval_steps"]}
+    return kept
+
+
+def _rows(log: LogStatistics, length: int) -> float:
+    """Rows of an epoch, about: longer histories give windows that overlap by half."""
+    return log.num_users * max(1.0, log.mean_length / (length / 2) - 1)
+
+
+def _dropout(mean_length: float) -> float:
+    """Short histories are learnt by heart, and want more of it."""
+    return 0.5 if mean_length < 15 else 0.3 if mean_length < 40 else 0.2

@@ -1,0 +1,75 @@
+"""Recipes: settings follow the log's statistics, flags win, and a budget of the user stays whole."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hfrec.commands.pretrain import parse
+from hfrec.training.recipes import BUDGET, LogStatistics, choose_settings, recipe_defaults
+from hfrec_command import main
+
+FILMS = LogStatistics.of(np.full(943, 104), num_items=1_678)
+SHOP = LogStatistics.of(np.full(22_000, 7), num_items=12_101)
+
+
+def _values(log: LogStatistics, recipe: str = "balanced") -> dict[str, object]:
+    return {choice.name: choice.value for choice in choose_settings(recipe, log)}  # type: ignore[arg-type]
+
+
+def test_settings_follow_the_log() -> None:
+    """Settings of a film log on a shop's baskets, or the other way round, are what every fixed default gets wrong."""
+    films, shop = _values(FILMS), _values(SHOP)
+    assert films["max_length"] == 100 and shop["max_length"] == 20
+    assert films["loss"] == "chunked" and shop["loss"] == "sampled_softmax"
+    assert float(str(films["hidden_dropout_prob"])) < float(str(shop["hidden_dropout_prob"]))
+
+
+@pytest.mark.parametrize("log", [FILMS, SHOP, LogStatistics.of(np.array([3, 3, 4]), num_items=5)])
+def test_a_better_recipe_takes_more_steps_and_evaluates_as_often(log: LogStatistics) -> None:
+    """`best` must not be cut short by a bound that was meant for `fast`, nor a tiny log get no step."""
+    steps = [int(str(_values(log, name)["max_steps"])) for name in ("fast", "balanced", "best")]
+    assert 0 < steps[0] < steps[1] < steps[2]
+    for name, most in zip(("fast", "balanced", "best"), steps, strict=True):
+        assert 10 <= most / int(str(_values(log, name)["eval_steps"])) <= 21
+
+
+def test_every_choice_is_a_flag_and_has_a_reason() -> None:
+    """A choice that no flag knows would be printed and never reach the run."""
+    choices = choose_settings("best", FILMS)
+    assert all(choice.reason for choice in choices)
+    defaults = recipe_defaults(choices, set())
+    arguments = parse(["--dataset", "synthetic", "--output_dir", "unused"], defaults=defaults)
+    found = {**vars(arguments.data), **vars(arguments.shape), **vars(arguments.training)}
+    assert {name: found[name] for name in defaults} == defaults
+
+
+def test_flags_win_over_the_recipe() -> None:
+    """A flag that is overruled in silence makes every ablation wrong."""
+    defaults = recipe_defaults(choose_settings("balanced", FILMS), {"max_length", "loss"})
+    assert not {"max_length", "loss"} & set(defaults) and "hidden_dropout_prob" in defaults
+
+
+@pytest.mark.parametrize("given", ["num_train_epochs", "max_steps", "time_budget", "eval_strategy"])
+def test_a_budget_of_the_user_stays_whole(given: str) -> None:
+    """Epochs of the user with the steps of the recipe would train for the recipe's steps."""
+    assert not set(BUDGET) & set(recipe_defaults(choose_settings("balanced", FILMS), {given}))
+
+
+def test_a_run_says_what_the_recipe_chose_and_why(
+    write_log: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was chosen stands on the screen and in the results, so that the run can be made again."""
+    log = write_log("log.csv", num_users=40, num_items=20, min_length=5)
+    words = ["pretrain", "--train_file", str(log), "--recipe", "fast", "--max_steps", "4", "--disable_tqdm", "true"]
+    assert main([*words, "--hidden_size", "16", "--output_dir", str(tmp_path / "run")]) == 0
+    shown = capsys.readouterr().out
+    results = json.loads((tmp_path / "run" / "all_results.json").read_text())
+    chosen = results["recipe"]["settings"]
+    assert results["recipe"]["name"] == "fast" and "hidden_size" not in chosen and chosen["max_length"] == 20
+    assert "Recipe fast: 40 users" in shown and "--max_length 20" in shown
+    assert results["settings"]["max_length"] == 20
