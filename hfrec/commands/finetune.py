@@ -17,7 +17,13 @@ from ..evaluation.protocol import versions
 from ..evaluation.table import align, cell
 from ..hub.checkpoint import load_checkpoint
 from ..tokenization import ItemTokenizer
-from ..training.arguments import CardArguments, DataArguments, FinetuneArguments, RecommenderTrainingArguments
+from ..training.arguments import (
+    CardArguments,
+    DataArguments,
+    FinetuneArguments,
+    NewItemStart,
+    RecommenderTrainingArguments,
+)
 from ..training.classification import TaskArguments, classify
 from ..training.freezing import GradualUnfreezingCallback, freeze, layerwise_learning_rates
 from ..training.l2sp import L2SPCallback
@@ -32,6 +38,7 @@ from ..training.run import (
     train_and_evaluate,
     write_json,
 )
+from ..training.start import histories_and_counts, start_new_items
 from .parsing import parse_arguments
 from .pretrain import report
 
@@ -94,15 +101,17 @@ def fit_to_log(
 ) -> ItemTokenizer:
     """Seed the run, give the log's new items rows, and set the length and what is frozen; returns the tokenizer."""
     seed_everything(training)
-    tokenizer = cover_items(model, tokenizer, train)
+    tokenizer = cover_items(model, tokenizer, train, start=start.new_item_start)
     if data.max_length is not None:
         model.resize_position_embeddings(data.max_length)
     freeze(model, start.freeze)
     return tokenizer
 
 
-def cover_items(model: PreTrainedModel, tokenizer: ItemTokenizer, train: Interactions) -> ItemTokenizer:
-    """Give the training items that the checkpoint does not know rows of their own."""
+def cover_items(
+    model: PreTrainedModel, tokenizer: ItemTokenizer, train: Interactions, *, start: NewItemStart = "cooccurrence"
+) -> ItemTokenizer:
+    """Give the items that the checkpoint does not know rows of their own, beside what they go together with."""
     from ..transfer.vocabulary import add_items
 
     target = build_tokenizer(train)
@@ -112,7 +121,12 @@ def cover_items(model: PreTrainedModel, tokenizer: ItemTokenizer, train: Interac
     print(f"{shared:,} of {len(target.items):,} items are the checkpoint's, {len(new):,} are new.")
     if shared == 0:
         raise ValueError("No item of the log is in the checkpoint: expected a shared catalogue, found none shared.")
-    return add_items(model, tokenizer, new, metadata=train.items) if new else tokenizer
+    if not new:
+        return tokenizer
+    grown = add_items(model, tokenizer, new, metadata=train.items)
+    if start == "cooccurrence" and not model.config.item_features:
+        start_new_items(model, *histories_and_counts(train, grown), num_new=len(new))
+    return grown
 
 
 def build_callbacks(start: FinetuneArguments, tokenizer: ItemTokenizer) -> list[TrainerCallback]:

@@ -10,6 +10,8 @@ from transformers import TrainingArguments
 
 from .budget import parse_duration
 
+NewItemStart = Literal["cooccurrence", "random"]
+
 
 @dataclass
 class DataArguments:
@@ -135,6 +137,12 @@ class FinetuneArguments:
 
     model_name_or_path: str = field(metadata={"help": "Pretrained checkpoint: a folder or a hub id."})
     model_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit on the hub."})
+    new_item_start: NewItemStart = field(
+        default="cooccurrence",
+        metadata={
+            "help": "Items that the checkpoint does not know start beside those they go together with in the log."
+        },
+    )
     l2sp_alpha: float = field(default=0.0, metadata={"help": "Strength of L2-SP on pretrained weights; 0 is off."})
     l2sp_beta: float = field(default=0.0, metadata={"help": "Strength of the decay of new weights under L2-SP."})
     l2sp_mode: Literal["coupled", "decoupled"] = field(

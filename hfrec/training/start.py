@@ -16,7 +16,7 @@ from ..data.sequences import to_sequences
 from ..models import Bert4RecModel
 from ..models.layers import Bert4RecLayer
 from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer
-from ..transfer.cooccurrence import cooccurrence_rows, log_counts, set_item_rows
+from ..transfer.cooccurrence import cooccurrence_rows, log_counts, neighbour_rows, set_item_rows
 from ..transfer.rows import ItemRows
 
 
@@ -39,6 +39,21 @@ def start_from_log(model: PreTrainedModel, histories: Iterable[Any], counts: NDA
     else:
         set_item_rows(model, cooccurrence_rows(histories, counts, size=weight.shape[1], seed=seed))
     pass_on_attended(model, seed=seed)
+
+
+def start_new_items(
+    model: PreTrainedModel, histories: Iterable[Any], counts: NDArray[np.int64], *, num_new: int
+) -> None:
+    """Start the last `num_new` items of a trained model beside the items that they go together with.
+
+    Args:
+        model: A masked or causal model, changed in place.
+        histories: Arrow list arrays of token ids to train on, oldest first.
+        counts: Interactions of each token `(vocab_size,)`.
+        num_new: Items that `add_items` has just appended.
+    """
+    num_known = len(counts) - NUM_SPECIAL_TOKENS - num_new
+    set_item_rows(model, neighbour_rows(histories, counts, model=model, num_known=num_known))
 
 
 def pass_on_attended(model: PreTrainedModel, *, seed: int) -> None:
