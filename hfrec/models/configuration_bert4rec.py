@@ -42,6 +42,7 @@ class Bert4RecConfig(PreTrainedConfig):
         negative_sampling (`"uniform"`, `"log_uniform"`, `"in_batch"` or `"mixed"`): How they are drawn; log-uniform
             wants token ids in order of frequency. gBCE knows uniform ones only.
         gbce_t (`float`): Calibration of gBCE, from 0 (plain binary cross-entropy) to 1.
+        label_smoothing (`float`): Share of each training target that is spread evenly over the catalogue, in [0, 1).
         initializer_range (`float`): Standard deviation of the initial weights.
         layer_norm_eps (`float`): Epsilon of the layer norms.
 
@@ -76,6 +77,7 @@ class Bert4RecConfig(PreTrainedConfig):
     num_negatives: int = 1024
     negative_sampling: Literal["uniform", "log_uniform", "in_batch", "mixed"] = "uniform"
     gbce_t: float = 0.75
+    label_smoothing: float = 0.0
     initializer_range: float = 0.02
     layer_norm_eps: float = 1e-12
     pad_token_id: int | None = 0
@@ -127,6 +129,10 @@ class Bert4RecConfig(PreTrainedConfig):
         for name in ("loss_chunk_size", "num_negatives"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be above 0, found {getattr(self, name)}.")
+        if not 0.0 <= self.label_smoothing < 1.0:
+            raise ValueError(f"`label_smoothing` must be in [0, 1), found {self.label_smoothing}.")
+        if self.label_smoothing and self.loss == "gbce":
+            raise ValueError(f"`label_smoothing` must be 0 for the gbce loss, found {self.label_smoothing}.")
         if not 0.0 <= self.gbce_t <= 1.0:
             raise ValueError(f"`gbce_t` must be in [0, 1], found {self.gbce_t}.")
         if self.loss == "gbce" and self.negative_sampling != "uniform":

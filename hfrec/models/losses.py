@@ -52,6 +52,28 @@ def item_cross_entropy(
     return divide_by_labels(total, labels, num_items_in_batch)
 
 
+def smoothing_terms(
+    hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, target_ids: torch.Tensor, first: int
+) -> torch.Tensor:
+    """What a cross-entropy gains, times the smoothing, when a share of each target is spread over the catalogue.
+
+    `(1 - e) CE(target) + e mean_j CE(j) = CE(target) + e (score(target) - mean_j score(j))`, and the mean score is the
+    score of the mean item: no scores of the catalogue are made (Szegedy et al., CVPR 2016, section 7).
+
+    Args:
+        hidden: Representations `(num_targets, embedding_size)`.
+        weight: Item table `(vocab_size, embedding_size)`.
+        bias: Biases `(vocab_size,)`, or None.
+        target_ids: Token ids `(num_targets,)`.
+        first: First token id of an item; the special tokens before it get no share.
+
+    Returns:
+        `(num_targets,)`.
+    """
+    terms = (hidden * (weight[target_ids] - weight[first:].mean(dim=0))).sum(dim=-1)
+    return terms if bias is None else terms + bias[target_ids] - bias[first:].mean()
+
+
 class _CrossEntropyByRows(torch.autograd.Function):
     """Sum of the cross-entropies, a few rows over the whole catalogue at a time.
 

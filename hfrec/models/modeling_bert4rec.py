@@ -44,6 +44,7 @@ from .losses import (
     item_cross_entropy,
     sampled_softmax_losses,
     score_candidates,
+    smoothing_terms,
 )
 from .packing import Packing
 
@@ -345,6 +346,8 @@ class _ItemScorer(Bert4RecPreTrainedModel):
             else:
                 logits = self.score_items(representation)  # (num_labelled, vocab_size)
                 loss = item_cross_entropy(logits, items, num_items_in_batch)
+            if self.training and self.config.label_smoothing:
+                loss = loss + self._smoothing(representation, items, num_items_in_batch)
         return {
             "loss": loss,
             "logits": logits,
@@ -393,6 +396,17 @@ class _ItemScorer(Bert4RecPreTrainedModel):
         else:
             losses = sampled_softmax_losses(candidates, sampler, self.label_counts)
         return divide_by_labels(losses, targets, num_items_in_batch)
+
+    def _smoothing(
+        self, representation: torch.Tensor, items: torch.Tensor, num_items_in_batch: torch.Tensor | int | None
+    ) -> torch.Tensor:
+        """What label smoothing adds to the loss."""
+        counted, weight = items != -100, self.decoder.weight
+        targets = items[counted]
+        terms = smoothing_terms(
+            representation[counted], weight, self.item_bias, targets, self.config.num_special_tokens
+        )
+        return self.config.label_smoothing * divide_by_labels(terms, targets, num_items_in_batch)
 
     def _chunked_loss(
         self, representation: torch.Tensor, items: torch.Tensor, num_items_in_batch: torch.Tensor | int | None

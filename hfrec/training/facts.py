@@ -15,6 +15,7 @@ HYPERPARAMETERS = (
     "per_device_train_batch_size",
     "gradient_accumulation_steps",
     "weight_decay",
+    "label_smoothing_factor",
     "max_grad_norm",
     "warmup_steps",
     "lr_scheduler_type",

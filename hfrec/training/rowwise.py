@@ -108,6 +108,8 @@ def rowwise_optimizer(model: PreTrainedModel, training: RecommenderTrainingArgum
     Raises:
         ValueError: A loss that touches every row, or several processes.
     """
+    if training.label_smoothing_factor:
+        raise ValueError("`rowwise_embeddings` goes without `label_smoothing_factor`, whose gradient has every row.")
     if model.config.loss not in SAMPLED_LOSSES:
         raise ValueError(
             f"`rowwise_embeddings` needs `--loss sampled_softmax` or `gbce`, found {model.config.loss!r}, whose "

@@ -333,6 +333,9 @@ def build_trainer(
     if training.early_stopping_patience and training.load_best_model_at_end:
         stopping = EarlyStoppingCallback(early_stopping_patience=training.early_stopping_patience)
         callbacks = [*callbacks, stopping]
+    if training.label_smoothing_factor:
+        model.config.label_smoothing = training.label_smoothing_factor
+        model.config.validate()
     open_repository(training)
     # Unshuffled rows would have the same masks in every epoch.
     seed = None if training.train_sampling_strategy == "sequential" else training.seed
@@ -350,6 +353,7 @@ def build_trainer(
         optimizers=(optimizer, None),
         callbacks=[StopOnNaN()],
     )
+    trainer.label_smoother = None  # it needs scores of all items, and would smooth over the special tokens too
     trainer.callback_handler.callbacks[:0] = callbacks
     if training.push_to_hub:
         trainer.add_callback(PushWatchCallback(trainer))

@@ -336,3 +336,34 @@ def test_a_checkpoint_from_before_the_losses_loads_and_changes_its_loss(tmp_path
     assert Bert4RecForMaskedLM.from_pretrained(tmp_path).config.loss == "full"
     options: dict[str, Any] = {"loss": "sampled_softmax", "negative_sampling": "mixed"}
     assert Bert4RecForMaskedLM.from_pretrained(tmp_path, **options).label_counts.tolist() == [0.0] * 20
+
+
+@pytest.mark.parametrize("loss", ["full", "chunked"])
+def test_smoothed_losses_are_those_of_the_scores_of_all_items(loss: Any) -> None:
+    """Shares on special tokens are infinite losses, and a mean over the wrong rows is another prior."""
+    torch.manual_seed(0)
+    shape: dict[str, Any] = {"vocab_size": 20, "hidden_size": 8, "hidden_dropout_prob": 0.0}
+    model = Bert4RecForMaskedLM(Bert4RecConfig(**shape, loss=loss, label_smoothing=0.3)).train()
+    with torch.no_grad():
+        model.decoder.bias.normal_()
+        model.decoder.weight.normal_()
+    batch = {
+        "input_ids": torch.tensor([[5, 6, 1], [7, 8, 1]]),
+        "labels": torch.tensor([[-100, -100, 9], [-100, -100, 4]]),
+    }
+    found = model(**batch).loss
+    gradient = torch.autograd.grad(found, model.decoder.weight)[0]
+    plain = Bert4RecForMaskedLM(Bert4RecConfig(**shape)).train()
+    plain.load_state_dict(model.state_dict())
+    scores = plain(**batch).logits[:, 3:]
+    expected = torch.nn.functional.cross_entropy(scores, torch.tensor([6, 1]), label_smoothing=0.3)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(gradient, torch.autograd.grad(expected, plain.decoder.weight)[0])
+    plain_loss = torch.nn.functional.cross_entropy(scores, torch.tensor([6, 1]))
+    torch.testing.assert_close(model.eval()(**batch).loss, plain_loss)  # evaluation measures what it always did
+
+
+def test_smoothing_of_what_has_no_distribution_is_refused() -> None:
+    """gBCE has no softmax to be smoothed; it would be ignored in silence."""
+    with pytest.raises(Exception, match="label_smoothing"):
+        Bert4RecConfig(vocab_size=20, loss="gbce", label_smoothing=0.1)

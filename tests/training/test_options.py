@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -141,3 +142,13 @@ def test_a_compiled_model_trains_as_an_eager_one(objective: str, log_file: Path,
     weights, again = pretrain(log_file, tmp_path / "compiled", *words, "--torch_compile", "true")
     assert again == pytest.approx(losses, rel=1e-5)
     torch.testing.assert_close(weights, plain, rtol=0.0, atol=1e-4)
+
+
+@pytest.mark.parametrize("loss", ["chunked", "full", "sampled_softmax"])
+def test_label_smoothing_reaches_every_loss(loss: str, log_file: Path, tmp_path: Path) -> None:
+    """The Trainer's own smoothing takes the special tokens' minus infinity into its mean: the loss becomes infinite."""
+    words = ["--loss", loss, "--per_device_train_batch_size", "16"]
+    plain, losses = pretrain(log_file, tmp_path / "plain", *words)
+    weights, smoothed = pretrain(log_file, tmp_path / "smoothed", *words, "--label_smoothing_factor", "0.1")
+    assert all(math.isfinite(value) for value in smoothed) and smoothed != losses
+    assert any(not torch.equal(weights[name], plain[name]) for name in plain)
