@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from ..data.shards import SequenceShards
+from ..data.temporal import ProtocolArguments
 from ..tokenization import ItemTokenizer
 from ..training.arguments import CardArguments, DataArguments, ModelArguments, RecommenderTrainingArguments
 from ..training.pushes import hub_target
@@ -27,27 +28,47 @@ from ..training.run import (
     streamed_rows,
     train_and_evaluate,
 )
+from ..training.seen import settle_seen_items
 from .content import ContentArguments, read_content
 from .parsing import parse_arguments
 
-Arguments = tuple[DataArguments, ModelArguments, ContentArguments, CardArguments, RecommenderTrainingArguments]
+Arguments = tuple[
+    DataArguments,
+    ProtocolArguments,
+    ModelArguments,
+    ContentArguments,
+    CardArguments,
+    RecommenderTrainingArguments,
+]
 
 
 def parse(words: Sequence[str]) -> Arguments:
     """Flags or a settings file into the dataclasses."""
-    classes = (DataArguments, ModelArguments, ContentArguments, CardArguments, RecommenderTrainingArguments)
-    data, shape, content, card, training = parse_arguments("pretrain", classes, words)
+    classes = (
+        DataArguments,
+        ProtocolArguments,
+        ModelArguments,
+        ContentArguments,
+        CardArguments,
+        RecommenderTrainingArguments,
+    )
+    data, protocol, shape, content, card, training = parse_arguments("pretrain", classes, words)
     if shape.item_features != content.given:
         raise ValueError(
             "`--item_features true` and content (`--encoder`, `--category_column` or `--vector_column`) go together: "
             f"found item_features={shape.item_features}, content {'given' if content.given else 'missing'}."
         )
-    return data, shape, content, card, training
+    if data.streaming and protocol.protocol != "leave_one_out":
+        raise ValueError(
+            "`--protocol temporal` is not for `streaming`, whose prepared sequences are divided by leave-one-out "
+            "already: give the log itself as `--train_file` without `--streaming`."
+        )
+    return data, protocol, shape, content, card, training
 
 
 def main(arguments: Arguments) -> dict[str, Any]:
     """Pretrain and test; returns what `all_results.json` holds."""
-    data, shape, content, card, training = arguments
+    data, protocol, shape, content, card, training = arguments
     check_output_folder(training)
     repo_id = hub_target(training)
     max_length = data.max_length or DEFAULT_MAX_LENGTH
@@ -60,13 +81,14 @@ def main(arguments: Arguments) -> dict[str, Any]:
         model = build_model(shape, len(tokenizer), max_length)
         rows = streamed_rows(shards, model, data=data, training=training)
     else:
-        _, split = load_split(data)
+        _, split = load_split(data, protocol)
         seed_everything(training)
         tokenizer = build_tokenizer(split.train)
         features = item_features(tokenizer, content) if shape.item_features else None
         model = build_model(shape, len(tokenizer), max_length, features=features)
         rows = split_rows(model, tokenizer, split, data)
-    results = train_and_evaluate(model, tokenizer, rows, data=data, training=training)
+    extra = settle_seen_items(model, rows.validation, protocol)
+    results = train_and_evaluate(model, tokenizer, rows, data=data, training=training, extra=extra)
     report(results, training, card, repo_id)
     return results
 
