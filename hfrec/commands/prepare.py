@@ -42,8 +42,8 @@ class PrepareArguments:
     session_gap: str | None = field(
         default=None,
         metadata={
-            "help": "Make a user of each session, which ends with a pause above this: 30m, 12h, or a number in the unit "
-            "of the log's times. The minimum counts and --duplicates are then of sessions."
+            "help": "Make a user of each session, which ends with a pause above this: 30m, 12h, or a number in the "
+            "unit of the log's times. The minimum counts and --duplicates are then of sessions."
         },
     )
     layout: Literal["table", "sequences"] = field(
@@ -56,8 +56,8 @@ class PrepareArguments:
             raise ValueError("Expected exactly one of `--train_file` and `--dataset`.")
         if self.layout == "sequences" and (self.duplicates != "keep" or self.where or self.session_gap):
             raise ValueError(
-                f"`--layout sequences` takes the log as it is, found `duplicates` {self.duplicates!r}, `where` "
-                f"{self.where} and `session_gap` {self.session_gap}: filter the log before."
+                f"`--layout sequences` takes the log as it is, found `duplicates` {self.duplicates!r}, "
+                f"`session_gap` {self.session_gap} and `where` {self.where}: filter the log before."
             )
 
 

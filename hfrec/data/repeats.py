@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import pyarrow.compute as pc
 
 if TYPE_CHECKING:
     import datasets
@@ -31,6 +30,8 @@ def repeat_share(rows: datasets.Dataset, *, batch_size: int = 65_536) -> float:
 
     ```
     """
+    import pyarrow.compute as pc
+
     repeats = 0
     for batch in rows.with_format("arrow").iter(batch_size=batch_size):
         histories = batch["input_ids"].combine_chunks()

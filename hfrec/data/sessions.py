@@ -27,8 +27,8 @@ def split_sessions(interactions: Interactions, gap: str | float) -> Interactions
         `session_user_id` holds the user.
 
     Raises:
-        ValueError: A gap that cannot be read or is not above 0, one with a unit on a log that does not count seconds, or
-            a log that has a `session_user_id`.
+        ValueError: A gap that cannot be read or is not above 0, one with a unit on a log that does not count seconds,
+            or a log that has a `session_user_id`.
 
     Example:
 
