@@ -144,7 +144,7 @@ def warn_of_leak(split: Split, trained: Mapping[str, Any]) -> None:
     if isinstance(start, (int, float)) and isinstance(until, (int, float)) and until <= start:
         return
     logging.get_logger(__name__).warning(
-        f"the checkpoint was trained under {trained['strategy']} (until {until or 'the end'}) and is tested under "
+        f"the checkpoint was trained under {trained.get('strategy')} (until {until or 'the end'}) and is tested under "
         f"{report.strategy} (from {start or 'each last item'}): on the same log it has seen some of the targets. Test "
         "it under the split that it was trained under, or on a log that it does not know."
     )

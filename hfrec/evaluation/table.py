@@ -27,6 +27,7 @@ def results_table(results: Mapping[str, Any], metrics: Sequence[str] = ("ndcg@10
             f"; {results['n_new_users']:,} new users, {results['n_new_items']:,} new items, "
             f"{results['n_left_out']:,} users left out"
         )
+    note += f"; {settings(results)[0]} decides"
     return align([["", "seen items", *metrics], *body]) + "\n" + note
 
 
