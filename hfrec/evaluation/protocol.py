@@ -40,7 +40,7 @@ PROTOCOL = {
     "intervals": "95 %, bootstrap over users, 1000 resamples",
 }
 TEMPORAL = (
-    "temporal: nothing from {validation_start} on is trained on; the first interaction of each user from {test_start} "
+    "temporal: the training part ends before {validation_start}; the first interaction of each user from {test_start} "
     "on is the target, all of the user before it the history"
 )
 LEFT_OUT = "users without a known item before the test, whom a causal model without a prior cannot rank"
@@ -92,8 +92,6 @@ def rows_to_rank(
         rows = to_evaluation_sequences(split.train, split.validation_targets, tokenizer)
     else:
         rows = to_evaluation_sequences(split.history, split.test_targets, tokenizer)
-    import datasets
-
     if split.targets == "all" or objective_of(model) == "masked" or prior is not None:
         return rows
     filled = pc.greater(pc.list_value_length(rows.data["input_ids"]), 0)
@@ -102,6 +100,8 @@ def rows_to_rank(
             f"No user of the {part} part has a known item before it, and a causal model reads no empty history: move "
             f"`{part}_start`, or take a masked model."
         )
+    import datasets
+
     # Not `rows.select`, which leaves the rows where they are and `rows.data` whole.
     return datasets.Dataset(rows.data.table.filter(filled))
 
