@@ -71,6 +71,8 @@ _LAZY = {
     "remove_items": "transfer.vocabulary",
     "rename_items": "transfer.vocabulary",
     "split_by_time": "data.splits",
+    "split_sessions": "data.sessions",
+    "temporal_split": "data.temporal",
     "to_evaluation_sequences": "data.sequences",
     "to_sequences": "data.sequences",
     "write_model_card": "hub.model_card",

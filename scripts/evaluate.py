@@ -1,4 +1,4 @@
-"""Rank the last item of each user: `hfrec evaluate` from a checkout.
+"""Rank held-out items of users: `hfrec evaluate` from a checkout.
 
 python scripts/evaluate.py --model_name_or_path out --test_file interactions.csv --output_dir evaluation
 """

@@ -1,16 +1,23 @@
-"""Rank the last item of each user over the whole catalogue.
+"""Rank the last item of each user, or the first from a point in time on, over the whole catalogue.
 
 hfrec evaluate --model_name_or_path out --test_file interactions.csv --output_dir evaluation
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from transformers.utils import logging
+
+from ..data.temporal import TEMPORAL_FLAGS, ProtocolArguments
 from .parsing import parse_arguments
+
+if TYPE_CHECKING:
+    from ..data.splits import Split
 
 
 @dataclass
@@ -18,7 +25,7 @@ class EvaluateArguments:
     """What is tested on what."""
 
     model_name_or_path: str = field(metadata={"help": "Checkpoint: a folder or a hub id."})
-    test_file: str = field(metadata={"help": "Log; the last item of each user is the target, all before it history."})
+    test_file: str = field(metadata={"help": "Log; --protocol says which item of each user is the target."})
     output_dir: str = field(metadata={"help": "Folder that gets eval_results.json."})
     revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit on the hub."})
     user_column: str = field(default="user_id", metadata={"help": "Column of the user ids."})
@@ -28,7 +35,7 @@ class EvaluateArguments:
     fit_prior: bool = field(
         default=False,
         metadata={
-            "help": "First fit, on each user's second-last item, how much popularity short histories get; measure it, "
+            "help": "First fit, on the validation targets, how much popularity short histories get; measure it, "
             "and keep it as prior.json in the checkpoint's folder, from where every command reads it."
         },
     )
@@ -41,23 +48,26 @@ class EvaluateArguments:
     )
 
 
-def parse(words: Sequence[str]) -> EvaluateArguments:
-    """Flags or a settings file into the dataclass."""
-    (arguments,) = parse_arguments("evaluate", (EvaluateArguments,), words)
-    return arguments  # type: ignore[no-any-return]
+def parse(words: Sequence[str]) -> tuple[EvaluateArguments, ProtocolArguments]:
+    """Flags or a settings file into the dataclasses."""
+    arguments, protocol = parse_arguments("evaluate", (EvaluateArguments, ProtocolArguments), words)
+    return arguments, protocol
 
 
-def main(arguments: EvaluateArguments) -> dict[str, Any]:
+def main(words: tuple[EvaluateArguments, ProtocolArguments]) -> dict[str, Any]:
     """Evaluate, print the table and write `eval_results.json`."""
     from ..data.files import check_folder, write_json
     from ..data.interactions import load_interactions
-    from ..data.splits import leave_one_out
+    from ..data.repeats import chosen_filter
+    from ..data.splits import split_facts
+    from ..data.temporal import split_log
     from ..evaluation.cold_users import fit_prior, measure_cold_users
     from ..evaluation.protocol import evaluate_checkpoint, versions
     from ..evaluation.table import cohorts_table, cold_users_table, results_table
-    from ..hub.checkpoint import load_checkpoint
+    from ..hub.checkpoint import load_checkpoint, read_results
     from ..inference.prior import load_prior
 
+    arguments, protocol = words
     check_folder(Path(arguments.output_dir))
     check_prior(arguments)
     model, tokenizer = load_checkpoint(arguments.model_name_or_path, revision=arguments.revision)
@@ -67,7 +77,9 @@ def main(arguments: EvaluateArguments) -> dict[str, Any]:
         item_column=arguments.item_column,
         timestamp_column=arguments.timestamp_column,
     )
-    split = leave_one_out(interactions)
+    trained = read_results(arguments.model_name_or_path, revision=arguments.revision).get("split", {})
+    split = split_log(interactions, as_trained(protocol, trained))
+    warn_of_leak(split, trained)
     if len(split.test) == 0:
         raise ValueError(
             f"{arguments.test_file}: every user has one interaction only, so that none is left as history. Give a log "
@@ -80,8 +92,15 @@ def main(arguments: EvaluateArguments) -> dict[str, Any]:
         )
     prior = fitted or load_prior(arguments.model_name_or_path, tokenizer, revision=arguments.revision)
     results = evaluate_checkpoint(
-        model, tokenizer, split, batch_size=arguments.batch_size, cohorts=arguments.cohorts, prior=prior
+        model,
+        tokenizer,
+        split,
+        batch_size=arguments.batch_size,
+        cohorts=arguments.cohorts,
+        prior=prior,
+        filter_seen=chosen_filter(protocol.filter_seen, model.config),
     )
+    results["split"] = split_facts(split)
     results["data"] = {"source": arguments.test_file, "fingerprint": interactions.fingerprint}
     results["model"] = arguments.model_name_or_path
     results["versions"] = versions()
@@ -95,6 +114,40 @@ def main(arguments: EvaluateArguments) -> dict[str, Any]:
     if arguments.cohorts:
         print(cohorts_table(results["cohorts"]))
     return results
+
+
+def as_trained(protocol: ProtocolArguments, trained: Mapping[str, Any]) -> ProtocolArguments:
+    """The flags, a temporal split without starts and ratios being the one that the checkpoint was trained under.
+
+    A share of this log need not be the share of the log as it was filtered for training.
+
+    Args:
+        protocol: The flags.
+        trained: `split` of the checkpoint's results.
+    """
+    if protocol.protocol != "temporal" or any(getattr(protocol, name) is not None for name in TEMPORAL_FLAGS):
+        return protocol
+    starts = [None if trained.get(name) is None else str(trained[name]) for name in TEMPORAL_FLAGS[:2]]
+    if None not in starts:
+        print(f"The checkpoint's own starts are taken: {starts[0]}, {starts[1]}.", file=sys.stderr)
+    return replace(protocol, validation_start=starts[0], test_start=starts[1])
+
+
+def warn_of_leak(split: Split, trained: Mapping[str, Any]) -> None:
+    """Say where a checkpoint was trained under another split: on the same log it may have seen the targets."""
+    report = split.report
+    until, start = trained.get("validation_start"), report.test_start
+    if trained.get("strategy") in (None, report.strategy) and until is None:
+        return
+    if isinstance(start, str) and isinstance(until, str) and until <= start:
+        return
+    if isinstance(start, (int, float)) and isinstance(until, (int, float)) and until <= start:
+        return
+    logging.get_logger(__name__).warning(
+        f"the checkpoint was trained under {trained.get('strategy')} (until {until or 'the end'}) and is tested under "
+        f"{report.strategy} (from {start or 'each last item'}): on the same log it has seen some of the targets. Test "
+        "it under the split that it was trained under, or on a log that it does not know."
+    )
 
 
 def check_prior(arguments: EvaluateArguments) -> None:

@@ -13,6 +13,7 @@ import torch
 from transformers import PreTrainedModel, TrainerCallback
 
 from ..data.interactions import Interactions
+from ..data.temporal import ProtocolArguments
 from ..evaluation.protocol import versions
 from ..evaluation.table import align, cell
 from ..hub.checkpoint import load_checkpoint
@@ -38,41 +39,63 @@ from ..training.run import (
     train_and_evaluate,
     write_json,
 )
+from ..training.seen import settle_seen_items
 from ..training.start import histories_and_counts, start_new_items
 from .parsing import parse_arguments
 from .pretrain import report
 
-Arguments = tuple[DataArguments, FinetuneArguments, TaskArguments, CardArguments, RecommenderTrainingArguments]
+Arguments = tuple[
+    DataArguments,
+    ProtocolArguments,
+    FinetuneArguments,
+    TaskArguments,
+    CardArguments,
+    RecommenderTrainingArguments,
+]
 
 
 def parse(words: Sequence[str]) -> Arguments:
     """Flags or a settings file into the dataclasses."""
-    classes = (DataArguments, FinetuneArguments, TaskArguments, CardArguments, RecommenderTrainingArguments)
-    data, start, task, card, training = parse_arguments("finetune", classes, words)
+    classes = (
+        DataArguments,
+        ProtocolArguments,
+        FinetuneArguments,
+        TaskArguments,
+        CardArguments,
+        RecommenderTrainingArguments,
+    )
+    data, protocol, start, task, card, training = parse_arguments("finetune", classes, words)
     if task.task == "classification" and card.license is not None:
         raise ValueError("`license` is for the model card, which `--task classification` does not write: leave it out.")
-    return data, start, task, card, training
+    if task.task == "classification" and protocol != ProtocolArguments():
+        raise ValueError(
+            "`--task classification` is cross-validated over users and recommends nothing: leave out `protocol`, its "
+            "starts and ratios, and `filter_seen`."
+        )
+    return data, protocol, start, task, card, training
 
 
 def main(arguments: Arguments) -> dict[str, Any]:
     """Fine-tune and test; returns what `all_results.json` holds."""
-    data, start, task, card, training = arguments
+    data, protocol, start, task, card, training = arguments
     check_output_folder(training)
     repo_id = hub_target(training)
     if task.task == "classification":
         return main_classification(data, start, task, training)
     model, tokenizer = load_checkpoint(start.model_name_or_path, revision=start.model_revision)
-    _, split = load_split(data)
+    _, split = load_split(data, protocol)
     tokenizer = fit_to_log(model, tokenizer, split.train, data=data, start=start, training=training)
+    rows = split_rows(model, tokenizer, split, data)
+    seen_items = settle_seen_items(model, rows.validation, protocol)
     results = train_and_evaluate(
         model,
         tokenizer,
-        split_rows(model, tokenizer, split, data),
+        rows,
         data=data,
         training=training,
         callbacks=build_callbacks(start, tokenizer),
         optimizer=build_optimizer(model, start, training),
-        extra={"finetuning": vars(start)},
+        extra={"finetuning": vars(start), **seen_items},
     )
     report(results, training, card, repo_id)
     return results

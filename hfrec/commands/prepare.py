@@ -9,9 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from ..data.temporal import SplitArguments
 from .parsing import parse_arguments
+
+if TYPE_CHECKING:
+    from ..data.interactions import Interactions
 
 
 @dataclass
@@ -35,6 +39,13 @@ class PrepareArguments:
     duplicates: Literal["keep", "first", "last", "consecutive"] = field(
         default="keep", metadata={"help": "What becomes of repeated (user, item) pairs; only keep for sequences."}
     )
+    session_gap: str | None = field(
+        default=None,
+        metadata={
+            "help": "Make a user of each session, which ends with a pause above this: 30m, 12h, or a number in the "
+            "unit of the log's times. The minimum counts and --duplicates are then of sessions."
+        },
+    )
     layout: Literal["table", "sequences"] = field(
         default="table",
         metadata={"help": "One table, or shards of token ids for `pretrain --streaming true`, of logs of any size."},
@@ -43,46 +54,43 @@ class PrepareArguments:
     def __post_init__(self) -> None:
         if (self.train_file is None) == (self.dataset is None):
             raise ValueError("Expected exactly one of `--train_file` and `--dataset`.")
-        if self.layout == "sequences" and (self.duplicates != "keep" or self.where):
+        if self.layout == "sequences" and (self.duplicates != "keep" or self.where or self.session_gap):
             raise ValueError(
-                f"`--layout sequences` takes the log as it is, found `duplicates` {self.duplicates!r} and `where` "
-                f"{self.where}: filter the log before."
+                f"`--layout sequences` takes the log as it is, found `duplicates` {self.duplicates!r}, "
+                f"`session_gap` {self.session_gap} and `where` {self.where}: filter the log before."
             )
 
 
-def parse(words: Sequence[str]) -> PrepareArguments:
-    """Flags or a settings file into the dataclass."""
-    (arguments,) = parse_arguments("prepare", (PrepareArguments,), words)
-    return arguments  # type: ignore[no-any-return]
+def parse(words: Sequence[str]) -> tuple[PrepareArguments, SplitArguments]:
+    """Flags or a settings file into the dataclasses."""
+    arguments, protocol = parse_arguments("prepare", (PrepareArguments, SplitArguments), words)
+    if arguments.layout == "sequences" and protocol.protocol != "leave_one_out":
+        raise ValueError(
+            "`--layout sequences` divides by leave-one-out alone: for `--protocol temporal` write a table, and give it "
+            "to `hfrec pretrain --protocol temporal`."
+        )
+    return arguments, protocol
 
 
-def main(arguments: PrepareArguments) -> dict[str, Any]:
+def main(words: tuple[PrepareArguments, SplitArguments]) -> dict[str, Any]:
     """Write the validated table and say what was dropped."""
     import pyarrow.parquet as pq
 
     from ..data.files import check_new_folder, whole_files, write_json
-    from ..data.interactions import load_interactions
-    from ..data.splits import leakage_audit, leave_one_out
+    from ..data.splits import leakage_audit
+    from ..data.temporal import split_log
 
+    arguments, protocol = words
     folder = Path(arguments.output_dir)
     check_new_folder(folder)
     if arguments.layout == "sequences":
         return _sequences(arguments, folder)
-    interactions = load_interactions(
-        arguments.train_file or arguments.dataset,
-        user_column=arguments.user_column,
-        item_column=arguments.item_column,
-        timestamp_column=arguments.timestamp_column,
-        where=arguments.where,
-        min_user_interactions=arguments.min_user_interactions,
-        min_item_interactions=arguments.min_item_interactions,
-        duplicates=arguments.duplicates,
-    )
-    split = leave_one_out(interactions)
+    interactions = _interactions(arguments)
+    split = split_log(interactions, protocol)
     report = {
         "interactions": interactions.report.to_dict(),
         "fingerprint": interactions.fingerprint,
-        "leave_one_out": split.report.to_dict(),
+        protocol.protocol: split.report.to_dict(),
     }
     with whole_files(folder) as draft:
         pq.write_table(interactions.table, draft / "interactions.parquet")
@@ -93,6 +101,32 @@ def main(arguments: PrepareArguments) -> dict[str, Any]:
     print(split.report)
     print(leakage_audit(split))
     return report
+
+
+def _interactions(arguments: PrepareArguments) -> Interactions:
+    """The log, filtered; of a log that is cut into sessions these are what is filtered."""
+    from ..data.interactions import load_interactions
+    from ..data.sessions import split_sessions
+
+    limits: Any = {
+        "min_user_interactions": arguments.min_user_interactions,
+        "min_item_interactions": arguments.min_item_interactions,
+        "duplicates": arguments.duplicates,
+    }
+    interactions = load_interactions(
+        arguments.train_file or arguments.dataset,
+        user_column=arguments.user_column,
+        item_column=arguments.item_column,
+        timestamp_column=arguments.timestamp_column,
+        where=arguments.where,
+        **({} if arguments.session_gap else limits),
+    )
+    if not arguments.session_gap:
+        return interactions
+    users = interactions.num_users
+    sessions = split_sessions(interactions, arguments.session_gap)
+    print(f"{users:,} users have {sessions.num_users:,} sessions (pause above {arguments.session_gap})")
+    return load_interactions(sessions.table, items=interactions.items, **limits)
 
 
 def _sequences(arguments: PrepareArguments, folder: Path) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..data.interactions import user_codes
 from ..data.shards import SequenceShards
+from ..data.temporal import ProtocolArguments
 from ..evaluation.table import align, results_table
 from ..tokenization import ItemTokenizer
 from ..training.arguments import (
@@ -38,12 +39,14 @@ from ..training.run import (
     streamed_rows,
     train_and_evaluate,
 )
+from ..training.seen import settle_seen_items
 from ..training.start import histories_and_counts, start_from_log
 from .content import ContentArguments, read_content
 from .parsing import given_names, parse_arguments
 
 CLASSES = (
     DataArguments,
+    ProtocolArguments,
     ModelArguments,
     ContentArguments,
     CardArguments,
@@ -56,24 +59,31 @@ CLASSES = (
 class PretrainArguments:
     """The dataclasses of the command, and the words that they came from."""
 
+    words: tuple[str, ...]
     data: DataArguments
+    protocol: ProtocolArguments
     shape: ModelArguments
     content: ContentArguments
     card: CardArguments
     training: RecommenderTrainingArguments
     recipe: RecipeArguments
-    words: tuple[str, ...]
 
 
 def parse(words: Sequence[str], *, defaults: dict[str, Any] | None = None) -> PretrainArguments:
     """Flags or a settings file into the dataclasses; `defaults` stand in place of the flags' own."""
-    data, shape, content, card, training, recipe = parse_arguments("pretrain", CLASSES, words, defaults=defaults)
+    parsed = PretrainArguments(tuple(words), *parse_arguments("pretrain", CLASSES, words, defaults=defaults))
+    shape, content = parsed.shape, parsed.content
     if shape.item_features != content.given:
         raise ValueError(
             "`--item_features true` and content (`--encoder`, `--category_column` or `--vector_column`) go together: "
             f"found item_features={shape.item_features}, content {'given' if content.given else 'missing'}."
         )
-    return PretrainArguments(data, shape, content, card, training, recipe, tuple(words))
+    if parsed.data.streaming and parsed.protocol.protocol != "leave_one_out":
+        raise ValueError(
+            "`--protocol temporal` is not for `streaming`, whose prepared sequences are divided by leave-one-out "
+            "already: give the log itself as `--train_file` without `--streaming`."
+        )
+    return parsed
 
 
 def main(arguments: PretrainArguments) -> dict[str, Any]:
@@ -87,7 +97,7 @@ def main(arguments: PretrainArguments) -> dict[str, Any]:
         lengths = np.concatenate([np.asarray(piece.value_lengths()) for piece in shards.histories("train")])
         log = LogStatistics.of(lengths, num_items=len(shards.tokenizer.items))
     else:
-        _, split = load_split(arguments.data)
+        _, split = load_split(arguments.data, arguments.protocol)
         log = LogStatistics.of(np.bincount(user_codes(split.train.table)), num_items=split.train.num_items)
     arguments, chosen = follow_recipe(arguments, log)
     data, shape, training = arguments.data, arguments.shape, arguments.training
@@ -106,7 +116,8 @@ def main(arguments: PretrainArguments) -> dict[str, Any]:
         if shape.item_start == "svd":
             start_from_log(model, *histories_and_counts(split.train, tokenizer), seed=training.seed)
         rows = split_rows(model, tokenizer, split, data)
-    extra = {"recipe": {"name": arguments.recipe.recipe, "settings": chosen}}
+    extra = settle_seen_items(model, rows.validation, arguments.protocol)
+    extra["recipe"] = {"name": arguments.recipe.recipe, "settings": chosen}
     results = train_and_evaluate(model, tokenizer, rows, data=data, training=training, extra=extra)
     report(results, training, arguments.card, repo_id)
     return results

@@ -32,7 +32,9 @@ class RecommendArguments:
         default=False, metadata={"help": "Search an index in place of scoring every item; its recall is printed."}
     )
     num_probes: int = field(default=16, metadata={"help": "Cells of the index looked into (--approximate)."})
-    filter_seen: bool = field(default=True, metadata={"help": "Leave out the items of the history."})
+    filter_seen: Literal["auto", "true", "false"] = field(
+        default="auto", metadata={"help": "Leave out the items of the history; auto does as the checkpoint says."}
+    )
     unknown_items: Literal["error", "drop", "unk"] = field(
         default="error", metadata={"help": "What becomes of items outside the vocabulary."}
     )
@@ -58,6 +60,7 @@ def main(arguments: RecommendArguments) -> list[list[dict[str, Any]]]:
     from accelerate.utils import gather_object
 
     from ..data.interactions import load_interactions
+    from ..data.repeats import chosen_filter
     from ..hub.checkpoint import load_checkpoint
     from ..inference.prior import load_prior
     from ..inference.recommend import recommend
@@ -86,7 +89,8 @@ def main(arguments: RecommendArguments) -> list[list[dict[str, Any]]]:
     state = PartialState(cpu=not torch.cuda.is_available())
     bounds = (len(users) * place // state.num_processes for place in (state.process_index, state.process_index + 1))
     mine = slice(*bounds)
-    options: Any = {"filter_seen": arguments.filter_seen, "unknown_items": arguments.unknown_items}
+    filter_seen = chosen_filter(arguments.filter_seen, model.config)
+    options: Any = {"filter_seen": filter_seen, "unknown_items": arguments.unknown_items}
     if arguments.approximate:
         found = approximate(model, tokenizer, histories[mine], arguments, prior, options)
     else:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ import torch
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 
 from ..data.files import whole_files, write_json
+from ..data.repeats import chosen_filter
 from ..data.sequences import to_evaluation_sequences
 from ..evaluation.protocol import objective_of, versions
 from ..hub.checkpoint import load_checkpoint
@@ -76,6 +77,8 @@ def main(arguments: Arguments) -> dict[str, Any]:
     periods = split_periods(
         load_log(data), test_start=refresh.test_start, refresh_start=refresh.refresh_start, test_end=refresh.test_end
     )
+    old_model.config.filter_seen = chosen_filter(refresh.filter_seen, old_model.config)
+    refresh = replace(refresh, filter_seen="true" if old_model.config.filter_seen else "false")
     model = deepcopy(old_model)
     tokenizer = fit_to_log(model, old_tokenizer, periods.new, data=data, start=start, training=training)
     trainer = train_on_period(
@@ -162,7 +165,7 @@ def judge(
     before, after = (rank_next(model, tokenizer, periods, candidates) for model, tokenizer in models)
     masks = cohort_masks(periods, old, new)
     compared = compare(before, after, masks, n_bootstrap=refresh.n_bootstrap)
-    against = objections(compared["filter_seen" if refresh.filter_seen else "unfiltered"], refresh)
+    against = objections(compared["unfiltered" if refresh.filter_seen == "false" else "filter_seen"], refresh)
     verdict = "keep the old model" if against else "promote"
     unknown, later = (int(masks[name].sum()) for name in ("new items", "later items"))
     notes = [

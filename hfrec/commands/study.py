@@ -28,7 +28,8 @@ def main(arguments: StudyArguments) -> list[dict[str, Any]]:
     finals, tradeoff = run_study(arguments)
     folder = Path(arguments.output_dir)
     write_csv(finals, folder / "study.csv")
-    table = markdown(finals)
+    seen = "seen items filtered" if finals[0].get("decided_by") != "unfiltered" else "seen items not filtered"
+    table = f"Ranks over the target's items, {seen}.\n\n{markdown(finals)}"
     if tradeoff:
         write_csv(tradeoff, folder / "tradeoff.csv")
         table += f"\nAt {arguments.tradeoff_fraction:.0%} of the users:\n\n{tradeoff_markdown(tradeoff)}"

@@ -202,7 +202,8 @@ def load_interactions(
         raise ValueError(f"`duplicates` must be 'keep', 'first', 'last' or 'consecutive', found {duplicates!r}.")
     columns = (user_column, item_column, timestamp_column)
     if streaming:
-        if (min_user_interactions, min_item_interactions, duplicates, items, *where) != (1, 1, "keep", None):
+        # `items` apart: a frame has no truth value.
+        if items is not None or (min_user_interactions, min_item_interactions, duplicates, *where) != (1, 1, "keep"):
             raise ValueError(
                 "`where`, `min_user_interactions`, `min_item_interactions`, `duplicates` and `items` are not for "
                 "`streaming`, which never has the whole log: leave them out, or use `hfrec prepare --layout sequences`."
@@ -242,6 +243,11 @@ def concatenate_interactions(first: Interactions, second: Interactions) -> Inter
     """
     table = _sorted(pa.concat_tables([first.table, second.table]))
     return Interactions(table=table, items=first.items, report=first.report)
+
+
+def sort_interactions(interactions: Interactions) -> Interactions:
+    """The interactions by (user_id, timestamp), ties in the order that they have."""
+    return Interactions(table=_sorted(interactions.table), items=interactions.items, report=interactions.report)
 
 
 def user_codes(table: pa.Table) -> IntArray:

@@ -30,6 +30,7 @@ class SplitReport:
         users_without_validation (`int`): The same for validation.
         validation_tie_share (`float`), test_tie_share (`float`): Share of targets which carry the same time as an
             interaction of the same user outside that part: only the order of the source made these the targets.
+        validation_start, test_start: First time of the parts of a temporal split, ISO text for datetimes; else None.
     """
 
     strategy: str
@@ -40,14 +41,18 @@ class SplitReport:
     users_without_validation: int
     validation_tie_share: float
     test_tie_share: float
+    validation_start: int | float | str | None = None
+    test_start: int | float | str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The report as a dictionary that JSON can hold."""
         return asdict(self)
 
     def __str__(self) -> str:
+        starts = f" (validation from {self.validation_start}, test from {self.test_start})"
+        name = self.strategy + ("" if self.test_start is None else starts)
         return (
-            f"{self.strategy}: {self.num_train:,} train, {self.num_validation:,} validation and {self.num_test:,} test "
+            f"{name}: {self.num_train:,} train, {self.num_validation:,} validation and {self.num_test:,} test "
             f"interactions; {self.users_without_validation:,} users without validation, {self.users_without_test:,} "
             f"without test; tied in time: {self.validation_tie_share:.1%} of validation, "
             f"{self.test_tie_share:.1%} of test"
@@ -61,17 +66,30 @@ class Split:
     Args:
         train ([`Interactions`]), validation ([`Interactions`]), test ([`Interactions`]): The parts.
         report ([`SplitReport`]): Their sizes and the share of tied targets.
+        targets (`str`): Which interactions of a part are ranked: "all", or the "first" of each user, whose history
+            ends where the part begins.
     """
 
     train: Interactions
     validation: Interactions
     test: Interactions
     report: SplitReport
+    targets: Literal["all", "first"] = "all"
 
     @cached_property
     def history(self) -> Interactions:
         """Train and validation together: what is known when the test targets are ranked."""
         return concatenate_interactions(self.train, self.validation)
+
+    @cached_property
+    def validation_targets(self) -> Interactions:
+        """What is ranked on validation, with `train` as history."""
+        return self.validation if self.targets == "all" else first_of_each_user(self.validation)
+
+    @cached_property
+    def test_targets(self) -> Interactions:
+        """What is ranked on test, with `history`."""
+        return self.test if self.targets == "all" else first_of_each_user(self.test)
 
 
 @dataclass(frozen=True)
@@ -243,12 +261,25 @@ def leakage_audit(split: Split) -> LeakageReport:
     known_items = pc.is_in(test["item_id"], pc.unique(train["item_id"]))
     return LeakageReport(
         order_violations=int(late),
-        shared_interactions=int(_is_among(test, train, ["user_id", "item_id", "timestamp"]).sum()),
-        repeated_targets=int(_is_among(test, train, ["user_id", "item_id"]).sum()),
+        shared_interactions=int(is_among(test, train, ["user_id", "item_id", "timestamp"]).sum()),
+        repeated_targets=int(is_among(test, train, ["user_id", "item_id"]).sum()),
         unknown_items=int(len(test) - (pc.sum(known_items).as_py() or 0)),
         unknown_users=len(users),
         future_train_share=float((train_times > test_times.min()).mean()) if len(train) and len(test) else 0.0,
     )
+
+
+def first_of_each_user(interactions: Interactions) -> Interactions:
+    """The oldest interaction of each user."""
+    codes = user_codes(interactions.table)
+    first = np.ones(len(codes), dtype=bool)
+    first[1:] = codes[1:] != codes[:-1]
+    return interactions.select(first)
+
+
+def split_facts(split: Split) -> dict[str, Any]:
+    """What results say of a split: its report and the audit of its leaks."""
+    return {**split.report.to_dict(), "leakage": leakage_audit(split).to_dict()}
 
 
 def tied_target_share(targets: Interactions, others: Interactions) -> float:
@@ -258,7 +289,7 @@ def tied_target_share(targets: Interactions, others: Interactions) -> float:
     """
     if len(targets) == 0:
         return 0.0
-    return float(_is_among(targets.table, others.table, ["user_id", "timestamp"]).mean())
+    return float(is_among(targets.table, others.table, ["user_id", "timestamp"]).mean())
 
 
 def _last(interactions: Interactions, n: int, *, strategy: str) -> Split:
@@ -287,7 +318,7 @@ def _split(interactions: Interactions, validation: BoolArray, test: BoolArray, *
     return Split(train=parts[0], validation=parts[1], test=parts[2], report=report)
 
 
-def _is_among(rows: pa.Table, others: pa.Table, columns: list[str]) -> BoolArray:
+def is_among(rows: pa.Table, others: pa.Table, columns: list[str]) -> BoolArray:
     """Whether each of `rows` agrees in `columns` with a row of `others`. Shape `(num_rows,)`."""
     both = pa.concat_tables([rows.select(columns), others.select(columns)])
     keys = np.zeros(len(both), dtype=np.int64)
@@ -314,6 +345,16 @@ def time_value(value: Time, kind: pa.DataType, name: str) -> int | float:
     # A zoned time becomes UTC, as the log's own times were.
     zone = "UTC" if value.tzinfo is not None else None
     return int(pa.scalar(value, pa.timestamp("us", tz=zone)).cast(pa.int64()).as_py())
+
+
+def time_of_flag(value: str | float, kind: pa.DataType, name: str) -> int | float:
+    """`time_value` of a flag, which is text: a number where the log has numbers."""
+    if isinstance(value, str) and not pa.types.is_timestamp(kind):
+        try:
+            value = int(value) if value.strip().lstrip("+-").isdigit() else float(value)
+        except ValueError as error:
+            raise ValueError(f"`{name}` must be a number like the log's times ({kind}), found {value!r}.") from error
+    return time_value(value, kind, name)
 
 
 def _users_mask(interactions: Interactions, users: Iterable[str]) -> BoolArray:

@@ -46,7 +46,7 @@ def fit_prior(
     Args:
         model: Masked or causal model.
         tokenizer: Its item tokenizer, with training counts.
-        split: Leave-one-out split; the test part is not looked at.
+        split: Leave-one-out or temporal split; the test part is not looked at.
         segment_column: Column of the log that names a user's segment; popularity among all users when None.
         batch_size: Users scored at a time.
 
@@ -56,9 +56,10 @@ def fit_prior(
     Raises:
         ValueError: No counts, no such column, or no validation target that the vocabulary has.
     """
-    rows = [row for row in _rows(split.train, split.validation, tokenizer) if row["target"] >= NUM_SPECIAL_TOKENS]
+    rows = _rows(split.train, split.validation_targets, tokenizer)
+    rows = [row for row in rows if row["target"] >= NUM_SPECIAL_TOKENS]
     if not rows:
-        raise ValueError("The prior is fitted on each user's second-last item, and the vocabulary has none of them.")
+        raise ValueError("The prior is fitted on the validation targets, and the vocabulary has none of them.")
     prior = _unfitted(tokenizer, split.train, segment_column)
     targets = np.array([row["target"] for row in rows])
     places = prior.rows_of(_segments(prior, split.train, rows), len(rows))
@@ -139,7 +140,7 @@ def measure_cold_users(
     Args:
         model: Masked or causal model.
         tokenizer: Its item tokenizer.
-        split: Leave-one-out split; all test users with at least that many items are ranked.
+        split: Leave-one-out or temporal split; all test users with at least that many items are ranked.
         prior: A fitted prior.
         batch_size: Users scored at a time.
 
@@ -147,7 +148,7 @@ def measure_cold_users(
         History length -> `n`, `weight`, and for each protocol `model`, `prior`, `mix` with metrics and intervals, and
         `mix_minus_model`, `mix_minus_prior` with paired intervals of ndcg@10.
     """
-    rows = _rows(split.history, split.test, tokenizer)
+    rows = _rows(split.history, split.test_targets, tokenizer)
     collator = evaluation_collator(model, tokenizer)
     alone = replace(prior, weights=(1.0,) * len(LENGTHS))
     found: dict[str, Any] = {}

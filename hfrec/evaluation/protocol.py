@@ -1,4 +1,4 @@
-"""The evaluation protocol of the commands: leave-one-out, the whole catalogue, baselines beside the model."""
+"""The evaluation protocol of the commands: one target a user, the whole catalogue, baselines beside the model."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from ..data.collators import DataCollatorForNextItem
+from ..data.repeats import filters_seen
 from ..data.sequences import to_evaluation_sequences, to_sequences
 from ..data.splits import Split
+from ..data.temporal import new_items, new_users
 from ..inference.prior import PopularityPrior, user_segments
 from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer
 from .baselines import Baseline, ItemKNNBaseline, PopularityBaseline, rank_baseline
@@ -36,6 +39,11 @@ PROTOCOL = {
     "mean_popularity": "mean training interactions of those items",
     "intervals": "95 %, bootstrap over users, 1000 resamples",
 }
+TEMPORAL = (
+    "temporal: the training part ends before {validation_start}; the first interaction of each user from {test_start} "
+    "on is the target, all of the user before it the history"
+)
+LEFT_OUT = "users without a known item before the test, whom a causal model without a prior cannot rank"
 
 
 Objective = Literal["masked", "causal"]
@@ -55,6 +63,47 @@ def versions() -> dict[str, str]:
 def evaluation_collator(model: PreTrainedModel, tokenizer: ItemTokenizer) -> DataCollatorForNextItem:
     """Makes rows of `to_evaluation_sequences` the model's batches, no longer than it reads."""
     return DataCollatorForNextItem(tokenizer, objective_of(model), max_length=model.config.max_position_embeddings)
+
+
+def rows_to_rank(
+    model: PreTrainedModel,
+    tokenizer: ItemTokenizer,
+    split: Split,
+    part: Literal["validation", "test"],
+    *,
+    prior: PopularityPrior | None = None,
+) -> datasets.Dataset:
+    """Targets of a part with their histories; of a temporal split those that the model can rank.
+
+    A causal model reads no empty history: without a prior that speaks for it, users who come with the part are left
+    out of a temporal split. Leave-one-out leaves a history to everybody.
+
+    Args:
+        model: Masked or causal model.
+        tokenizer: Its item tokenizer.
+        split: A leave-one-out or temporal split.
+        part: The part whose targets are ranked.
+        prior: As `evaluate_checkpoint` mixes it in.
+
+    Raises:
+        ValueError: There are no targets, or none that the model can rank.
+    """
+    if part == "validation":
+        rows = to_evaluation_sequences(split.train, split.validation_targets, tokenizer)
+    else:
+        rows = to_evaluation_sequences(split.history, split.test_targets, tokenizer)
+    if split.targets == "all" or objective_of(model) == "masked" or prior is not None:
+        return rows
+    filled = pc.greater(pc.list_value_length(rows.data["input_ids"]), 0)
+    if not pc.any(filled).as_py():
+        raise ValueError(
+            f"No user of the {part} part has a known item before it, and a causal model reads no empty history: move "
+            f"`{part}_start`, or take a masked model."
+        )
+    import datasets
+
+    # Not `rows.select`, which leaves the rows where they are and `rows.data` whole.
+    return datasets.Dataset(rows.data.table.filter(filled))
 
 
 def rank_among(
@@ -87,20 +136,23 @@ def evaluate_checkpoint(
     baselines: bool = True,
     cohorts: bool = False,
     prior: PopularityPrior | None = None,
+    filter_seen: bool | None = None,
 ) -> dict[str, Any]:
-    """Test a model on the last item of each user, with and without the seen filter, beside the baselines.
+    """Test a model on one target of each user, with and without the seen filter, beside the baselines.
 
     Args:
         model: Masked or causal model.
         tokenizer: Its item tokenizer.
-        split: A leave-one-out split; the validation item belongs to the test history.
+        split: A leave-one-out or temporal split; the validation part belongs to the test history.
         batch_size: Users scored at a time.
         baselines: Whether popularity and item-kNN are fitted and ranked too.
         cohorts: Whether all are measured by history length and by kind of target too.
         prior: Mixed into the scores of short histories; the model alone then stands among the baselines.
+        filter_seen: Whether the figures without seen items are the ones that decide; None: as the checkpoint says.
 
     Returns:
-        `protocol`, `filter_seen`, `unfiltered`, `baselines`, `n_users`, `n_unknown_targets`, and `cohorts` if asked
+        `protocol`, `decided_by` ("filter_seen" or "unfiltered"), these two with the metrics, `baselines`, `n_users`,
+        `n_unknown_targets`, of a temporal split `n_new_users`, `n_new_items` and `n_left_out`, and `cohorts` if asked
         for.
     """
     if len(tokenizer) != model.config.vocab_size:
@@ -108,7 +160,7 @@ def evaluate_checkpoint(
             f"The tokenizer has {len(tokenizer)} tokens and the model {model.config.vocab_size}: they belong to "
             "different checkpoints; load both from one folder."
         )
-    dataset = to_evaluation_sequences(split.history, split.test, tokenizer)
+    dataset = rows_to_rank(model, tokenizer, split, "test", prior=prior)
     collator = evaluation_collator(model, tokenizer)
     train = to_sequences(split.train, tokenizer, unknown="drop").data["input_ids"].combine_chunks()
     histories = dataset.data["input_ids"].combine_chunks()
@@ -129,9 +181,11 @@ def evaluate_checkpoint(
         }
         ranks |= {name: rank_baseline(baseline, histories, targets, top_k=top_k) for name, baseline in fitted.items()}
     results: dict[str, Any] = {
-        "protocol": PROTOCOL if prior is None else {**PROTOCOL, "prior": _prior_note(prior)},
+        "protocol": {**_protocol(split), **({} if prior is None else {"prior": _prior_note(prior)})},
+        "decided_by": decided_by(filters_seen(model.config) if filter_seen is None else filter_seen),
         "n_users": len(dataset),
         "n_unknown_targets": int((targets == tokenizer.unk_token_id).sum()),
+        **({} if split.targets == "all" else _temporal_counts(split, len(dataset))),
         **_summary(ranks["model"], counts),
         "baselines": {name: _summary(found, counts) for name, found in ranks.items() if name != "model"},
     }
@@ -173,10 +227,31 @@ def evaluate_rows(
     popular = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
     return {
         "protocol": PROTOCOL,
+        "decided_by": decided_by(filters_seen(model.config)),
         "n_users": len(dataset),
         "n_unknown_targets": unknown,
         **_summary(rank_dataset(model, dataset, collator, batch_size=batch_size, top_k=top_k), counts),
         "baselines": {"popularity": _summary(popular, counts)},
+    }
+
+
+def decided_by(filter_seen: bool) -> str:
+    """Which of the two protocols chooses checkpoints and decides on verdicts."""
+    return PROTOCOLS[0 if filter_seen else 1]
+
+
+def _protocol(split: Split) -> dict[str, str]:
+    if split.targets == "all":
+        return PROTOCOL
+    return {**PROTOCOL, "split": TEMPORAL.format_map(split.report.to_dict()), "left_out": LEFT_OUT}
+
+
+def _temporal_counts(split: Split, ranked: int) -> dict[str, int]:
+    targets = split.test_targets
+    return {
+        "n_new_users": new_users(split),
+        "n_new_items": new_items(split, targets),
+        "n_left_out": len(targets) - ranked,
     }
 
 

@@ -9,6 +9,8 @@ from typing import Any
 def results_table(results: Mapping[str, Any], metrics: Sequence[str] = ("ndcg@10", "hit_rate@10")) -> str:
     """A text table of a model and its baselines, seen items filtered and not, with 95 % intervals.
 
+    The setting that decides comes first.
+
     Args:
         results: What `evaluate_checkpoint` returns.
         metrics: Columns.
@@ -16,11 +18,23 @@ def results_table(results: Mapping[str, Any], metrics: Sequence[str] = ("ndcg@10
     rows = {**results["baselines"], "model": results}
     body = [
         [name, setting, *(cell(row[setting], metric) for metric in metrics)]
-        for setting in ("filter_seen", "unfiltered")
+        for setting in settings(results)
         for name, row in rows.items()
     ]
     note = f"{results['n_users']:,} users, {results['n_unknown_targets']:,} targets outside the vocabulary (misses)"
+    if "n_new_users" in results:
+        note += (
+            f"; {results['n_new_users']:,} new users, {results['n_new_items']:,} new items, "
+            f"{results['n_left_out']:,} users left out"
+        )
+    note += f"; {settings(results)[0]} decides"
     return align([["", "seen items", *metrics], *body]) + "\n" + note
+
+
+def settings(results: Mapping[str, Any]) -> list[str]:
+    """`filter_seen` and `unfiltered`, first the one that decides; results that do not say filter."""
+    names = ["filter_seen", "unfiltered"]
+    return sorted(names, key=lambda name: name != results.get("decided_by", "filter_seen"))
 
 
 def cohorts_table(cohorts: Mapping[str, Any], metric: str = "ndcg@10") -> str:

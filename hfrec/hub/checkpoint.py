@@ -63,6 +63,18 @@ def load_checkpoint(
     return model, tokenizer
 
 
+def read_results(name_or_path: str | os.PathLike[str], *, revision: str | None = None) -> dict[str, Any]:
+    """What training wrote into `all_results.json` of a checkpoint; nothing where there is no such file.
+
+    Args:
+        name_or_path: Folder or hub id.
+        revision: Branch, tag or commit on the hub.
+    """
+    path = cached_file(name_or_path, "all_results.json", revision=revision, _raise_exceptions_for_missing_entries=False)
+    found: dict[str, Any] = {} if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
+    return found
+
+
 def _model_class(
     config: dict[str, Any], name_or_path: str | os.PathLike[str]
 ) -> type[Bert4RecForMaskedLM] | type[Bert4RecForCausalLM]:

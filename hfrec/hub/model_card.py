@@ -170,9 +170,11 @@ def _dataset_name(results: Mapping[str, Any]) -> str:
 def _eval_results(results: Mapping[str, Any]) -> list[Any]:
     from huggingface_hub import EvalResult
 
+    from ..evaluation.table import settings
+
     name = _dataset_name(results)
     found = []
-    for setting in ("filter_seen", "unfiltered"):
+    for setting in settings(results["test"]):
         label = "seen items filtered" if setting == "filter_seen" else "seen items not filtered"
         for metric in METRICS:
             low, high = results["test"][setting][f"{metric}_ci"]
@@ -183,7 +185,7 @@ def _eval_results(results: Mapping[str, Any]) -> list[Any]:
                     dataset_type=name,
                     dataset_name=name,
                     dataset_split="test",
-                    dataset_config="leave_one_out",
+                    dataset_config=_strategy(results),
                     metric_type=metric,
                     metric_name=f"{metric}, {label}",
                     metric_value=results["test"][setting][metric],
@@ -193,18 +195,26 @@ def _eval_results(results: Mapping[str, Any]) -> list[Any]:
     return found
 
 
+def _strategy(results: Mapping[str, Any]) -> str:
+    """Name of the split; prepared sequences are divided by leave-one-out and do not say so."""
+    return str(results.get("split", {}).get("strategy", "leave_one_out"))
+
+
 def _write_eval_results(folder: Path, results: Mapping[str, Any]) -> None:
     """The `.eval_results` of huggingface_hub 2.x name a data set of the hub; for others there is none to name."""
     import yaml
 
+    from ..evaluation.table import settings
+
     dataset, revision = _hub_dataset(results)
     if dataset is None:
         return
-    note = "leave-one-out, whole catalogue, seen items filtered, ties never help the model"
-    about = {"id": dataset, "task_id": "leave_one_out", **({"revision": revision} if revision else {})}
-    entries = [
-        {"dataset": about, "value": results["test"]["filter_seen"][METRICS[0]], "notes": f"{METRICS[0]}; {note}"}
-    ]
+    setting = settings(results["test"])[0]
+    seen = "seen items filtered" if setting == "filter_seen" else "seen items not filtered"
+    strategy = _strategy(results)
+    note = f"{strategy.replace('_', '-')}, whole catalogue, {seen}, ties never help the model"
+    about = {"id": dataset, "task_id": strategy, **({"revision": revision} if revision else {})}
+    entries = [{"dataset": about, "value": results["test"][setting][METRICS[0]], "notes": f"{METRICS[0]}; {note}"}]
     (folder / EVAL_RESULTS).parent.mkdir(exist_ok=True)
     (folder / EVAL_RESULTS).write_text(yaml.safe_dump(entries, sort_keys=False), encoding="utf-8")
 
@@ -287,6 +297,12 @@ def _evaluation_facts(results: Mapping[str, Any]) -> dict[str, Any]:
         "popularity_bias": _popularity_bias(test),
         "limits": _limits(test),
     }
+    if "n_new_users" in test:
+        facts["newcomers"] = (
+            f"{test['n_new_users']:,} users without a history, {test['n_new_items']:,} targets with an item that "
+            f"training does not have; {test['n_left_out']:,} users left out"
+        )
+    facts["seen_items"] = _seen_items(test, results.get("seen_items", {}))
     if split.get("test_tie_share") is not None:
         facts["tied_targets"] = f"{split['test_tie_share']:.1%}"
     if dropped is not None and facts["split"]:
@@ -294,14 +310,23 @@ def _evaluation_facts(results: Mapping[str, Any]) -> dict[str, Any]:
     return facts
 
 
+def _seen_items(test: Mapping[str, Any], measured: Mapping[str, Any]) -> str | None:
+    if "decided_by" not in test:
+        return None
+    done = "filtered" if test["decided_by"] == "filter_seen" else "not filtered"
+    share = measured.get("validation_repeat_share")
+    why = "" if share is None else f"; {share:.1%} of the validation targets repeat the history"
+    return f"reported with and without them, never mixed; recommended and chosen by: {done}{why}"
+
+
 def _results_table(test: Mapping[str, Any]) -> str:
     """Model and baselines, seen items filtered and not, as Markdown."""
-    from ..evaluation.table import cell
+    from ..evaluation.table import cell, settings
 
     rows = {**test.get("baselines", {}), "**this model**": test}
     names = ["", "seen items", *METRICS, *BEYOND]
     lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
-    for setting in ("filter_seen", "unfiltered"):
+    for setting in settings(test):
         for name, row in rows.items():
             measured = row[setting]
             cells = [cell(measured, metric) for metric in METRICS]
@@ -323,12 +348,15 @@ def _popularity_bias(test: Mapping[str, Any]) -> str | None:
 
 
 def _limits(test: Mapping[str, Any]) -> list[str]:
-    mine = test["filter_seen"]
+    from ..evaluation.table import settings
+
+    setting = settings(test)[0]
+    mine = test[setting]
     limits = []
     for name, row in test.get("baselines", {}).items():
-        low, high = row["filter_seen"]["ndcg@10_ci"]
-        if mine["ndcg@10"] <= row["filter_seen"]["ndcg@10"]:
-            limits.append(f"On this data it does not beat {name} (ndcg@10 {row['filter_seen']['ndcg@10']:.4f}).")
+        low, high = row[setting]["ndcg@10_ci"]
+        if mine["ndcg@10"] <= row[setting]["ndcg@10"]:
+            limits.append(f"On this data it does not beat {name} (ndcg@10 {row[setting]['ndcg@10']:.4f}).")
         elif mine["ndcg@10_ci"][0] <= high and low <= mine["ndcg@10_ci"][1]:
             limits.append(f"Its interval overlaps that of {name}: the difference may be chance.")
     return limits

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data.files import check_new_folder, whole_files, write_json
+from ..data.repeats import filters_seen
 from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer
 from .recommend import checked_vocab_size, objective_of, recommend
 from .serving import INT8_FILE, MODEL_FILE, SETTINGS_FILE, OnnxRecommender
@@ -91,7 +92,7 @@ def export_onnx(
         expected = {seen: recommend(model, tokenizer, histories, top_k, filter_seen=seen) for seen in (True, False)}
         with whole_files(folder) as draft:
             _write_graph(_Recommender(model, objective, top_k), draft / MODEL_FILE)
-            _write_serving(draft, tokenizer, objective, top_k)
+            _write_serving(draft, model, tokenizer, top_k)
             results = _check(draft, histories, expected)
             if int8:
                 _quantise(draft)
@@ -164,10 +165,11 @@ def _write_graph(recommender: nn.Module, path: Path) -> None:
         cast(torch.onnx.ONNXProgram, graph).save(path, external_data=False)
 
 
-def _write_serving(folder: Path, tokenizer: ItemTokenizer, objective: str, top_k: int) -> None:
+def _write_serving(folder: Path, model: Any, tokenizer: ItemTokenizer, top_k: int) -> None:
     """Items, settings and the code that serves them."""
     items = tokenizer.items
-    settings = {"objective": objective, "top_k": top_k, "item_ids": items["item_id"].to_pylist()}
+    settings: dict[str, Any] = {"objective": objective_of(model), "top_k": top_k}
+    settings |= {"filter_seen": filters_seen(model.config), "item_ids": items["item_id"].to_pylist()}
     if "title" in items.column_names:
         settings["titles"] = items["title"].to_pylist()
     write_json(folder / SETTINGS_FILE, settings)
@@ -229,7 +231,7 @@ def list_difference(found: Sequence[dict[str, Any]], expected: Sequence[dict[str
 def _overlap(folder: Path, histories: Sequence[Sequence[Any]], top_k: int) -> float:
     """Share of the graph's `top_k` items that its quantised twin finds too."""
     lists = [
-        [{item["item_id"] for item in items} for items in recommender.recommend(histories, top_k)]
+        [{item["item_id"] for item in items} for items in recommender.recommend(histories, top_k, filter_seen=True)]
         for recommender in (OnnxRecommender.from_pretrained(folder, int8=int8) for int8 in (False, True))
     ]
     shares = [len(one & other) / len(one) for one, other in zip(*lists, strict=True) if one]

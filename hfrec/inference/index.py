@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..data.collators import DataCollatorForNextItem
+from ..data.repeats import filters_seen
 from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer, UnknownPolicy
 from .recommend import (
     check_not_empty,
@@ -67,7 +68,7 @@ class ItemIndex:
         histories: Sequence[Sequence[Any]],
         top_k: int = 10,
         *,
-        filter_seen: bool = True,
+        filter_seen: bool | None = True,
         unknown_items: UnknownPolicy = "error",
         batch_size: int = 256,
     ) -> list[list[dict[str, Any]]]:
@@ -76,10 +77,11 @@ class ItemIndex:
         Args:
             histories: Raw item ids of each user, oldest first.
             top_k: Items for each history.
-            filter_seen: Leave out the items of the history.
+            filter_seen: Leave out the items of the history; None does as the checkpoint says.
             unknown_items: What becomes of an id outside the vocabulary: `error`, `drop` or `unk`.
             batch_size: Histories encoded and searched at a time.
         """
+        filter_seen = filters_seen(self.model.config) if filter_seen is None else filter_seen
         objective = objective_of(self.model)
         check_top_k(top_k, len(self.tokenizer) - NUM_SPECIAL_TOKENS)
         rows = encode_histories(self.tokenizer, histories, unknown_items)

@@ -57,8 +57,8 @@ class CheckpointLoader:
 class RecommendationPipeline(Pipeline):
     """What [`recommend`] does, behind `transformers.pipeline`.
 
-    The prior that lies beside the weights, as `hfrec evaluate --fit_prior true` leaves it, is used unless another or
-    `prior=None` is given.
+    Seen items are filtered as the checkpoint says, unless `filter_seen` is given. The prior that lies beside the
+    weights, as `hfrec evaluate --fit_prior true` leaves it, is used unless another or `prior=None` is given.
 
     Args:
         model: Folder, hub id or model.
@@ -86,6 +86,7 @@ class RecommendationPipeline(Pipeline):
     def __init__(self, model: Any, tokenizer: Any = None, **kwargs: Any) -> None:
         objective_of(model)  # transformers falls back to the class that a foreign checkpoint names
         items: Any = _item_tokenizer(model, tokenizer)  # the parent declares the slow tokenizer only
+        kwargs.setdefault("filter_seen", None)
         if "prior" not in kwargs:
             kwargs["prior"] = _prior_beside(model, items)
         super().__init__(model=model, tokenizer=items, **kwargs)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..data.collators import DataCollatorForNextItem
+from ..data.repeats import filters_seen
 from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer, UnknownPolicy
 from .prior import PopularityPrior, Rescore, Segments
 
@@ -28,7 +29,7 @@ def recommend(
     histories: Sequence[Sequence[Any]] | pa.Array | pa.ChunkedArray,
     top_k: int = 10,
     *,
-    filter_seen: bool = True,
+    filter_seen: bool | None = True,
     allow: Iterable[Any] | None = None,
     deny: Iterable[Any] | None = None,
     unknown_items: UnknownPolicy = "error",
@@ -48,7 +49,7 @@ def recommend(
             strings. Lists, or an Arrow list array.
         top_k: Items for each history.
         filter_seen: Leave out the items of the history; a user with fewer unseen items than `top_k` gets a shorter
-            list.
+            list. None does as the checkpoint says (`model.config.filter_seen`).
         allow: Raw ids that may be recommended; all when None.
         deny: Raw ids that may not be recommended.
         unknown_items: What becomes of an id of a history outside the vocabulary: an error, left out (`drop`) or read
@@ -86,6 +87,7 @@ def recommend(
         check_not_empty(rows, objective)
     else:
         _check_prior(prior, vocab_size, segments, len(rows))
+    filter_seen = filters_seen(model.config) if filter_seen is None else filter_seen
     device = next(model.parameters()).device
     rankable = rankable.to(device)
     collator = DataCollatorForNextItem(tokenizer, objective, max_length=model.config.max_position_embeddings)

@@ -31,7 +31,7 @@ class OnnxRecommender:
         session: The graph: `input_ids` int64 `(batch, length)`, whole histories filled up with 0 on the left, and
             `filter_seen` bool `()` to `item_ids` int64 and `scores` float `(batch, top_k)`, token id 0 where a user has
             no further item.
-        settings: `objective`, `top_k`, `item_ids` and, where there are any, `titles`.
+        settings: `objective`, `top_k`, `filter_seen`, `item_ids` and, where there are any, `titles`.
 
     Example:
         >>> recommender = OnnxRecommender.from_pretrained("exported")  # doctest: +SKIP
@@ -42,6 +42,7 @@ class OnnxRecommender:
         self.session = session
         self.objective: str = settings["objective"]
         self.top_k: int = settings["top_k"]
+        self.filter_seen: bool = settings.get("filter_seen", True)  # older exports do not say
         self.item_ids: list[str] = settings["item_ids"]
         self.titles: list[str | None] | None = settings.get("titles")
         self._tokens = {item: token for token, item in enumerate(self.item_ids, start=_NUM_SPECIAL_TOKENS)}
@@ -80,7 +81,7 @@ class OnnxRecommender:
         histories: Sequence[Sequence[Any]],
         top_k: int = 10,
         *,
-        filter_seen: bool = True,
+        filter_seen: bool | None = None,
         unknown_items: Literal["error", "drop", "unk"] = "error",
         batch_size: int = 256,
     ) -> list[list[dict[str, Any]]]:
@@ -90,7 +91,8 @@ class OnnxRecommender:
             histories: Raw item ids of each user, oldest first, of any length; ids that are not strings are turned into
                 strings.
             top_k: Items for each history, no more than were exported.
-            filter_seen: Leave out the items of the history; a user with fewer unseen items gets a shorter list.
+            filter_seen: Leave out the items of the history; a user with fewer unseen items gets a shorter list. None
+                does as the exported checkpoint said.
             unknown_items: What becomes of an id of a history outside the vocabulary: an error, left out (`drop`) or
                 read as `[UNK]` (`unk`).
             batch_size: Histories scored at a time; `(batch_size, vocab_size)` scores are held.
@@ -109,6 +111,7 @@ class OnnxRecommender:
                 f"`top_k` must be between 1 and the {self.top_k} items that the graph gives, found {top_k}. Export it "
                 "again with a larger `top_k`."
             )
+        filter_seen = self.filter_seen if filter_seen is None else filter_seen
         if batch_size < 1:
             raise ValueError(f"`batch_size` must be at least 1, found {batch_size}.")
         if unknown_items not in ("error", "drop", "unk"):

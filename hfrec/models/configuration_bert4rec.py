@@ -43,6 +43,8 @@ class Bert4RecConfig(PreTrainedConfig):
             wants token ids in order of frequency. gBCE knows uniform ones only.
         gbce_t (`float`): Calibration of gBCE, from 0 (plain binary cross-entropy) to 1.
         label_smoothing (`float`): Share of each training target that is spread evenly over the catalogue, in [0, 1).
+        filter_seen (`bool`): Whether recommending leaves out the items of the history where nothing else is asked for;
+            training sets it by how often the log's users take an item again.
         initializer_range (`float`): Standard deviation of the initial weights.
         layer_norm_eps (`float`): Epsilon of the layer norms.
 
@@ -78,6 +80,7 @@ class Bert4RecConfig(PreTrainedConfig):
     negative_sampling: Literal["uniform", "log_uniform", "in_batch", "mixed"] = "uniform"
     gbce_t: float = 0.75
     label_smoothing: float = 0.0
+    filter_seen: bool = True
     initializer_range: float = 0.02
     layer_norm_eps: float = 1e-12
     pad_token_id: int | None = 0

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from ..data.interactions import Interactions, concatenate_interactions, timestamps_to_numpy, user_codes
+from ..data.repeats import Choice
 from ..data.sequences import to_evaluation_sequences
-from ..data.splits import time_value
+from ..data.splits import time_of_flag
 from ..evaluation.cohorts import summarise_cohorts
 from ..evaluation.metrics.functions import paired_bootstrap
 from ..evaluation.protocol import rank_among
@@ -44,8 +45,12 @@ class RefreshArguments:
     context_items: int | None = field(
         default=None, metadata={"help": "Earlier items of a user kept before new ones. Default: half of the length."}
     )
-    filter_seen: bool = field(
-        default=True, metadata={"help": "Whether the verdict is on ranks without items that a user had before."}
+    filter_seen: Choice = field(
+        default="auto",
+        metadata={
+            "help": "Whether the best checkpoint and the verdict are on ranks without items that a user had before; "
+            "auto does as the old checkpoint says."
+        },
     )
     max_loss: float = field(
         default=0.05, metadata={"help": "Share of its NDCG@10 that a cohort may lose before the old model is kept."}
@@ -64,10 +69,11 @@ class RefreshArguments:
     @property
     def rule(self) -> str:
         """The rule of the verdict in words."""
+        seen = "with" if self.filter_seen == "false" else "without"
         return (
             "Promote, unless the 95 % interval of the difference in NDCG@10 over all users lies below zero, or a "
             f"cohort of at least {self.min_cohort} users loses more than {self.max_loss:.0%} of its NDCG@10 with its "
-            f"interval below zero; ranks {'without' if self.filter_seen else 'with'} items that the user had before."
+            f"interval below zero; ranks {seen} items that the user had before."
         )
 
 
@@ -144,9 +150,9 @@ def split_periods(
     """
     column = log.table["timestamp"]
     times = timestamps_to_numpy(column)
-    start = times.min() if refresh_start is None else _time(refresh_start, column.type, "refresh_start")
-    test = _time(test_start, column.type, "test_start")
-    end = np.inf if test_end is None else _time(test_end, column.type, "test_end")
+    start = times.min() if refresh_start is None else time_of_flag(refresh_start, column.type, "refresh_start")
+    test = time_of_flag(test_start, column.type, "test_start")
+    end = np.inf if test_end is None else time_of_flag(test_end, column.type, "test_end")
     if not start < test < end:
         raise ValueError(
             "The times must be in the order `refresh_start` < `test_start` < `test_end`, found "
@@ -165,16 +171,6 @@ def split_periods(
     first = np.zeros(len(codes), dtype=bool)
     first[later[np.unique(codes[later], return_index=True)[1]]] = True
     return Periods(log.select(times < start), log.select(new), log.select(first), float(start))
-
-
-def _time(value: str | float, kind: pa.DataType, name: str) -> int | float:
-    """Flags are text: a number where the log has numbers."""
-    if isinstance(value, str) and not pa.types.is_timestamp(kind):
-        try:
-            value = float(value)
-        except ValueError as error:
-            raise ValueError(f"`{name}` must be a number like the log's times ({kind}), found {value!r}.") from error
-    return time_value(value, kind, name)
 
 
 def rank_next(

@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel, PrinterCallback, set_seed
 
 from ..data.interactions import Interactions, load_interactions
+from ..data.repeats import Choice, repeat_share, settle_filter_seen
 from ..data.sequences import to_evaluation_sequences, to_sequences
 from ..data.splits import hold_out_users, leave_one_out
 from ..evaluation.baselines import ItemKNNBaseline, PopularityBaseline, rank_baseline
 from ..evaluation.metrics.functions import ranking_metrics
-from ..evaluation.protocol import rank_among
+from ..evaluation.protocol import decided_by, rank_among
 from ..tokenization import ItemTokenizer
 from ..training.anchors import Plan, distances
 from ..training.arguments import DataArguments, RecommenderTrainingArguments
@@ -58,6 +59,10 @@ class StudyArguments:
     forgetting_users: int = field(default=1000, metadata={"help": "Source users on whom forgetting is measured."})
     tradeoff_fraction: float | None = field(
         default=None, metadata={"help": "Share at which a row of L2-SP strengths is run; left out, none is."}
+    )
+    filter_seen: Choice = field(
+        default="auto",
+        metadata={"help": "Whether ranks are without items that a user had; auto measures repeats on validation."},
     )
 
     def __post_init__(self) -> None:
@@ -98,6 +103,17 @@ class StudyData:
         """One row a user: the last item and all before it."""
         split = leave_one_out(users)
         return to_evaluation_sequences(split.history, split.test, tokenizer)
+
+    @cached_property
+    def filter_seen(self) -> bool:
+        """Whether seen items are left out of all ranks: one answer for every arm, whatever its checkpoint says."""
+        rows = self.evaluation_rows(self.validation, ItemTokenizer.from_items(self.items))
+        return settle_filter_seen(self.arguments.filter_seen, repeat_share(rows))[0]
+
+    @property
+    def decided_by(self) -> str:
+        """The protocol of the ranks."""
+        return decided_by(self.filter_seen)
 
     @cached_property
     def source(self) -> Interactions:
@@ -154,16 +170,17 @@ def run_once(data: StudyData, arm: Arm, fraction: float, seed: int, trial: Trial
         model = model.merge_and_unload()
     ranks = {
         name: rank_among(model, start.tokenizer, data.evaluation_rows(users, start.tokenizer), data.items)[
-            "filter_seen"
+            data.decided_by
         ]
         for name, users in (("validation", data.validation), ("test", data.test))
     }
     row = {"arm": arm.name, "fraction": fraction, "seed": seed, **trial, "seconds": time.perf_counter() - began}
+    row["decided_by"] = data.decided_by
     row |= {**target_metrics(ranks), "ranks": ranks["test"].tolist()}
     if arm.pretrained:
         rows = data.evaluation_rows(data.source_sample, start.tokenizer)
         known = start.tokenizer.items["item_id"].to_pylist()
-        kept = rank_among(model, start.tokenizer, rows, known)["filter_seen"]
+        kept = rank_among(model, start.tokenizer, rows, known)[data.decided_by]
         row[f"source_{METRIC}"] = ranking_metrics(kept, ks=(10,), n_bootstrap=0)[METRIC]
         row["source_ranks"] = kept.tolist()
         if arm.trained:
@@ -194,8 +211,9 @@ def run_baseline(data: StudyData, arm: Arm, fraction: float, seed: int) -> dict[
     for name, users in (("validation", data.validation), ("test", data.test)):
         table = data.evaluation_rows(users, tokenizer).data
         histories, targets = table["input_ids"].combine_chunks(), table["target"].to_numpy()
-        ranks[name] = rank_baseline(baseline, histories, targets)["filter_seen"]
+        ranks[name] = rank_baseline(baseline, histories, targets)[data.decided_by]
     row = {"arm": arm.name, "fraction": fraction, "seed": seed, "seconds": time.perf_counter() - began}
+    row["decided_by"] = data.decided_by
     return {**row, **target_metrics(ranks), "ranks": ranks["test"].tolist()}
 
 
@@ -230,6 +248,7 @@ def fit(data: StudyData, start: Start, users: Interactions, seed: int, trial: Tr
     per_epoch = -(-len(rows) // data.arguments.batch_size)
     steps = min(steps, max(30 * per_epoch, 50))
     every = max(steps // 10, 1)
+    start.model.config.filter_seen = data.filter_seen  # decides on the metric of the best epoch
     with tempfile.TemporaryDirectory(prefix="hfrec-study-") as folder:
         training = RecommenderTrainingArguments(
             output_dir=folder,

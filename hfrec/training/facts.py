@@ -24,6 +24,7 @@ HYPERPARAMETERS = (
     "fp16",
     "seed",
     "early_stopping_patience",
+    "metric_for_best_model",
 )
 
 

@@ -15,10 +15,18 @@ from ..data.collators import DataCollatorForMaskedItems, DataCollatorForNextItem
 from ..data.files import check_folder, check_new_folder, whole_files
 from ..data.files import write_json as write_json
 from ..data.interactions import Interactions, load_interactions
-from ..data.sequences import to_evaluation_sequences, to_sequences
+from ..data.sequences import to_sequences
 from ..data.shards import SequenceShards, StreamedBatches
-from ..data.splits import Split, leave_one_out
-from ..evaluation.protocol import Objective, evaluate_checkpoint, evaluate_rows, objective_of, versions
+from ..data.splits import Split, split_facts
+from ..data.temporal import ProtocolArguments, split_log
+from ..evaluation.protocol import (
+    Objective,
+    evaluate_checkpoint,
+    evaluate_rows,
+    objective_of,
+    rows_to_rank,
+    versions,
+)
 from ..evaluation.ranking import make_compute_metrics, preprocess_ranks
 from ..models import Bert4RecConfig, Bert4RecForCausalLM, Bert4RecForMaskedLM
 from ..tokenization import ItemTokenizer
@@ -30,6 +38,7 @@ from .facts import run_facts, split_sizes
 from .l2sp import L2SPCallback
 from .pushes import PushWatchCallback, open_repository
 from .rowwise import rowwise_optimizer
+from .seen import choose_metric
 from .streaming import StreamingTrainer
 
 logger = logging.get_logger(__name__)
@@ -65,10 +74,10 @@ def load_log(arguments: DataArguments) -> Interactions:
     )
 
 
-def load_split(arguments: DataArguments) -> tuple[Interactions, Split]:
-    """Read the log that the arguments name and hold out the last two items of each user."""
+def load_split(arguments: DataArguments, protocol: ProtocolArguments) -> tuple[Interactions, Split]:
+    """Read the log that the arguments name and divide it by the protocol."""
     interactions = load_log(arguments)
-    split = leave_one_out(interactions)
+    split = split_log(interactions, protocol)
     if len(split.validation) == 0:
         raise ValueError(
             f"`{arguments.source}` has no user with 3 interactions: nothing is left to validate on. "
@@ -248,19 +257,19 @@ def train_and_evaluate(
 
 
 def split_rows(model: PreTrainedModel, tokenizer: ItemTokenizer, split: Split, data: DataArguments) -> RunRows:
-    """Rows of a leave-one-out split in memory.
+    """Rows of a split in memory.
 
     Args:
         model: Masked or causal model.
         tokenizer: Its item tokenizer.
-        split: Leave-one-out split of the log.
+        split: Leave-one-out or temporal split of the log.
         data: How sequences are made.
     """
     max_length = model.config.max_position_embeddings
     return RunRows(
         train=training_sequences(split.train, tokenizer, objective_of(model), data, max_length),
-        validation=to_evaluation_sequences(split.train, split.validation, tokenizer),
-        split=split.report.to_dict(),
+        validation=rows_to_rank(model, tokenizer, split, "validation"),
+        split=split_facts(split),
         fingerprint=split.train.fingerprint,
         sizes=split_sizes(split),
         test=lambda best: evaluate_checkpoint(best, tokenizer, split),
@@ -318,6 +327,8 @@ def build_trainer(
 ) -> Trainer:
     """The stock `Trainer` with the collators and ranking metrics of the model's objective.
 
+    `metric_for_best_model` ndcg@10 is the unfiltered one where the model's config says that seen items are kept.
+
     Args:
         model: Masked or causal model.
         tokenizer: Its item tokenizer.
@@ -330,6 +341,7 @@ def build_trainer(
     """
     if training.attn_implementation is not None:
         model.set_attn_implementation(training.attn_implementation)
+    choose_metric(training, model)
     if training.early_stopping_patience and training.load_best_model_at_end:
         stopping = EarlyStoppingCallback(early_stopping_patience=training.early_stopping_patience)
         callbacks = [*callbacks, stopping]

@@ -222,6 +222,13 @@ def test_where_keeps_what_meets_every_condition():
         load_interactions(table, where=["country=FR"], streaming=True)
 
 
+def test_streaming_refuses_items_of_any_kind():
+    """A frame has no truth value: the refusal must not itself fail."""
+    for items in (pd.DataFrame({"item_id": ["a"]}), pa.table({"item_id": ["a"]}), "items.csv"):
+        with pytest.raises(ValueError, match="`items` are not for `streaming`"):
+            load_interactions("log.csv", streaming=True, items=items)
+
+
 def test_every_user_filtered_out_is_an_error():
     """Stops an empty log from reaching training."""
     with pytest.raises(ValueError, match="every user was filtered out by `min_user_interactions`=5"):

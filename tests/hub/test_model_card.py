@@ -99,7 +99,9 @@ def test_names_of_the_hub_become_metadata_and_eval_results(runs: Path, tmp_path:
     assert "| Licence and source | CC-BY-4.0 |" in card.text
     entries = yaml.safe_load((folder / ".eval_results" / "hfrec.yaml").read_text())
     assert entries[0]["dataset"] == {"id": "ann/clicks", "task_id": "leave_one_out"}
-    assert entries[0]["value"] == results["test"]["filter_seen"]["ndcg@10"]
+    decides = results["test"]["decided_by"]
+    assert entries[0]["value"] == results["test"][decides]["ndcg@10"]
+    assert ("seen items filtered" in entries[0]["notes"]) == (decides == "filter_seen")
     parse = pytest.importorskip("huggingface_hub._eval_results").parse_eval_result_entries
     assert parse(entries)[0].dataset_id == "ann/clicks"
     assert not (runs / "tuned" / ".eval_results").exists()
@@ -172,6 +174,6 @@ def test_a_model_worse_than_a_baseline_says_so(runs: Path, tmp_path: Path) -> No
     """The reader sees the model's row; its author must not leave out the one above."""
     folder = shutil.copytree(runs / "tuned", tmp_path / "tuned")
     results = results_of(folder)
-    results["test"]["baselines"]["item_knn"]["filter_seen"]["ndcg@10"] = 1.0
+    results["test"]["baselines"]["item_knn"][results["test"]["decided_by"]]["ndcg@10"] = 1.0
     (folder / "all_results.json").write_text(json.dumps(results))
     assert "does not beat item_knn (ndcg@10 1.0000)" in write_model_card(folder).read_text()

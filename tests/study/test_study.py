@@ -75,6 +75,17 @@ def test_study_writes_tables_and_goes_on_after_an_interrupt(files: dict[str, Pat
     assert (tmp_path / "forgetting.png").stat().st_size > 5000
 
 
+def test_repeats_of_the_target_decide_on_all_arms(files: dict[str, Path], tmp_path: Path) -> None:
+    """Arms ranked under two protocols would differ by the protocol, not by the transfer."""
+    data = StudyData(arguments(files, tmp_path, filter_seen="auto"))
+    filtered = StudyData(arguments(files, tmp_path, filter_seen="true"))
+    assert (data.decided_by, filtered.decided_by) == ("unfiltered", "filter_seen"), "the synthetic log repeats items"
+    rows = [run_once(one, ARMS["popularity"], 1.0, 0, {}) for one in (data, filtered)]
+    assert [row["decided_by"] for row in rows] == ["unfiltered", "filter_seen"]
+    misses = [row["ranks"].count(0) for row in rows]
+    assert misses[0] < misses[1], "repeats are misses under the filter alone"
+
+
 def test_no_test_or_validation_user_trains(files: dict[str, Path], tmp_path: Path) -> None:
     """A test user among the training ones would make every arm look better, the larger shares most."""
     data = StudyData(arguments(files, tmp_path))
@@ -119,7 +130,7 @@ def test_frozen_body_trains_new_rows_only(files: dict[str, Path]) -> None:
 
 def test_popularity_of_the_study_counts_its_training_users(files: dict[str, Path], tmp_path: Path) -> None:
     """A baseline fitted on other users, test users among them, would be no baseline of the arms beside it."""
-    data = StudyData(arguments(files, tmp_path))
+    data = StudyData(arguments(files, tmp_path, filter_seen="true"))
     row = run_once(data, ARMS["popularity"], 0.5, 0, {})
     counts = Counter(data.training_users(0.5, 0).table["item_id"].to_pylist())
     rows = leave_one_out(data.test)
@@ -157,6 +168,7 @@ def test_tradeoff_runs_every_strength_and_measures_the_way(files: dict[str, Path
     words = ["study", "--model_name_or_path", str(files["checkpoint"]), "--source_file", str(files["source.csv"])]
     words += ["--target_file", str(files["target.csv"]), "--output_dir", str(tmp_path), "--max_steps", "20"]
     words += ["--fractions", "1.0", "--seeds", "0", "--arms", "finetune", "--tradeoff_fraction", "1.0"]
+    words += ["--filter_seen", "true"]
     words += ["--num_processes", "1"]
     assert main(words) == 0
     rows = pyarrow.csv.read_csv(tmp_path / "tradeoff.csv").to_pylist()

@@ -1,0 +1,40 @@
+"""Whether a run leaves out the items that a user had: decided on validation, kept in the config of the model."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from ..data.repeats import REPEAT_THRESHOLD, filters_seen, repeat_share, settle_filter_seen
+from ..data.temporal import ProtocolArguments
+from ..evaluation.protocol import decided_by
+from .arguments import RecommenderTrainingArguments
+
+METRIC = "ndcg@10"
+
+
+def settle_seen_items(model: PreTrainedModel, validation: Any, protocol: ProtocolArguments) -> dict[str, Any]:
+    """Decide whether seen items are filtered, write it into the model's config and say it on stderr.
+
+    Args:
+        model: Masked or causal model; the config is what training, `recommend`, export and evaluation read.
+        validation: Rows of `to_evaluation_sequences`.
+        protocol: The flags.
+
+    Returns:
+        What `all_results.json` says of it.
+    """
+    share = repeat_share(validation)
+    model.config.filter_seen, line = settle_filter_seen(protocol.filter_seen, share)
+    if share or not model.config.filter_seen:
+        print(line, file=sys.stderr)
+    seen = {"filter_seen": model.config.filter_seen, "validation_repeat_share": share, "threshold": REPEAT_THRESHOLD}
+    return {"protocol": vars(protocol), "seen_items": seen}
+
+
+def choose_metric(training: RecommenderTrainingArguments, model: PreTrainedModel) -> None:
+    """Make `metric_for_best_model` ndcg@10 the unfiltered one where the model's config filters no seen items."""
+    if training.metric_for_best_model == METRIC and not filters_seen(model.config):
+        training.metric_for_best_model = f"{decided_by(False)}_{METRIC}"
