@@ -44,10 +44,10 @@ def test_an_untrained_model_ranks_better_from_the_log_than_from_nothing(kind: ty
 def test_every_layer_passes_on_what_it_attends_to() -> None:
     """The output layer must undo the values, or the layers turn the items out of their space."""
     model = Bert4RecForCausalLM(_config(10))
-    pass_on_attended(model, seed=0)
+    pass_on_attended(model, seed=0, share=0.25)
     for layer in cast(Any, model.model.layers):
         values = layer.attention.query_key_value.weight[32:]
-        assert torch.allclose(layer.attention.output.weight @ values, torch.eye(16), atol=1e-5)
+        assert torch.allclose(layer.attention.output.weight @ values, 0.25 * torch.eye(16), atol=1e-5)
 
 
 def test_the_start_is_the_same_in_every_process_and_moves_with_the_seed() -> None:
