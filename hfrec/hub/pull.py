@@ -8,8 +8,10 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from ..data.files import check_folder
 from .errors import HubError, explain
-from .push import CHECKPOINT_FILES, matches
+from .pulled import check_repository, make_room
+from .push import CHECKPOINT_FILES, checkpoint_names, matches
 
 if TYPE_CHECKING:
     from huggingface_hub import RepoFile
@@ -27,10 +29,13 @@ def pull_from_hub(
 ) -> Path:
     """Download the files of a checkpoint, and nothing else that lies in the repository.
 
+    The folder then holds exactly the revision: files of an earlier pull that it lacks are removed.
+
     Args:
         repo_id: `namespace/name`.
         revision: Branch, tag or commit; `main` unless given.
-        output_dir: Folder for the files; the cache of the hub's client unless given.
+        output_dir: New folder for the files, or that of an earlier pull of the same repository; the cache of the hub's
+            client unless given.
         verify: Compare every file with the checksum that the hub has of it: a download checks only sizes.
         local_files_only: Ask no hub; the cache must have the revision.
         force_download: Download again what is there already, such as a file found damaged.
@@ -41,7 +46,9 @@ def pull_from_hub(
 
     Raises:
         ValueError: The repository holds no checkpoint, its weights are pickled, or a file name leaves the folder.
-        HubError: The hub refused, could not be reached, or a file differs from its checksum.
+            `output_dir` holds another repository or files of a checkpoint that no pull wrote.
+        HubError: The hub refused, could not be reached, a file differs from its checksum, or the folder holds files
+            that the revision lacks.
 
     Example:
         >>> pull_from_hub("me/films", revision="v2", verify=True)  # doctest: +SKIP
@@ -52,6 +59,13 @@ def pull_from_hub(
     if local_files_only and verify:
         raise ValueError("`verify` compares with the hub, which `local_files_only` and HF_HUB_OFFLINE must not ask.")
     remote = {} if local_files_only else _checkpoint_of(repo_id, revision, token)
+    if output_dir is not None:
+        check_folder(Path(output_dir))
+        # A hub that goes away between two requests leaves the client with the files of the earlier pull.
+        verify |= bool(remote) and Path(output_dir).exists()
+        check_repository(Path(output_dir), repo_id)
+        if remote:
+            make_room(Path(output_dir), repo_id, remote)
     try:
         folder = Path(
             snapshot_download(
@@ -67,6 +81,12 @@ def pull_from_hub(
         )
     except Exception as error:  # the hub's, the storage server's and the connection's errors share no parent
         raise HubError(f"Could not pull {repo_id}: {explain(error)}.") from None
+    added = sorted(set(checkpoint_names(folder)) - set(remote)) if remote else []
+    if added:
+        raise HubError(
+            f"{folder} holds {', '.join(added)}, which {repo_id} lacks at this revision: remove them, or the checkpoint "
+            "is not the one that was pulled."
+        )
     if verify:
         damaged = differing_files(folder, remote.values())
         if damaged:
