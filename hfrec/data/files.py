@@ -11,6 +11,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+LOCK_FILE = ".hfrec.lock"
+DRAFT_PREFIX = ".hfrec-draft-"  # of folders that are being written
+
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
@@ -45,7 +48,7 @@ def whole_files(folder: Path) -> Iterator[Path]:
     was_there = folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with TemporaryDirectory(dir=folder, prefix=".draft-") as name:
+        with TemporaryDirectory(dir=folder, prefix=DRAFT_PREFIX) as name:
             yield Path(name)
             for file in sorted(Path(name).iterdir()):
                 os.replace(file, folder / file.name)
@@ -68,7 +71,7 @@ def check_new_folder(folder: Path) -> None:
         ValueError: With what is there.
     """
     check_folder(folder)
-    found = sorted(path.name for path in folder.iterdir())[:5] if folder.is_dir() else []
+    found = sorted({path.name for path in folder.iterdir()} - {LOCK_FILE})[:5] if folder.is_dir() else []
     if found:
         raise ValueError(
             f"`output_dir` {folder} is in use: expected a new or empty folder, found {', '.join(found)}. "

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from hfrec.data.files import whole_files, write_json
+from hfrec.data.files import DRAFT_PREFIX, whole_files, write_json
 from hfrec.data.interactions import check_core, read_items
 from hfrec.data.readers import find_items_file
 from hfrec.data.sequences import take_lists
@@ -72,7 +72,7 @@ def prepare_sequences(
     """
     check_core(min_user_interactions, min_item_interactions)
     metadata = find_items_file(stream.source)
-    with whole_files(folder) as draft, TemporaryDirectory(dir=folder, prefix=".work-") as work:
+    with whole_files(folder) as draft, TemporaryDirectory(dir=folder, prefix=DRAFT_PREFIX) as work:
         log = _spread(stream, Path(work), interactions_per_shard)
         users_kept, items_kept, rounds = _core(log, min_user_interactions, min_item_interactions)
         if not users_kept.any():

@@ -84,8 +84,8 @@ def pull_from_hub(
     added = sorted(set(checkpoint_names(folder)) - set(remote)) if remote else []
     if added:
         raise HubError(
-            f"{folder} holds {', '.join(added)}, which {repo_id} lacks at this revision: remove them, or the checkpoint "
-            "is not the one that was pulled."
+            f"{folder} holds {', '.join(added)}, which {repo_id} lacks at this revision: remove them, or what loads "
+            "is not what was pulled."
         )
     if verify:
         damaged = differing_files(folder, remote.values())

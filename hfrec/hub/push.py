@@ -52,8 +52,8 @@ def push_to_hub(
     """Push weights, config, tokenizer, items, card, results and remote code as a single commit.
 
     The repository and the branch are made when they do not exist. Unchanged files are not sent again. A commit that
-    somebody else makes during the upload is never overwritten. Weights of another shape, pickles and a prior that lie in
-    the repository alone are removed by the same commit.
+    somebody else makes during the upload is never overwritten. Weights of another shape, pickles and a prior that lie
+    in the repository alone are removed by the same commit.
 
     Args:
         folder_or_model: Folder of a checkpoint or of a PEFT adapter, or a model.

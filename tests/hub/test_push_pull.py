@@ -217,7 +217,7 @@ def test_a_pull_leaves_nothing_of_an_earlier_one(hub: Hub, client: Client, check
 
 
 def test_a_pull_touches_no_other_model(hub: Hub, client: Client, checkpoint: Path, tmp_path: Path) -> None:
-    """A model of one's own was overwritten by a pull into its folder; a foreign prior beside pulled weights was used."""
+    """A model of one's own was overwritten by a pull into its folder; a foreign prior there was used."""
     client("push", str(checkpoint), "ann/one")
     client("push", str(checkpoint), "ann/two")
     own = shutil.copytree(checkpoint, tmp_path / "own")
