@@ -106,12 +106,13 @@ class Bert4RecPreTrainedModel(PreTrainedModel):
         wants_info, may_differ = (kwargs.pop(key, False) for key in ("output_loading_info", "ignore_mismatched_sizes"))
         kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True, "use_safetensors": True}
         try:
-            model, info = super().from_pretrained(name, *model_args, **kwargs)
+            loaded: Any = super().from_pretrained(name, *model_args, **kwargs)
         except OSError as error:
             found = _pickled_weights(name, **kwargs) if SAFE_WEIGHTS_NAME in str(error) and name is not None else None
             if found is None:
                 raise
             raise OSError(f"`{name}`: expected {SAFE_WEIGHTS_NAME}, found {found}. {_PICKLES}") from error
+        model, info = loaded
         if name is not None:
             cls._check_loaded(model, name, info, may_differ=may_differ)
         return (model, info) if wants_info else model
@@ -119,11 +120,13 @@ class Bert4RecPreTrainedModel(PreTrainedModel):
     @classmethod
     def _check_loaded(cls, model: Any, name: Any, info: dict[str, Any], *, may_differ: bool) -> None:
         """Refuse a checkpoint that left weights as they were initialised."""
+        # `label_counts` comes and goes with the loss.
         wrote_it = cls.__name__ in (model.config.architectures or ())
         required = "" if wrote_it or cls is Bert4RecModel else f"{cls.base_model_prefix}."
+        missing, unexpected = (set(info[key]) - {"label_counts"} for key in ("missing_keys", "unexpected_keys"))
         wrong = {
-            "lack": sorted(key for key in info["missing_keys"] if key.startswith(required)),
-            "hold beside those of the config": sorted(info["unexpected_keys"] if wrote_it else ()),
+            "lack": sorted(key for key in missing if key.startswith(required)),
+            "hold beside those of the config": sorted(unexpected if wrote_it else ()),
             "hold in another shape": [] if may_differ else sorted(str(key[0]) for key in info["mismatched_keys"]),
         }
         for what, keys in wrong.items():
