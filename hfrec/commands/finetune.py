@@ -32,6 +32,7 @@ from ..training.run import (
     train_and_evaluate,
     write_json,
 )
+from ..training.runfile import begin_run, split_content, weights_digest
 from .parsing import parse_arguments
 from .pretrain import report
 
@@ -55,8 +56,10 @@ def main(arguments: Arguments) -> dict[str, Any]:
     if task.task == "classification":
         return main_classification(data, start, task, training)
     model, tokenizer = load_checkpoint(start.model_name_or_path, revision=start.model_revision)
+    start_content = start_settings(model, start)
     _, split = load_split(data)
     tokenizer = fit_to_log(model, tokenizer, split.train, data=data, start=start, training=training)
+    begin_run(data, training, split_content(split), start=start_content)
     results = train_and_evaluate(
         model,
         tokenizer,
@@ -69,6 +72,12 @@ def main(arguments: Arguments) -> dict[str, Any]:
     )
     report(results, training, card, repo_id)
     return results
+
+
+def start_settings(model: PreTrainedModel, start: FinetuneArguments) -> dict[str, Any]:
+    """What fine-tuning starts from and how it is held, for the comparison of a run with the one it goes on from."""
+    named = {name: value for name, value in vars(start).items() if not name.startswith("model_")}
+    return {**named, "weights": weights_digest(model)}
 
 
 def main_classification(

@@ -27,6 +27,7 @@ from ..training.run import (
     streamed_rows,
     train_and_evaluate,
 )
+from ..training.runfile import begin_run, split_content, streamed_content
 from .content import ContentArguments, read_content
 from .parsing import parse_arguments
 
@@ -59,6 +60,7 @@ def main(arguments: Arguments) -> dict[str, Any]:
         tokenizer = shards.tokenizer
         model = build_model(shape, len(tokenizer), max_length)
         rows = streamed_rows(shards, model, data=data, training=training)
+        log_content = streamed_content(rows.train, shards.info)
     else:
         _, split = load_split(data)
         seed_everything(training)
@@ -66,6 +68,8 @@ def main(arguments: Arguments) -> dict[str, Any]:
         features = item_features(tokenizer, content) if shape.item_features else None
         model = build_model(shape, len(tokenizer), max_length, features=features)
         rows = split_rows(model, tokenizer, split, data)
+        log_content = split_content(split)
+    begin_run(data, training, log_content, model=vars(shape), content=vars(content))
     results = train_and_evaluate(model, tokenizer, rows, data=data, training=training)
     report(results, training, card, repo_id)
     return results

@@ -11,7 +11,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-LOCK_FILE = ".hfrec.lock"
+# The Trainer's own pushes leave out names that begin with an underscore.
+LOCK_FILE = "_lock"
+RUN_FILE = "_run.json"
 DRAFT_PREFIX = ".hfrec-draft-"  # of folders that are being written
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from transformers.utils import logging
 
-from .files import DRAFT_PREFIX, LOCK_FILE, check_folder
+from .files import DRAFT_PREFIX, LOCK_FILE, RUN_FILE, check_folder
 
 logger = logging.get_logger(__name__)
 
@@ -51,6 +51,8 @@ def locked_folder(folder: Path | None) -> Iterator[None]:
         yield
     finally:
         (folder / LOCK_FILE).unlink(missing_ok=True)
+        if [path.name for path in folder.glob("*")] == [RUN_FILE]:
+            (folder / RUN_FILE).unlink()  # of a run without a checkpoint
         os.close(handle)
         for path in made:
             if not path.is_dir() or any(path.iterdir()):

@@ -15,6 +15,8 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
+from ..data.files import LOCK_FILE, RUN_FILE
+
 logger = logging.get_logger(__name__)
 
 
@@ -67,14 +69,24 @@ def last_whole_checkpoint(folder: Path) -> Path | None:
 
     A warning names those that were not.
     """
-    if not folder.is_dir():
-        return None
-    named = [path for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*") if path.name.split("-")[-1].isdigit()]
-    for path in sorted(named, key=lambda path: int(path.name.split("-")[-1]), reverse=True):
+    for path in reversed(named_checkpoints(folder)):
         if is_whole(path):
             return path
         logger.warning(f"{path} was not written to its end and is left out.")
     return None
+
+
+def named_checkpoints(folder: Path) -> list[Path]:
+    """All `checkpoint-N` in `folder`, the oldest first."""
+    named = [path for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*") if path.name.split("-")[-1].isdigit()]
+    return sorted(named, key=lambda path: int(path.name.split("-")[-1]))
+
+
+def only_unfinished(folder: Path) -> bool:
+    """Whether a folder holds nothing but what a run writes before its first checkpoint is whole."""
+    if not folder.is_dir() or (folder / RUN_FILE).is_file():
+        return True
+    return {path.name for path in folder.iterdir()} <= {LOCK_FILE, *(path.name for path in named_checkpoints(folder))}
 
 
 def is_whole(checkpoint: Path) -> bool:

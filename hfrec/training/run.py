@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import EarlyStoppingCallback, PreTrainedModel, Trainer, TrainerCallback, set_seed
+from transformers import PreTrainedModel, Trainer, TrainerCallback, set_seed
 from transformers.utils import logging
 
 from ..data.collators import DataCollatorForMaskedItems, DataCollatorForNextItem
@@ -24,10 +24,11 @@ from ..models import Bert4RecConfig, Bert4RecForCausalLM, Bert4RecForMaskedLM
 from ..tokenization import ItemTokenizer
 from ..transfer.features import MARKERS, set_item_features
 from .arguments import DataArguments, ModelArguments, RecommenderTrainingArguments
-from .checkpoints import StopOnNaN, last_whole_checkpoint, no_half_checkpoint
+from .checkpoints import StopOnNaN, last_whole_checkpoint, only_unfinished
 from .facts import run_facts, split_sizes
 from .l2sp import L2SPCallback
 from .pushes import PushWatchCallback, open_repository
+from .resuming import EarlyStopping, train
 from .rowwise import rowwise_optimizer
 from .streaming import StreamingTrainer
 
@@ -152,7 +153,7 @@ def check_output_folder(arguments: RecommenderTrainingArguments) -> str | None:
     if (folder / "all_results.json").exists() and arguments.resume_from_checkpoint is None:
         raise ValueError(f"`output_dir` {folder} holds a finished run: choose another folder or remove it.")
     last = last_whole_checkpoint(folder)
-    if last is None and arguments.resume_from_checkpoint is None:
+    if last is None and arguments.resume_from_checkpoint is None and not only_unfinished(folder):
         check_new_folder(folder)
     return None if last is None else str(last)
 
@@ -220,14 +221,13 @@ def train_and_evaluate(
         optimizer=optimizer,
     )
     resume = training.resume_from_checkpoint or checkpoint
-    with no_half_checkpoint(trainer):
-        result = trainer.train(resume_from_checkpoint=resume)
+    metrics = train(trainer, resume)
     validation = trainer.evaluate()
     best = whole_model(trainer)
     if trainer.is_world_process_zero():
         save_checkpoint(best, tokenizer, Path(training.output_dir))
     results = {
-        "train": result.metrics,
+        "train": metrics,
         "validation": validation,
         "best_checkpoint": trainer.state.best_model_checkpoint,
         "split": rows.split,
@@ -327,8 +327,7 @@ def build_trainer(
     if training.attn_implementation is not None:
         model.set_attn_implementation(training.attn_implementation)
     if training.early_stopping_patience and training.load_best_model_at_end:
-        stopping = EarlyStoppingCallback(early_stopping_patience=training.early_stopping_patience)
-        callbacks = [*callbacks, stopping]
+        callbacks = [*callbacks, EarlyStopping(early_stopping_patience=training.early_stopping_patience)]
     open_repository(training)
     # Unshuffled rows would have the same masks in every epoch.
     seed = None if training.train_sampling_strategy == "sequential" else training.seed

@@ -12,6 +12,7 @@ import pytest
 from safetensors.torch import load_file
 
 from hfrec import load_checkpoint, load_prior, recommend
+from hfrec.data.files import RUN_FILE
 from hfrec_command import COMMANDS, main, usage
 
 ROOT = Path(__file__).parents[2]
@@ -220,6 +221,7 @@ def test_resume_equals_an_uninterrupted_run(cut_at: str, log_file: Path, tmp_pat
     assert main([*words, "--output_dir", str(whole)]) == 0
     checkpoints = sorted(whole.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
     cut.mkdir()
+    shutil.copy(whole / RUN_FILE, cut)
     checkpoints[0].rename(cut / checkpoints[0].name)
     assert main([*words, "--output_dir", str(cut)]) == 0
     first, second = load_file(whole / "model.safetensors"), load_file(cut / "model.safetensors")

@@ -14,6 +14,7 @@ import pytest
 from safetensors.torch import load_file
 
 from hfrec import leave_one_out, load_interactions
+from hfrec.data.files import RUN_FILE
 from hfrec.data.shards import StreamedBatches
 from hfrec_command import main
 
@@ -98,6 +99,7 @@ def test_an_interrupted_run_goes_on_to_the_bit(objective: str, sequences: Path, 
     assert len(steps) >= 3
     for step in (5, sorted(steps)[-2]):  # in the middle of the first epoch, and of the second
         shutil.copytree(whole / f"checkpoint-{step}", cut / f"checkpoint-{step}")
+        shutil.copy(whole / RUN_FILE, cut)
         workers = [] if step == 5 else ["--dataloader_num_workers", "2"]
         pretrain(sequences, cut, *words, *workers)
         assert weights_equal(whole, cut), step
@@ -158,5 +160,6 @@ def test_two_processes_share_the_rows_and_go_on_to_the_bit(objective: str, seque
     alone = StreamedBatches(files, lambda rows: rows, **settings)  # type: ignore[arg-type, return-value]
     assert sorted(found) == sorted(rows[0]["input_ids"].tolist() for rows in alone)  # type: ignore[call-overload]
     shutil.copytree(whole / "checkpoint-3", cut / "checkpoint-3")
+    shutil.copy(whole / RUN_FILE, cut)
     train(cut, tmp_path / "again")
     assert weights_equal(whole, cut)
