@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -58,6 +59,15 @@ def whole_files(folder: Path) -> Iterator[Path]:
         if not was_there:
             shutil.rmtree(folder)
         raise
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 (hex) of a file, read piece by piece."""
+    digest = hashlib.sha256()
+    with path.open("rb") as content:
+        while block := content.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

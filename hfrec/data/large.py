@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from hfrec.data.files import DRAFT_PREFIX, whole_files, write_json
+from hfrec.data.files import DRAFT_PREFIX, sha256_of, whole_files, write_json
 from hfrec.data.interactions import check_core, read_items
 from hfrec.data.readers import find_items_file
 from hfrec.data.sequences import take_lists
@@ -98,6 +98,7 @@ def prepare_sequences(
             "core_rounds": rounds,
             **facts,
             **written,
+            "files": {path.relative_to(draft).as_posix(): sha256_of(path) for path in _written(draft)},
         }
         write_json(draft / INFO_FILE, info)
     return info
@@ -250,6 +251,10 @@ def _write_parts(log: _Log, tokens: IntArray, unknown: int, folder: Path) -> dic
         part.unlink()
     whole = hashlib.sha256("".join(digest.hexdigest() for name in PARTS for digest in digests[name]).encode())
     return {"fingerprint": whole.hexdigest(), "rows": rows}
+
+
+def _written(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
 def _content(table: pa.Table) -> Iterator[bytes]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from ..data.files import check_folder
+from ..data.files import check_folder, sha256_of
 from .errors import HubError, explain
 from .pulled import check_repository, make_room
 from .push import CHECKPOINT_FILES, checkpoint_names, matches
@@ -112,7 +112,9 @@ def _listed(file: RepoFile) -> str:
 def _checksum(path: Path, file: RepoFile) -> str | None:
     if not path.is_file():
         return None
-    digest = hashlib.sha256() if file.lfs is not None else hashlib.sha1(b"blob %d\0" % path.stat().st_size)
+    if file.lfs is not None:
+        return sha256_of(path)
+    digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size)
     with path.open("rb") as content:
         while block := content.read(1 << 20):
             digest.update(block)
