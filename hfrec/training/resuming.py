@@ -15,7 +15,7 @@ from transformers import (
 )
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from .checkpoints import no_half_checkpoint
+from .checkpoints import SEAL_FILE, fault_of, no_half_checkpoint
 
 
 class EarlyStopping(EarlyStoppingCallback):
@@ -57,12 +57,13 @@ class _EndCallback(TrainerCallback):
         best = f"{PREFIX_CHECKPOINT_DIR}-{state.best_global_step}"
         if args.load_best_model_at_end and state.best_global_step:
             folder = Path(args.output_dir or ".") / best
-            if folder.is_dir():
+            fault = fault_of(folder)
+            if fault is None:
                 state.best_model_checkpoint = str(folder)
-            elif state.best_model_checkpoint is None and args.resume_from_checkpoint is None:
+            elif args.resume_from_checkpoint is None:
                 raise ValueError(
-                    f"`output_dir` {args.output_dir}: the best checkpoint of this run so far, {best}, is missing: copy "
-                    "it there, or start anew in another folder."
+                    f"`output_dir` {args.output_dir}: the best checkpoint of this run so far, {best}, cannot be used: "
+                    f"{fault}. Copy it again, or start anew in another folder."
                 )
         if state.global_step and (control.should_training_stop or state.global_step >= state.max_steps):
             raise _Ended
@@ -76,9 +77,11 @@ def train(trainer: Trainer, checkpoint: str | None) -> dict[str, float]:
         checkpoint: Folder of a checkpoint, or None. From that of the last step, nothing more is trained.
 
     Raises:
-        ValueError: The best checkpoint of a run that goes on is missing.
+        ValueError: The checkpoint is damaged, or the best one of a run that goes on is missing or damaged.
         OSError: A checkpoint could not be written.
     """
+    if checkpoint is not None and (Path(checkpoint) / SEAL_FILE).is_file() and (fault := fault_of(Path(checkpoint))):
+        raise ValueError(f"`resume_from_checkpoint` {checkpoint} cannot be used: {fault}. Take another one.")
     trainer.add_callback(_EndCallback())
     with no_half_checkpoint(trainer):
         try:

@@ -24,7 +24,7 @@ from ..models import Bert4RecConfig, Bert4RecForCausalLM, Bert4RecForMaskedLM
 from ..tokenization import ItemTokenizer
 from ..transfer.features import MARKERS, set_item_features
 from .arguments import DataArguments, ModelArguments, RecommenderTrainingArguments
-from .checkpoints import StopOnNaN, last_whole_checkpoint, only_unfinished
+from .checkpoints import SealCheckpoint, StopOnNaN, last_whole_checkpoint, only_unfinished
 from .facts import run_facts, split_sizes
 from .l2sp import L2SPCallback
 from .pushes import PushWatchCallback, open_repository
@@ -343,7 +343,7 @@ def build_trainer(
         compute_metrics=make_compute_metrics(),
         preprocess_logits_for_metrics=preprocess_ranks,  # type: ignore[arg-type]  # two label names give a tuple
         optimizers=(optimizer, None),
-        callbacks=[StopOnNaN()],
+        callbacks=[StopOnNaN(), SealCheckpoint()],
     )
     trainer.callback_handler.callbacks[:0] = callbacks
     if training.push_to_hub:

@@ -20,7 +20,7 @@ from transformers import Trainer
 
 from hfrec import Bert4RecForMaskedLM, ItemTokenizer, load_checkpoint
 from hfrec.data.files import RUN_FILE
-from hfrec.training.checkpoints import last_whole_checkpoint
+from hfrec.training.checkpoints import SEAL_FILE, last_whole_checkpoint
 from hfrec_command import main
 
 TINY = ["--max_length", "12", "--hidden_size", "16", "--num_hidden_layers", "1", "--per_device_train_batch_size", "16"]
@@ -346,6 +346,7 @@ def test_a_kill_in_the_middle_of_a_checkpoint(log_file: Path, tmp_path: Path) ->
         shutil.copytree(whole / f"checkpoint-{step}", cut / f"checkpoint-{step}")
     state = cut / "checkpoint-8" / "trainer_state.json"
     state.write_text(state.read_text()[:-10])
+    (cut / "checkpoint-8" / SEAL_FILE).unlink()
     (cut / "checkpoint-8" / "model.safetensors").write_bytes(b"half")
     assert last_whole_checkpoint(cut) == cut / "checkpoint-4"
     assert main(pretraining(log_file, cut)) == 0

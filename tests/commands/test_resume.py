@@ -9,8 +9,10 @@ import pyarrow
 import pyarrow.csv
 import pytest
 from safetensors.torch import load_file
+from transformers.utils import logging
 
 from hfrec.data.files import RUN_FILE
+from hfrec.training.checkpoints import SEAL_FILE, last_whole_checkpoint
 from hfrec_command import main
 
 TINY = ["--max_length", "12", "--hidden_size", "16", "--num_hidden_layers", "1", "--per_device_train_batch_size", "16"]
@@ -159,7 +161,50 @@ def test_killed_during_the_first_checkpoint(
     folder = tmp_path / "cut"
     cut(interrupted, folder, 3)
     (folder / "checkpoint-3" / "trainer_state.json").unlink()
+    (folder / "checkpoint-3" / SEAL_FILE).unlink()
     if not with_run_file:
         (folder / RUN_FILE).unlink()
     assert run(log_file, folder, "--num_train_epochs", "2") == 0
     assert_same(interrupted, folder)
+
+
+@pytest.mark.parametrize("damage", ["missing", "short", "zeros"])
+@pytest.mark.parametrize(
+    "name",
+    ["model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "config.json"],
+)
+def test_a_damaged_checkpoint_is_left_out_by_name(
+    name: str, damage: str, interrupted: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It was a traceback, or another run without a word: zeros are weights, and a missing optimiser is a new one."""
+    cut(interrupted, tmp_path / "cut", 6)
+    path = tmp_path / "cut" / "checkpoint-6" / name
+    content = path.read_bytes()
+    path.write_bytes({"missing": b"", "short": content[:-7], "zeros": content[:99] + bytes(len(content) - 99)}[damage])
+    if damage == "missing":
+        path.unlink()
+    logging.enable_propagation()
+    try:
+        assert last_whole_checkpoint(tmp_path / "cut") == tmp_path / "cut" / "checkpoint-3"
+    finally:
+        logging.disable_propagation()
+    assert f"checkpoint-6 is left out: {name} " in caplog.text
+
+
+def test_a_run_goes_back_to_the_checkpoint_before(interrupted: Path, log_file: Path, tmp_path: Path) -> None:
+    """A damaged checkpoint was the end of a run."""
+    cut(interrupted, tmp_path / "cut", 6)
+    (tmp_path / "cut" / "checkpoint-6" / "optimizer.pt").write_bytes(b"half")
+    assert run(log_file, tmp_path / "cut", "--num_train_epochs", "2") == 0
+    assert_same(interrupted, tmp_path / "cut")
+
+
+def test_a_named_checkpoint_is_checked_too(
+    interrupted: Path, log_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A checkpoint that somebody names can be damaged as well."""
+    cut(interrupted, tmp_path / "cut", 3)
+    (tmp_path / "cut" / "checkpoint-3" / "optimizer.pt").unlink()
+    named = ["--resume_from_checkpoint", str(tmp_path / "cut" / "checkpoint-3")]
+    assert run(log_file, tmp_path / "new", "--num_train_epochs", "2", *named) == 1
+    assert "optimizer.pt missing. Take another one." in capsys.readouterr().err
