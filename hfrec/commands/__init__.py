@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -12,25 +15,73 @@ from huggingface_hub.errors import StrictDataclassError
 
 from ..data.locks import locked_folder
 
-REFUSALS = (ValueError, OSError, TypeError, ImportError, FloatingPointError, StrictDataclassError)
+REFUSALS = (ValueError, OSError, TypeError, ImportError, FloatingPointError, StrictDataclassError, MemoryError)
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, so that files that are being written go away as after Ctrl-C."""
 
 
 def run(name: str, words: Sequence[str]) -> int:
-    """Run a subcommand; a refusal is one line on stderr and exit code 1.
+    """Run a subcommand; a refusal is one line on stderr and exit code 1, an interruption one line and 128 + the signal.
 
     Results may hold an `exit_code` of their own, such as the verdict of `hfrec refresh`.
     """
     module = import_module(f".{name}", __name__)
+    folder = None
     try:
-        arguments = module.parse(words)
-        with locked_folder(_output_folder(arguments)):
-            results = module.main(arguments)
+        with _told_to_stop():
+            arguments = module.parse(words)
+            folder = _output_folder(arguments)
+            with locked_folder(folder):
+                results = module.main(arguments)
     except REFUSALS as error:
         # A strict dataclass names its validator; the refusal itself is the cause.
         reason = (error.__cause__ or error) if isinstance(error, StrictDataclassError) else error
-        print(f"hfrec {name}: {' '.join(str(reason).split())}", file=sys.stderr)
+        _say(name, str(reason) or type(reason).__name__)
         return 1
+    except KeyboardInterrupt as error:
+        _say(name, f"interrupted. {_what_is_left(folder)}")
+        return 128 + (signal.SIGTERM if isinstance(error, _Terminated) else signal.SIGINT)
     return int(results.get("exit_code", 0)) if isinstance(results, dict) else 0
+
+
+def _say(name: str, text: str) -> None:
+    """One line on stderr, below the progress bars that are still open."""
+    from tqdm import tqdm
+
+    for bar in list(getattr(tqdm, "_instances", ())):
+        bar.close()
+    print(f"hfrec {name}: {' '.join(text.split())}", file=sys.stderr)
+
+
+@contextmanager
+def _told_to_stop() -> Iterator[None]:
+    """SIGTERM raises in the block; only the main thread may say what a signal does."""
+
+    def stop(number: int, frame: Any) -> None:
+        raise _Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _what_is_left(folder: Path | None) -> str:
+    """Where an interrupted run goes on from."""
+    if folder is None or not any(folder.glob("checkpoint-*")):
+        return "Nothing was written; give the same command to start anew."
+    from ..training.checkpoints import last_whole_checkpoint
+
+    last = last_whole_checkpoint(folder)
+    if last is None:
+        return "No checkpoint was written yet; the same command starts anew."
+    return f"The last checkpoint is {last}; the same command goes on from it."
 
 
 def _output_folder(arguments: Any) -> Path | None:

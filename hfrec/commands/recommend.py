@@ -67,6 +67,7 @@ def main(arguments: RecommendArguments) -> list[list[dict[str, Any]]]:
         raise ValueError(f"`output_file` must end in {', '.join(FORMATS)}, found {output.name!r}.")
     if output.is_dir():
         raise ValueError(f"`output_file` {output} is a folder: name a file.")
+    check_overwrites(output, arguments)
     model, tokenizer = load_checkpoint(arguments.model_name_or_path, revision=arguments.revision)
     interactions = load_interactions(
         arguments.history_file,
@@ -103,6 +104,25 @@ def main(arguments: RecommendArguments) -> list[list[dict[str, Any]]]:
     write_rows(rows, output)
     print(f"{len(rows):,} recommendations for {len(users):,} users: {output}")
     return found
+
+
+def check_overwrites(output: Path, arguments: RecommendArguments) -> None:
+    """Refuse an output file that is one of those that are read, or part of a checkpoint.
+
+    Raises:
+        ValueError: With what would be lost.
+    """
+    from ..data.readers import find_files
+    from ..hub.push import checkpoint_names
+
+    if not output.exists():
+        return
+    for name in ("history_file", "users_file"):
+        source = getattr(arguments, name)
+        if source is not None and any(output.samefile(file) for file in find_files(source)):
+            raise ValueError(f"`output_file` {output} is the `{name}`, which would be lost: name another file.")
+    if (output.parent / "config.json").exists() and output.name in checkpoint_names(output.parent):
+        raise ValueError(f"`output_file` {output} is part of a checkpoint, which would be lost: name another file.")
 
 
 def approximate(

@@ -151,7 +151,14 @@ def check_output_folder(arguments: RecommenderTrainingArguments) -> str | None:
     folder = Path(arguments.output_dir)
     check_folder(folder)
     if (folder / "all_results.json").exists() and arguments.resume_from_checkpoint is None:
-        raise ValueError(f"`output_dir` {folder} holds a finished run: choose another folder or remove it.")
+        raise ValueError(
+            f"`output_dir` {folder} holds a finished run: choose another folder or remove it."
+            + (
+                ""
+                if (folder / "README.md").exists()
+                else " Its card is missing: `hfrec.write_model_card(folder)` writes it."
+            )
+        )
     last = last_whole_checkpoint(folder)
     if last is None and arguments.resume_from_checkpoint is None and not only_unfinished(folder):
         check_new_folder(folder)

@@ -398,3 +398,19 @@ def test_a_full_disk_under_results(
     words = command(name, log_file, checkpoint, tmp_path / "out")
     extra = ["--unknown_items", "drop"] if name == "recommend" else []
     assert "No space left on device" in refusal(*words, *extra)
+
+
+def test_recommendations_overwrite_nothing_that_is_read(
+    log_file: Path, checkpoint: Path, tmp_path: Path, refusal: Callable[..., str]
+) -> None:
+    """The log of all users was gone, or the items of a model, in whose place recommendations lay."""
+    log = tmp_path / "log.csv"
+    shutil.copy(log_file, log)
+    folder = shutil.copytree(checkpoint, tmp_path / "model", ignore=shutil.ignore_patterns("checkpoint-*"))
+    words = ["recommend", "--model_name_or_path", str(folder), "--history_file", str(log), "--unknown_items", "drop"]
+    for output, expected in ((log, "is the `history_file`"), (folder / "items.parquet", "part of a checkpoint")):
+        content = output.read_bytes()
+        assert expected in refusal(*words, "--output_file", str(output))
+        assert output.read_bytes() == content
+    assert main([*words, "--output_file", str(tmp_path / "lists.csv")]) == 0
+    assert main([*words, "--output_file", str(tmp_path / "lists.csv")]) == 0
