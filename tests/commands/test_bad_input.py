@@ -414,3 +414,17 @@ def test_recommendations_overwrite_nothing_that_is_read(
         assert output.read_bytes() == content
     assert main([*words, "--output_file", str(tmp_path / "lists.csv")]) == 0
     assert main([*words, "--output_file", str(tmp_path / "lists.csv")]) == 0
+
+
+def test_users_who_have_seen_the_whole_catalogue(tmp_path: Path) -> None:
+    """The run trained to its end and failed then, without a result."""
+    items = [f"i{item}" for item in range(6)]
+    rows = [(f"u{user}", item) for user in range(8) for item in [*items, *items[user % 6 :], *items[: user % 6]]]
+    lines = "".join(f"{user},{item},{time}\n" for time, (user, item) in enumerate(rows))
+    (tmp_path / "log.csv").write_text("user_id,item_id,timestamp\n" + lines)
+    words = ["pretrain", "--train_file", str(tmp_path / "log.csv"), "--output_dir", str(tmp_path / "run")]
+    assert main([*words, "--max_length", "12", "--hidden_size", "16", "--num_train_epochs", "1"]) == 0
+    test = json.loads((tmp_path / "run" / "all_results.json").read_text())["test"]
+    assert test["filter_seen"]["ndcg@10"] == test["filter_seen"]["coverage@6"] == 0
+    assert test["unfiltered"]["hit_rate@10"] == 1
+    assert (tmp_path / "run" / "README.md").exists()
