@@ -16,6 +16,10 @@ from huggingface_hub.errors import StrictDataclassError
 from ..data.locks import locked_folder
 
 REFUSALS = (ValueError, OSError, TypeError, ImportError, FloatingPointError, StrictDataclassError, MemoryError)
+_LESS_MEMORY = (
+    "Lower `per_device_train_batch_size` or `max_length`, or take `--loss sampled_softmax`; `hfrec estimate` says what "
+    "a training run needs."
+)
 
 
 class _Terminated(KeyboardInterrupt):
@@ -38,7 +42,13 @@ def run(name: str, words: Sequence[str]) -> int:
     except REFUSALS as error:
         # A strict dataclass names its validator; the refusal itself is the cause.
         reason = (error.__cause__ or error) if isinstance(error, StrictDataclassError) else error
-        _say(name, str(reason) or type(reason).__name__)
+        text = str(reason) or type(reason).__name__
+        _say(name, f"out of memory: {text} {_LESS_MEMORY}" if isinstance(reason, MemoryError) else text)
+        return 1
+    except RuntimeError as error:
+        if not _is_memory(error):
+            raise
+        _say(name, f"out of memory: {error} {_LESS_MEMORY}")
         return 1
     except KeyboardInterrupt as error:
         _say(name, f"interrupted. {_what_is_left(folder)}")
@@ -53,6 +63,11 @@ def _say(name: str, text: str) -> None:
     for bar in list(getattr(tqdm, "_instances", ())):
         bar.close()
     print(f"hfrec {name}: {' '.join(text.split())}", file=sys.stderr)
+
+
+def _is_memory(error: RuntimeError) -> bool:
+    """Whether torch found no memory: on an accelerator it has a class for it, on the CPU a text."""
+    return type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error)
 
 
 @contextmanager

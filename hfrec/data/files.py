@@ -76,6 +76,21 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
         draft.write_text(json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
 
 
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Read a JSON file that holds an object.
+
+    Raises:
+        ValueError: It is damaged, or holds something else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged ({type(error).__name__}: {error}): copy or write it again.") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is damaged: expected an object, found a {type(content).__name__}. Write it again.")
+    return content
+
+
 def check_new_folder(folder: Path) -> None:
     """Refuse an output folder that is a file or in use.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -72,7 +73,7 @@ def prepare_sequences(
     """
     check_core(min_user_interactions, min_item_interactions)
     metadata = find_items_file(stream.source)
-    with whole_files(folder) as draft, TemporaryDirectory(dir=folder, prefix=DRAFT_PREFIX) as work:
+    with whole_files(folder) as draft, TemporaryDirectory(dir=folder, prefix=DRAFT_PREFIX) as work, _engine_errors():
         log = _spread(stream, Path(work), interactions_per_shard)
         users_kept, items_kept, rounds = _core(log, min_user_interactions, min_item_interactions)
         if not users_kept.any():
@@ -102,6 +103,17 @@ def prepare_sequences(
         }
         write_json(draft / INFO_FILE, info)
     return info
+
+
+@contextmanager
+def _engine_errors() -> Iterator[None]:
+    """Polars has errors of its own for a full disk; they share no parent with Python's."""
+    try:
+        yield
+    except Exception as error:
+        if type(error).__module__.split(".")[0] != "polars":
+            raise
+        raise OSError(f"the log could not be sorted: {error} Free disk space beside the output, or memory.") from error
 
 
 def _spread(stream: InteractionStream, work: Path, interactions_per_shard: int) -> _Log:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from hfrec.data.files import sha256_of
+from hfrec.data.files import read_json_object, sha256_of
 from hfrec.data.sequences import check_windows, overlapping_windows
 from hfrec.tokenization import ITEMS_FILE, NUM_SPECIAL_TOKENS, ItemTokenizer
 
@@ -91,7 +90,10 @@ class SequenceShards:
     def info(self) -> dict[str, Any]:
         """What `dataset_info.json` says; empty where SQL wrote the folder."""
         path = self.folder / INFO_FILE
-        info: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        info = read_json_object(path) if path.is_file() else {}
+        for name in ("rows", "files"):
+            if not isinstance(info.get(name, {}), dict):
+                raise ValueError(f"{path} is damaged: expected an object as `{name}`. {_REMEDY}")
         return info
 
     def files(self, part: Literal["train", "validation", "test"] | str) -> list[Path]:

@@ -6,6 +6,8 @@ from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 from transformers.activations import ACT2FN
 
+MAX_LABELS = 100_000
+
 
 @strict
 class Bert4RecConfig(PreTrainedConfig):
@@ -89,6 +91,10 @@ class Bert4RecConfig(PreTrainedConfig):
             raise ValueError(
                 f"`transformers_weights` must not be given, found {kwargs['transformers_weights']!r}: the parent would "
                 "read this file in place of model.safetensors, a pickle too. Take it out of config.json."
+            )
+        if isinstance(labels := kwargs.get("num_labels"), int) and labels > MAX_LABELS:
+            raise ValueError(
+                f"`num_labels` must be at most {MAX_LABELS:,}, found {labels:,}: the parent would name each of them."
             )
         if self.embedding_size is None:
             self.embedding_size = self.hidden_size

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from transformers import (
     EarlyStoppingCallback,
     Trainer,
@@ -13,8 +14,9 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalPrediction
 
+from ..evaluation.ranking import make_compute_metrics
 from .checkpoints import SEAL_FILE, fault_of, no_half_checkpoint
 
 
@@ -69,6 +71,23 @@ class _EndCallback(TrainerCallback):
             raise _Ended
 
 
+def check_best_metric(training: TrainingArguments) -> None:
+    """Refuse a metric for the best checkpoint that no evaluation gives, or that would choose the worst.
+
+    Raises:
+        ValueError: With the metrics that there are.
+    """
+    name = (training.metric_for_best_model or "loss").removeprefix("eval_")
+    known = ["loss", *make_compute_metrics()(EvalPrediction(np.ones((1, 2), dtype=np.int64), np.ones(1)))]
+    if name not in known:
+        raise ValueError(f"`metric_for_best_model` {name!r} is unknown, expected one of {', '.join(known)}.")
+    if (name == "loss") == bool(training.greater_is_better):
+        raise ValueError(
+            f"`greater_is_better` {training.greater_is_better} with `metric_for_best_model` {name} would keep the "
+            f"worst checkpoint: set `--greater_is_better {str(name != 'loss').lower()}`."
+        )
+
+
 def train(trainer: Trainer, checkpoint: str | None) -> dict[str, float]:
     """Train from the start or from a checkpoint; returns the metrics of the Trainer.
 
@@ -86,6 +105,12 @@ def train(trainer: Trainer, checkpoint: str | None) -> dict[str, float]:
     with no_half_checkpoint(trainer):
         try:
             metrics: dict[str, float] = trainer.train(resume_from_checkpoint=checkpoint).metrics
+        except RuntimeError as error:
+            if "size mismatch" not in str(error):
+                raise
+            raise ValueError(
+                f"the checkpoint {checkpoint} is of a model of another shape: give its settings. {error}"
+            ) from error
         except _Ended:
             if trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint is not None:
                 trainer._load_best_model()

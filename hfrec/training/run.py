@@ -28,7 +28,7 @@ from .checkpoints import SealCheckpoint, StopOnNaN, last_whole_checkpoint, only_
 from .facts import run_facts, split_sizes
 from .l2sp import L2SPCallback
 from .pushes import PushWatchCallback, open_repository
-from .resuming import EarlyStopping, train
+from .resuming import EarlyStopping, check_best_metric, train
 from .rowwise import rowwise_optimizer
 from .streaming import StreamingTrainer
 
@@ -335,6 +335,7 @@ def build_trainer(
         model.set_attn_implementation(training.attn_implementation)
     if training.early_stopping_patience and training.load_best_model_at_end:
         callbacks = [*callbacks, EarlyStopping(early_stopping_patience=training.early_stopping_patience)]
+    check_best_metric(training)
     open_repository(training)
     # Unshuffled rows would have the same masks in every epoch.
     seed = None if training.train_sampling_strategy == "sequential" else training.seed

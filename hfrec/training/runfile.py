@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedModel
 
-from ..data.files import RUN_FILE, write_json
+from ..data.files import RUN_FILE, read_json_object, write_json
 from ..data.shards import StreamedBatches
 from ..data.splits import Split
 from .arguments import DataArguments, RecommenderTrainingArguments
@@ -52,7 +52,7 @@ def begin_run(
     earlier = Path(explicit).parent if explicit else folder
     if explicit or last_whole_checkpoint(folder) is not None:
         if (earlier / RUN_FILE).is_file():
-            _check_same(json.loads((earlier / RUN_FILE).read_text(encoding="utf-8")), run, earlier)
+            _check_same(read_json_object(earlier / RUN_FILE), run, earlier)
         elif not explicit:
             raise ValueError(
                 f"`output_dir` {folder} holds checkpoints without {RUN_FILE}, so that nobody knows of which log and "

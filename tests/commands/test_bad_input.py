@@ -428,3 +428,31 @@ def test_users_who_have_seen_the_whole_catalogue(tmp_path: Path) -> None:
     assert test["filter_seen"]["ndcg@10"] == test["filter_seen"]["coverage@6"] == 0
     assert test["unfiltered"]["hit_rate@10"] == 1
     assert (tmp_path / "run" / "README.md").exists()
+
+
+def test_a_metric_that_cannot_choose_the_best(log_file: Path, tmp_path: Path, refusal: Callable[..., str]) -> None:
+    """An unknown one was a traceback after the first epoch; the highest loss is the worst checkpoint."""
+    words = ["pretrain", "--train_file", str(log_file), "--output_dir", str(tmp_path / "out")]
+    assert "expected one of loss, hit_rate@5" in refusal(*words, "--metric_for_best_model", "auc")
+    assert "`--greater_is_better false`" in refusal(*words, "--metric_for_best_model", "loss")
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_memory_is_said_in_one_line(
+    log_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusal: Callable[..., str]
+) -> None:
+    """A traceback of torch does not say what to lower."""
+
+    def full(*arguments: Any, **settings: Any) -> None:
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
+
+    monkeypatch.setattr(Trainer, "train", full)
+    words = ["pretrain", "--train_file", str(log_file), "--output_dir", str(tmp_path / "out")]
+    assert "out of memory" in (line := refusal(*words)) and "`hfrec estimate`" in line
+
+
+def test_a_settings_file_of_aliases(tmp_path: Path, refusal: Callable[..., str]) -> None:
+    """Ten lines of aliases unfold to more than all memory."""
+    lines = ["a0: &a0 [x, x]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 40))]
+    (tmp_path / "settings.yaml").write_text("\n".join(lines))
+    assert "found a YAML alias" in refusal("pretrain", str(tmp_path / "settings.yaml"))
