@@ -268,6 +268,10 @@ def _read_object(source: Any, *, string_columns: tuple[str, ...]) -> Part:
     )
 
 
+def _as_text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
 def _pandas_to_table(frame: Any, *, string_columns: tuple[str, ...]) -> pa.Table:
     # Object columns may mix types ("any id"), which Arrow refuses: ids are named by their string.
     frame = frame.rename(columns=str)
@@ -275,7 +279,7 @@ def _pandas_to_table(frame: Any, *, string_columns: tuple[str, ...]) -> pa.Table
         twice = sorted(set(frame.columns[frame.columns.duplicated()]))
         raise ValueError(f"pandas.DataFrame: columns {twice} are there more than once. Rename or drop them.")
     mixed = [name for name in string_columns if name in frame.columns and frame[name].dtype == object]
-    frame = frame.assign(**{name: frame[name].map(str, na_action="ignore") for name in mixed})
+    frame = frame.assign(**{name: frame[name].map(_as_text, na_action="ignore") for name in mixed})
     try:
         return pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hfrec.data.readers import Part
+from hfrec.tokenization import SPECIAL_TOKENS
 
 _Parse = Callable[[Any], Any]
 _ZONED = pa.timestamp("us", tz="UTC")
@@ -33,7 +34,7 @@ def normalise_part(part: Part, *, user_column: str, item_column: str, timestamp_
         raise ValueError(f"{part.name}: no rows. Expected a log with at least one interaction.")
     columns = {
         "user_id": ids_to_strings(part, user_column),
-        "item_id": ids_to_strings(part, item_column),
+        "item_id": _no_special_tokens(part, item_column, ids_to_strings(part, item_column)),
         "timestamp": _timestamps(part, timestamp_column),
     }
     further = [name for name in part.table.column_names if name not in names.values()]
@@ -62,6 +63,14 @@ def ids_to_strings(part: Part, column: str) -> pa.ChunkedArray:
     if empty >= 0:
         raise _bad_value(part, column, empty, strings[empty].as_py(), "a non-empty id")
     return strings
+
+
+def _no_special_tokens(part: Part, column: str, ids: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Refuse items of the names that a vocabulary has for its special tokens."""
+    row = pc.index(pc.is_in(ids, pa.array(SPECIAL_TOKENS)), True).as_py()
+    if row >= 0:
+        raise _bad_value(part, column, row, ids[row].as_py(), "an id that is no special token")
+    return ids
 
 
 def check_columns(part: Part, names: dict[str, str]) -> None:
@@ -126,8 +135,22 @@ def _microseconds(part: Part, column: str, values: pa.ChunkedArray) -> pa.Chunke
     return parse(values)
 
 
+def check_order(part: Part, column: str) -> None:
+    """Refuse numbers that do not tell the order of a history, in one part or in several joined.
+
+    Raises:
+        ValueError: Seconds and milliseconds in one column, or integers that are equal as floats.
+    """
+    if not pa.types.is_timestamp(part.table[column].type):
+        _one_unit(part, column, part.table[column])
+
+
 def _one_unit(part: Part, column: str, values: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Refuse seconds and milliseconds since 1970 in one column: the order of a history would be that of the units."""
+    if pa.types.is_floating(values.type):
+        row = pc.index(pc.greater_equal(pc.abs(values), float(2**53)), True).as_py()
+        if row >= 0:
+            expected = "below 2**53, above which different times are equal as floats: store integers in every file"
+            raise _bad_value(part, column, row, values[row].as_py(), expected)
     low, high = (pa.scalar(bound, pa.int64()) for bound in (10**8, 10**11))  # 1973 in seconds, in milliseconds
     seconds = pc.and_(pc.greater_equal(values, low), pc.less(values, pc.divide(high, 10)))
     milliseconds = pc.and_(pc.greater_equal(values, high), pc.less(values, pc.multiply(high, 100)))

@@ -323,3 +323,28 @@ def test_times_that_would_be_misread(times, expected):
     """Times that wrap around, or of two units, put a history into another order without a word."""
     with pytest.raises(ValueError, match=f"row 2 .*{expected}"):
         load_interactions(log(["u", "u"], ["a", "b"], times))
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_items_named_like_special_tokens_are_refused(streaming, tmp_path):
+    """One layout of `hfrec prepare` took them and the other refused them, after all was sorted."""
+    path = write(tmp_path / "a.csv", CSV.replace("b c", "[MASK]", 1))
+    with pytest.raises(ValueError, match=r"row 2 .*'\[MASK\]', expected an id that is no special token"):
+        list(load_interactions(path, streaming=True)) if streaming else load_interactions(path)
+
+
+def test_files_of_two_units_or_types_are_refused(tmp_path):
+    """Joined, seconds stood before all milliseconds, and integers above 2**53 were equal as floats."""
+    pq.write_table(log(["u"], ["a"], [1_700_000_000]), tmp_path / "a.parquet")
+    pq.write_table(log(["u"], ["b"], [1_700_000_000_500]), tmp_path / "b.parquet")
+    with pytest.raises(ValueError, match="not seconds beside milliseconds"):
+        load_interactions(tmp_path)
+    times = f"user_id,item_id,timestamp\nu,a,{2**53}\nu,b,{2**53 + 1}\nu,c,0.5\n"
+    with pytest.raises(ValueError, match="are equal as floats"):
+        load_interactions(write(tmp_path / "c.csv", times))
+
+
+def test_bytes_of_pandas_are_text():
+    """An id became its Python literal, `b'a'`, which no other table has."""
+    frame = pd.DataFrame({"user_id": [b"u", b"u"], "item_id": [b"a", "b"], "timestamp": [1, 2]})
+    assert rows(load_interactions(frame)) == [("u", "a", 1), ("u", "b", 2)]
