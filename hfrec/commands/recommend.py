@@ -33,6 +33,9 @@ class RecommendArguments:
     )
     num_probes: int = field(default=16, metadata={"help": "Cells of the index looked into (--approximate)."})
     filter_seen: bool = field(default=True, metadata={"help": "Leave out the items of the history."})
+    escape_formulas: bool = field(
+        default=False, metadata={"help": "In .csv, put ' before text that a spreadsheet would calculate (=, +, -, @)."}
+    )
     unknown_items: Literal["error", "drop", "unk"] = field(
         default="error", metadata={"help": "What becomes of items outside the vocabulary."}
     )
@@ -101,7 +104,7 @@ def main(arguments: RecommendArguments) -> list[list[dict[str, Any]]]:
     if not state.is_main_process:
         return found
     rows = [{"user_id": user, **item} for user, items in zip(users, found, strict=True) for item in items]
-    write_rows(rows, output)
+    write_rows(rows, output, escape_formulas=arguments.escape_formulas)
     print(f"{len(rows):,} recommendations for {len(users):,} users: {output}")
     return found
 
@@ -190,8 +193,14 @@ def segments_of(tables: Sequence[Any], users: Sequence[str], column: str) -> lis
     return segments
 
 
-def write_rows(rows: list[dict[str, Any]], output: Path) -> None:
-    """Write rows as CSV, Parquet or JSON lines, whole or not at all."""
+def write_rows(rows: list[dict[str, Any]], output: Path, *, escape_formulas: bool = False) -> None:
+    """Write rows as CSV, Parquet or JSON lines, whole or not at all.
+
+    Args:
+        rows: Cells by column.
+        output: File; its suffix decides.
+        escape_formulas: In CSV, a `'` before text that a spreadsheet would calculate.
+    """
     import json
 
     import pyarrow as pa
@@ -200,6 +209,8 @@ def write_rows(rows: list[dict[str, Any]], output: Path) -> None:
 
     from ..data.files import whole_file
 
+    if escape_formulas and output.suffix == ".csv":
+        rows = [{name: _escaped(cell) for name, cell in row.items()} for row in rows]
     table = pa.Table.from_pylist(rows)
     with whole_file(output) as draft:
         if output.suffix == ".csv":
@@ -209,3 +220,7 @@ def write_rows(rows: list[dict[str, Any]], output: Path) -> None:
         else:
             lines = (json.dumps(row, ensure_ascii=False) for row in rows)
             draft.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def _escaped(cell: Any) -> Any:
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell

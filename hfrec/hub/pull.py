@@ -90,11 +90,23 @@ def pull_from_hub(
     if verify:
         damaged = differing_files(folder, remote.values())
         if damaged:
+            for name in damaged:
+                _set_aside(folder / name)
             raise HubError(
-                f"{', '.join(damaged)} in {folder} differ from the checksums of {repo_id}: do not use them, and pull "
-                "again with `force_download`. When it stays, the upload is damaged."
+                f"{', '.join(damaged)} in {folder} differ from the checksums of {repo_id} and were renamed to "
+                "*.damaged: pull again with `force_download`. When it stays, the upload is damaged."
             )
     return folder
+
+
+def _set_aside(path: Path) -> None:
+    """Take a damaged file its name, so that nothing loads it; in the cache the name is a link to the content."""
+    if path.is_symlink():
+        content = path.resolve()
+        path.unlink()
+        path = content
+    if path.is_file():
+        path.rename(path.with_name(f"{path.name}.damaged"))
 
 
 def differing_files(folder: Path, expected: Iterable[RepoFile]) -> list[str]:

@@ -101,6 +101,7 @@ def checkpoint_files(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise ValueError(f"`folder_or_model`: expected the folder of a checkpoint, found no folder at {folder}.")
     files = {name: folder / name for name in checkpoint_names(folder)}
+    _check_links(folder, files)
     adapter = "adapter_config.json" in files
     needed = {"adapter_config.json", "adapter_model.safetensors"} if adapter else {"config.json", "tokenizer.json"}
     missing = sorted(needed - set(files))
@@ -114,6 +115,18 @@ def checkpoint_files(folder: Path) -> dict[str, Path]:
 def matches(name: str, patterns: Iterable[str]) -> bool:
     """Whether a path matches a pattern of the same depth; `*` stays inside its folder."""
     return any(name.count("/") == pattern.count("/") and fnmatch(name, pattern) for pattern in patterns)
+
+
+def _check_links(folder: Path, files: dict[str, Path]) -> None:
+    """Refuse links out of the folder, but for those of a hub's cache, which is made of them."""
+    inside = (folder.resolve(), folder.resolve().parent.parent / "blobs")
+    for name, path in files.items():
+        target = path.resolve()
+        if not any(target.is_relative_to(place) for place in inside):
+            raise ValueError(
+                f"`folder_or_model`: {name} in {folder} is a link to {target}, outside it: copy the file there if it "
+                "shall be published."
+            )
 
 
 def checkpoint_names(folder: Path) -> list[str]:

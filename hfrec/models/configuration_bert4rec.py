@@ -102,6 +102,21 @@ class Bert4RecConfig(PreTrainedConfig):
             self.intermediate_size = 4 * self.hidden_size
         super().__post_init__(**kwargs)
 
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Make the config of a stored one, which must not name code of a hub.
+
+        Raises:
+            ValueError: It asks for an attention kernel of a repository, which would be downloaded and run.
+        """
+        for name in ("attn_implementation", "_attn_implementation", "_attn_implementation_internal"):
+            if "/" in str(config_dict.get(name) or ""):
+                raise ValueError(
+                    f"`{name}` of a stored config must not name a repository, found {config_dict[name]!r}: its code "
+                    "would run. Take it out of config.json; whoever trusts it hands it to `from_pretrained`."
+                )
+        return super().from_dict(config_dict, **kwargs)
+
     def validate_shape(self) -> None:
         """Refuse sizes that no model can have."""
         positive = ("hidden_size", "embedding_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")

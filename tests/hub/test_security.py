@@ -281,3 +281,40 @@ def test_items_without_ids_are_refused(folder: Path) -> None:
     pq.write_table(pa.table({"title": ["a"] * 20}), folder / "items.parquet")
     with pytest.raises(ValueError, match="in the columns title, expected `item_id`"):
         load_checkpoint(folder)
+
+
+def test_a_stored_kernel_of_a_hub_is_refused(folder: Path) -> None:
+    """transformers downloads the repository and runs its code."""
+    for name in ("attn_implementation", "_attn_implementation"):
+        edit(folder / "config.json", **{name: "evil/kernel"})
+        for load in (load_checkpoint, Bert4RecForMaskedLM.from_pretrained, AutoModel.from_pretrained):
+            with pytest.raises(ValueError, match=f"`{name}` of a stored config must not name a repository"):
+                load(folder)
+        edit(folder / "config.json", **{name: None})
+    edit(folder / "config.json", attn_implementation="eager")
+    load_checkpoint(folder)
+
+
+def test_links_out_of_a_folder_are_not_published(folder: Path, hub: Hub, client: Client, tmp_path: Path) -> None:
+    """A README.md that is a link to a key would be on the hub; the cache of a hub is made of links and is fine."""
+    client("push", str(folder), "ann/linked")
+    client("push", client("pull", "ann/linked"), "ann/linked-again")
+    (tmp_path / "secret").write_text("key")
+    (folder / "README.md").unlink()
+    (folder / "README.md").symlink_to(tmp_path / "secret")
+    with pytest.raises(ClientError, match=r"README\.md in .* is a link to .*secret, outside it"):
+        client("push", str(folder), "ann/linked")
+
+
+def test_a_file_that_failed_verification_loses_its_name(folder: Path, hub: Hub, client: Client, tmp_path: Path) -> None:
+    """After the error the damaged weights lay there under their name and were what loaded next."""
+    client("push", str(folder), "ann/flipped")
+    for output in (str(tmp_path / "pulled"), None):
+        weights = Path(client("pull", "ann/flipped", output_dir=output)) / "model.safetensors"
+        content = weights.read_bytes()
+        weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        with pytest.raises(ClientError, match=r"model\.safetensors in .* renamed to \*\.damaged"):
+            client("pull", "ann/flipped", output_dir=output, verify=True)
+        assert not weights.exists()
+        client("pull", "ann/flipped", output_dir=output, verify=True)
+        assert weights.read_bytes() == content
