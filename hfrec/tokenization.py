@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 SPECIAL_TOKENS = ("[PAD]", "[MASK]", "[UNK]")
 NUM_SPECIAL_TOKENS = len(SPECIAL_TOKENS)
 _ITEMS_PER_LOOKUP = 16  # Arrow hashes this many items of the vocabulary in the time that one look-up takes
+# How much more than itself an items.parquet may unfold to, besides what is small anyway.
+_LARGEST_RATIO = 100
+_SMALL = 1 << 26
 ITEMS_FILE = "items.parquet"
 _HUB_PARAMETERS = ("revision", "subfolder", "token", "cache_dir", "local_files_only", "force_download")
 UnknownPolicy = Literal["error", "drop", "unk"]
@@ -153,8 +156,6 @@ class ItemTokenizer(PreTrainedTokenizerFast):
             OSError: There is no tokenizer.json.
             ValueError: The tokenizer there is not an item tokenizer, or `items.parquet` does not fit it.
         """
-        import pyarrow.parquet as pq
-
         name = pretrained_model_name_or_path
         hub = {key: kwargs.pop(key) for key in _HUB_PARAMETERS if key in kwargs}
         hub["_raise_exceptions_for_missing_entries"] = False
@@ -183,7 +184,7 @@ class ItemTokenizer(PreTrainedTokenizerFast):
         tokenizer.name_or_path = str(name)
         items = cached_file(name, ITEMS_FILE, **hub)
         if items is not None:
-            tokenizer._items = _checked_items(pq.read_table(items), tokenizer, items)
+            tokenizer._items = _checked_items(_read_items(items, tokenizer), tokenizer, items)
         return tokenizer
 
 
@@ -225,6 +226,47 @@ def _items_table(ids: list[str], metadata: pa.Table | None, counts: Mapping[str,
     if counts is not None:
         table = table.append_column("count", pa.array([int(counts.get(item, 0)) for item in ids], pa.int64()))
     return table
+
+
+def _read_items(path: str, tokenizer: ItemTokenizer) -> pa.Table:
+    """Read `items.parquet` after its metadata: some kilobytes may unfold to more than all memory.
+
+    Text is looked at as a dictionary first, in which a value that repeats stands once.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            metadata, schema = file.metadata, file.schema_arrow
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ValueError(f"{path} is no Parquet file ({error}): save the tokenizer again.") from error
+    if schema.names.count("item_id") != 1 or metadata.num_rows != len(tokenizer) - NUM_SPECIAL_TOKENS:
+        raise ValueError(
+            f"{path} lists {metadata.num_rows} items in the columns {', '.join(schema.names[:5])}, expected "
+            f"`item_id` with the {len(tokenizer) - NUM_SPECIAL_TOKENS} items of tokenizer.json: the folder mixes two "
+            "checkpoints. Save model and tokenizer again."
+        )
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    chunks = [group.column(number) for group in groups for number in range(group.num_columns)]
+    allowed = _LARGEST_RATIO * os.path.getsize(path) + _SMALL
+    values = sum(8 * chunk.num_values for chunk in chunks)
+    size = max(values, sum(chunk.total_uncompressed_size for chunk in chunks))
+    texts = sorted({chunk.path_in_schema for chunk in chunks if chunk.physical_type == "BYTE_ARRAY"})
+    if size <= allowed:
+        for column in pq.read_table(path, read_dictionary=texts).columns:
+            while pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+                column = pc.list_flatten(column)
+            for part in column.chunks if pa.types.is_dictionary(column.type) else ():
+                lengths = pc.binary_length(part.dictionary)
+                size += pc.sum(lengths.take(part.indices)).as_py() or 0
+    if size > allowed:
+        raise ValueError(
+            f"{path} unfolds to {size:,} bytes, {_LARGEST_RATIO} times and more than what is stored: it is refused. "
+            "Ask its author to save the tokenizer again."
+        )
+    return pq.read_table(path)
 
 
 def _checked_items(table: pa.Table, tokenizer: ItemTokenizer, path: str) -> pa.Table:

@@ -5,7 +5,7 @@ python scripts/cold_items.py --dataset ml-100k --category_column genres --output
 
 import sys
 
-from hfrec.commands.cold_items import main, parse
+from hfrec.commands import run
 
 if __name__ == "__main__":
-    main(parse(sys.argv[1:]))
+    sys.exit(run("cold_items", sys.argv[1:]))

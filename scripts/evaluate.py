@@ -5,7 +5,7 @@ python scripts/evaluate.py --model_name_or_path out --test_file interactions.csv
 
 import sys
 
-from hfrec.commands.evaluate import main, parse
+from hfrec.commands import run
 
 if __name__ == "__main__":
-    main(parse(sys.argv[1:]))
+    sys.exit(run("evaluate", sys.argv[1:]))

@@ -5,7 +5,7 @@ python scripts/export.py --model_name_or_path out --output_dir exported
 
 import sys
 
-from hfrec.commands.export import main, parse
+from hfrec.commands import run
 
 if __name__ == "__main__":
-    main(parse(sys.argv[1:]))
+    sys.exit(run("export", sys.argv[1:]))

@@ -5,7 +5,7 @@ python scripts/finetune.py --model_name_or_path out --train_file target.csv --ou
 
 import sys
 
-from hfrec.commands.finetune import main, parse
+from hfrec.commands import run
 
 if __name__ == "__main__":
-    main(parse(sys.argv[1:]))
+    sys.exit(run("finetune", sys.argv[1:]))

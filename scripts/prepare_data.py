@@ -5,7 +5,7 @@ python scripts/prepare_data.py --dataset ml-100k --output_dir prepared --min_use
 
 import sys
 
-from hfrec.commands.prepare import main, parse
+from hfrec.commands import run
 
 if __name__ == "__main__":
-    main(parse(sys.argv[1:]))
+    sys.exit(run("prepare", sys.argv[1:]))

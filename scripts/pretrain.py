@@ -5,7 +5,7 @@ python scripts/pretrain.py --train_file interactions.csv --output_dir out --obje
 
 import sys
 
-from hfrec.commands.pretrain import main, parse
+from hfrec.commands import run
 
 if __name__ == "__main__":
-    main(parse(sys.argv[1:]))
+    sys.exit(run("pretrain", sys.argv[1:]))

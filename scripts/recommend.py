@@ -5,7 +5,7 @@ python scripts/recommend.py --model_name_or_path out --history_file interactions
 
 import sys
 
-from hfrec.commands.recommend import main, parse
+from hfrec.commands import run
 
 if __name__ == "__main__":
-    main(parse(sys.argv[1:]))
+    sys.exit(run("recommend", sys.argv[1:]))

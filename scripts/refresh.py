@@ -5,7 +5,7 @@ python scripts/refresh.py --model_name_or_path out --train_file log.csv --test_s
 
 import sys
 
-from hfrec.commands.refresh import main, parse
+from hfrec.commands import run
 
 if __name__ == "__main__":
-    sys.exit(main(parse(sys.argv[1:]))["exit_code"])
+    sys.exit(run("refresh", sys.argv[1:]))

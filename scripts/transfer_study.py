@@ -5,7 +5,7 @@ python scripts/transfer_study.py --model_name_or_path out --source_file a.csv --
 
 import sys
 
-from hfrec.commands.study import main, parse
+from hfrec.commands import run
 
 if __name__ == "__main__":
-    main(parse(sys.argv[1:]))
+    sys.exit(run("study", sys.argv[1:]))

@@ -2,26 +2,105 @@
 
 from __future__ import annotations
 
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
+from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
 
-REFUSALS = (ValueError, OSError, TypeError, ImportError, FloatingPointError, StrictDataclassError)
+from ..data.locks import locked_folder
+
+REFUSALS = (ValueError, OSError, TypeError, ImportError, FloatingPointError, StrictDataclassError, MemoryError)
+_LESS_MEMORY = (
+    "Lower `per_device_train_batch_size` or `max_length`, or take `--loss sampled_softmax`; `hfrec estimate` says what "
+    "a training run needs."
+)
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, so that files that are being written go away as after Ctrl-C."""
 
 
 def run(name: str, words: Sequence[str]) -> int:
-    """Run a subcommand; a refusal is one line on stderr and exit code 1.
+    """Run a subcommand; a refusal is one line on stderr and exit code 1, an interruption one line and 128 + the signal.
 
     Results may hold an `exit_code` of their own, such as the verdict of `hfrec refresh`.
     """
     module = import_module(f".{name}", __name__)
+    folder = None
     try:
-        results = module.main(module.parse(words))
+        with _told_to_stop():
+            arguments = module.parse(words)
+            folder = _output_folder(arguments)
+            with locked_folder(folder):
+                results = module.main(arguments)
     except REFUSALS as error:
         # A strict dataclass names its validator; the refusal itself is the cause.
         reason = (error.__cause__ or error) if isinstance(error, StrictDataclassError) else error
-        print(f"hfrec {name}: {' '.join(str(reason).split())}", file=sys.stderr)
+        text = str(reason) or type(reason).__name__
+        _say(name, f"out of memory: {text} {_LESS_MEMORY}" if isinstance(reason, MemoryError) else text)
         return 1
+    except RuntimeError as error:
+        if not _is_memory(error):
+            raise
+        _say(name, f"out of memory: {error} {_LESS_MEMORY}")
+        return 1
+    except KeyboardInterrupt as error:
+        _say(name, f"interrupted. {_what_is_left(folder)}")
+        return 128 + (signal.SIGTERM if isinstance(error, _Terminated) else signal.SIGINT)
     return int(results.get("exit_code", 0)) if isinstance(results, dict) else 0
+
+
+def _say(name: str, text: str) -> None:
+    """One line on stderr, below the progress bars that are still open."""
+    from tqdm import tqdm
+
+    for bar in list(getattr(tqdm, "_instances", ())):
+        bar.close()
+    print(f"hfrec {name}: {' '.join(text.split())}", file=sys.stderr)
+
+
+def _is_memory(error: RuntimeError) -> bool:
+    """Whether torch found no memory: on an accelerator it has a class for it, on the CPU a text."""
+    return type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error)
+
+
+@contextmanager
+def _told_to_stop() -> Iterator[None]:
+    """SIGTERM raises in the block; only the main thread may say what a signal does."""
+
+    def stop(number: int, frame: Any) -> None:
+        raise _Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _what_is_left(folder: Path | None) -> str:
+    """Where an interrupted run goes on from."""
+    if folder is None or not any(folder.glob("checkpoint-*")):
+        return "Nothing was written; give the same command to start anew."
+    from ..training.checkpoints import last_whole_checkpoint
+
+    last = last_whole_checkpoint(folder)
+    if last is None:
+        return "No checkpoint was written yet; the same command starts anew."
+    return f"The last checkpoint is {last}; the same command goes on from it."
+
+
+def _output_folder(arguments: Any) -> Path | None:
+    """The folder that a command writes, from its dataclass or dataclasses."""
+    parts = arguments if isinstance(arguments, tuple) else (arguments,)
+    folder = next((part.output_dir for part in parts if hasattr(part, "output_dir")), None)
+    return None if folder is None else Path(folder)

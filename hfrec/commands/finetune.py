@@ -39,6 +39,7 @@ from ..training.run import (
     train_and_evaluate,
     write_json,
 )
+from ..training.runfile import begin_run, split_content, weights_digest
 from ..training.seen import settle_seen_items
 from ..training.start import histories_and_counts, start_new_items
 from .parsing import parse_arguments
@@ -83,8 +84,10 @@ def main(arguments: Arguments) -> dict[str, Any]:
     if task.task == "classification":
         return main_classification(data, start, task, training)
     model, tokenizer = load_checkpoint(start.model_name_or_path, revision=start.model_revision)
+    start_content = start_settings(model, start)
     _, split = load_split(data, protocol)
     tokenizer = fit_to_log(model, tokenizer, split.train, data=data, start=start, training=training)
+    begin_run(data, training, split_content(split), start=start_content, protocol=vars(protocol))
     rows = split_rows(model, tokenizer, split, data)
     seen_items = settle_seen_items(model, rows.validation, protocol)
     results = train_and_evaluate(
@@ -99,6 +102,12 @@ def main(arguments: Arguments) -> dict[str, Any]:
     )
     report(results, training, card, repo_id)
     return results
+
+
+def start_settings(model: PreTrainedModel, start: FinetuneArguments) -> dict[str, Any]:
+    """What fine-tuning starts from and how it is held, for the comparison of a run with the one it goes on from."""
+    named = {name: value for name, value in vars(start).items() if not name.startswith("model_")}
+    return {**named, "weights": weights_digest(model)}
 
 
 def main_classification(

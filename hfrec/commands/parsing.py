@@ -78,6 +78,8 @@ def _read_settings(path: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"no settings file at {path}: check the path.")
     text = path.read_text(encoding="utf-8")
     try:
+        if path.suffix != ".json" and any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
+            raise ValueError(f"{path}: expected plain values, found a YAML alias (*name). Write the value out.")
         settings = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
     except (json.JSONDecodeError, yaml.YAMLError) as error:
         raise ValueError(f"{path}: not readable as {path.suffix[1:]}: {error}. Repair the file.") from error

@@ -39,6 +39,7 @@ from ..training.run import (
     streamed_rows,
     train_and_evaluate,
 )
+from ..training.runfile import begin_run, split_content, streamed_content
 from ..training.seen import settle_seen_items
 from ..training.start import histories_and_counts, start_from_log
 from .content import ContentArguments, read_content
@@ -107,6 +108,7 @@ def main(arguments: PretrainArguments) -> dict[str, Any]:
         tokenizer = shards.tokenizer
         model = build_model(shape, len(tokenizer), max_length)
         rows = streamed_rows(shards, model, data=data, training=training)
+        log_content = streamed_content(rows.train, shards.info)
         if shape.item_start == "svd":
             start_from_log(model, shards.histories("train"), rows.train.item_counts(), seed=training.seed)
     else:
@@ -116,6 +118,9 @@ def main(arguments: PretrainArguments) -> dict[str, Any]:
         if shape.item_start == "svd":
             start_from_log(model, *histories_and_counts(split.train, tokenizer), seed=training.seed)
         rows = split_rows(model, tokenizer, split, data)
+        log_content = split_content(split)
+    named = {"model": vars(shape), "content": vars(arguments.content), "protocol": vars(arguments.protocol)}
+    begin_run(data, training, log_content, **named)
     extra = settle_seen_items(model, rows.validation, arguments.protocol)
     extra["recipe"] = {"name": arguments.recipe.recipe, "settings": chosen}
     results = train_and_evaluate(model, tokenizer, rows, data=data, training=training, extra=extra)

@@ -35,6 +35,9 @@ class RecommendArguments:
     filter_seen: Literal["auto", "true", "false"] = field(
         default="auto", metadata={"help": "Leave out the items of the history; auto does as the checkpoint says."}
     )
+    escape_formulas: bool = field(
+        default=False, metadata={"help": "In .csv, put ' before text that a spreadsheet would calculate (=, +, -, @)."}
+    )
     unknown_items: Literal["error", "drop", "unk"] = field(
         default="error", metadata={"help": "What becomes of items outside the vocabulary."}
     )
@@ -70,6 +73,7 @@ def main(arguments: RecommendArguments) -> list[list[dict[str, Any]]]:
         raise ValueError(f"`output_file` must end in {', '.join(FORMATS)}, found {output.name!r}.")
     if output.is_dir():
         raise ValueError(f"`output_file` {output} is a folder: name a file.")
+    check_overwrites(output, arguments)
     model, tokenizer = load_checkpoint(arguments.model_name_or_path, revision=arguments.revision)
     interactions = load_interactions(
         arguments.history_file,
@@ -104,9 +108,28 @@ def main(arguments: RecommendArguments) -> list[list[dict[str, Any]]]:
     if not state.is_main_process:
         return found
     rows = [{"user_id": user, **item} for user, items in zip(users, found, strict=True) for item in items]
-    write_rows(rows, output)
+    write_rows(rows, output, escape_formulas=arguments.escape_formulas)
     print(f"{len(rows):,} recommendations for {len(users):,} users: {output}")
     return found
+
+
+def check_overwrites(output: Path, arguments: RecommendArguments) -> None:
+    """Refuse an output file that is one of those that are read, or part of a checkpoint.
+
+    Raises:
+        ValueError: With what would be lost.
+    """
+    from ..data.readers import find_files
+    from ..hub.push import checkpoint_names
+
+    if not output.exists():
+        return
+    for name in ("history_file", "users_file"):
+        source = getattr(arguments, name)
+        if source is not None and any(output.samefile(file) for file in find_files(source)):
+            raise ValueError(f"`output_file` {output} is the `{name}`, which would be lost: name another file.")
+    if (output.parent / "config.json").exists() and output.name in checkpoint_names(output.parent):
+        raise ValueError(f"`output_file` {output} is part of a checkpoint, which would be lost: name another file.")
 
 
 def approximate(
@@ -174,8 +197,14 @@ def segments_of(tables: Sequence[Any], users: Sequence[str], column: str) -> lis
     return segments
 
 
-def write_rows(rows: list[dict[str, Any]], output: Path) -> None:
-    """Write rows as CSV, Parquet or JSON lines, whole or not at all."""
+def write_rows(rows: list[dict[str, Any]], output: Path, *, escape_formulas: bool = False) -> None:
+    """Write rows as CSV, Parquet or JSON lines, whole or not at all.
+
+    Args:
+        rows: Cells by column.
+        output: File; its suffix decides.
+        escape_formulas: In CSV, a `'` before text that a spreadsheet would calculate.
+    """
     import json
 
     import pyarrow as pa
@@ -184,6 +213,8 @@ def write_rows(rows: list[dict[str, Any]], output: Path) -> None:
 
     from ..data.files import whole_file
 
+    if escape_formulas and output.suffix == ".csv":
+        rows = [{name: _escaped(cell) for name, cell in row.items()} for row in rows]
     table = pa.Table.from_pylist(rows)
     with whole_file(output) as draft:
         if output.suffix == ".csv":
@@ -193,3 +224,7 @@ def write_rows(rows: list[dict[str, Any]], output: Path) -> None:
         else:
             lines = (json.dumps(row, ensure_ascii=False) for row in rows)
             draft.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def _escaped(cell: Any) -> Any:
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell

@@ -31,7 +31,7 @@ from ..study.refresh import (
 )
 from ..tokenization import ItemTokenizer
 from ..training.arguments import DataArguments, FinetuneArguments, RecommenderTrainingArguments
-from ..training.checkpoints import no_half_checkpoint
+from ..training.resuming import train as train_from
 from ..training.run import (
     build_trainer,
     check_output_folder,
@@ -39,7 +39,8 @@ from ..training.run import (
     save_checkpoint,
     training_sequences,
 )
-from .finetune import build_callbacks, build_optimizer, fit_to_log
+from ..training.runfile import begin_run
+from .finetune import build_callbacks, build_optimizer, fit_to_log, start_settings
 from .parsing import parse_arguments
 
 EXIT_CODES = {"promote": 0, "keep the old model": 3}
@@ -74,11 +75,14 @@ def main(arguments: Arguments) -> dict[str, Any]:
         raise ValueError(f"`output_dir` {folder} holds a finished refresh: choose another folder or remove it.")
     check_output_folder(training)
     old_model, old_tokenizer = load_checkpoint(start.model_name_or_path, revision=start.model_revision)
+    log = load_log(data)
     periods = split_periods(
-        load_log(data), test_start=refresh.test_start, refresh_start=refresh.refresh_start, test_end=refresh.test_end
+        log, test_start=refresh.test_start, refresh_start=refresh.refresh_start, test_end=refresh.test_end
     )
     old_model.config.filter_seen = chosen_filter(refresh.filter_seen, old_model.config)
     refresh = replace(refresh, filter_seen="true" if old_model.config.filter_seen else "false")
+    named = {name: getattr(refresh, name) for name in ("test_start", "refresh_start", "context_items")}
+    begin_run(data, training, {"log": log.fingerprint}, start=start_settings(old_model, start), periods=named)
     model = deepcopy(old_model)
     tokenizer = fit_to_log(model, old_tokenizer, periods.new, data=data, start=start, training=training)
     trainer = train_on_period(
@@ -151,8 +155,7 @@ def train_on_period(
         callbacks=callbacks,
         optimizer=optimizer,
     )
-    with no_half_checkpoint(trainer):
-        trainer.train(resume_from_checkpoint=training.resume_from_checkpoint or checkpoint)
+    train_from(trainer, training.resume_from_checkpoint or checkpoint)
     return trainer
 
 

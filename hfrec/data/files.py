@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -10,6 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+
+# The Trainer's own pushes leave out names that begin with an underscore.
+LOCK_FILE = "_lock"
+RUN_FILE = "_run.json"
+DRAFT_PREFIX = ".hfrec-draft-"  # of folders that are being written
 
 
 @contextmanager
@@ -45,7 +51,7 @@ def whole_files(folder: Path) -> Iterator[Path]:
     was_there = folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with TemporaryDirectory(dir=folder, prefix=".draft-") as name:
+        with TemporaryDirectory(dir=folder, prefix=DRAFT_PREFIX) as name:
             yield Path(name)
             for file in sorted(Path(name).iterdir()):
                 os.replace(file, folder / file.name)
@@ -55,10 +61,34 @@ def whole_files(folder: Path) -> Iterator[Path]:
         raise
 
 
+def sha256_of(path: Path) -> str:
+    """SHA-256 (hex) of a file, read piece by piece."""
+    digest = hashlib.sha256()
+    with path.open("rb") as content:
+        while block := content.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a JSON file."""
     with whole_file(path) as draft:
         draft.write_text(json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Read a JSON file that holds an object.
+
+    Raises:
+        ValueError: It is damaged, or holds something else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged ({type(error).__name__}: {error}): copy or write it again.") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is damaged: expected an object, found a {type(content).__name__}. Write it again.")
+    return content
 
 
 def check_new_folder(folder: Path) -> None:
@@ -68,7 +98,7 @@ def check_new_folder(folder: Path) -> None:
         ValueError: With what is there.
     """
     check_folder(folder)
-    found = sorted(path.name for path in folder.iterdir())[:5] if folder.is_dir() else []
+    found = sorted({path.name for path in folder.iterdir()} - {LOCK_FILE})[:5] if folder.is_dir() else []
     if found:
         raise ValueError(
             f"`output_dir` {folder} is in use: expected a new or empty folder, found {', '.join(found)}. "

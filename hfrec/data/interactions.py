@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from hfrec.data.catalogs import NAMED_DATASETS, load_named
 from hfrec.data.readers import Part, find_items_file, read_source
 from hfrec.data.streams import InteractionStream
-from hfrec.data.validation import ids_to_strings, normalise_part
+from hfrec.data.validation import check_order, ids_to_strings, normalise_part
 
 Duplicates = Literal["keep", "first", "last", "consecutive"]
 IntArray = npt.NDArray[np.int64]
@@ -304,10 +304,13 @@ def read_items(items: Any, *, item_column: str) -> pa.Table:
 
 def _concatenated(tables: list[pa.Table], parts: list[Part]) -> pa.Table:
     try:
-        return pa.concat_tables(tables, promote_options="permissive")
+        whole = pa.concat_tables(tables, promote_options="permissive")
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         names = ", ".join(part.name for part in parts[:5])
         raise ValueError(f"The files ({names}) disagree about a column's type: {error}. Make them alike.") from error
+    if len(parts) > 1:
+        check_order(Part(f"{parts[0].name} and {len(parts) - 1} more", whole), "timestamp")
+    return whole
 
 
 def _where(source: str, table: pa.Table, conditions: Sequence[str], columns: tuple[str, str, str]) -> pa.Table:

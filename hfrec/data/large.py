@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from hfrec.data.files import whole_files, write_json
+from hfrec.data.files import DRAFT_PREFIX, sha256_of, whole_files, write_json
 from hfrec.data.interactions import check_core, read_items
 from hfrec.data.readers import find_items_file
 from hfrec.data.sequences import take_lists
@@ -72,7 +73,7 @@ def prepare_sequences(
     """
     check_core(min_user_interactions, min_item_interactions)
     metadata = find_items_file(stream.source)
-    with whole_files(folder) as draft, TemporaryDirectory(dir=folder, prefix=".work-") as work:
+    with whole_files(folder) as draft, TemporaryDirectory(dir=folder, prefix=DRAFT_PREFIX) as work, _engine_errors():
         log = _spread(stream, Path(work), interactions_per_shard)
         users_kept, items_kept, rounds = _core(log, min_user_interactions, min_item_interactions)
         if not users_kept.any():
@@ -98,9 +99,21 @@ def prepare_sequences(
             "core_rounds": rounds,
             **facts,
             **written,
+            "files": {path.relative_to(draft).as_posix(): sha256_of(path) for path in _written(draft)},
         }
         write_json(draft / INFO_FILE, info)
     return info
+
+
+@contextmanager
+def _engine_errors() -> Iterator[None]:
+    """Polars has errors of its own for a full disk; they share no parent with Python's."""
+    try:
+        yield
+    except Exception as error:
+        if type(error).__module__.split(".")[0] != "polars":
+            raise
+        raise OSError(f"the log could not be sorted: {error} Free disk space beside the output, or memory.") from error
 
 
 def _spread(stream: InteractionStream, work: Path, interactions_per_shard: int) -> _Log:
@@ -250,6 +263,10 @@ def _write_parts(log: _Log, tokens: IntArray, unknown: int, folder: Path) -> dic
         part.unlink()
     whole = hashlib.sha256("".join(digest.hexdigest() for name in PARTS for digest in digests[name]).encode())
     return {"fingerprint": whole.hexdigest(), "rows": rows}
+
+
+def _written(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
 def _content(table: pa.Table) -> Iterator[bytes]:

@@ -6,7 +6,7 @@ Each part keeps the name of its file, so that a later error can say where the ba
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from glob import glob, has_magic
@@ -18,6 +18,8 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.json as pa_json
 import pyarrow.parquet as pa_parquet
+
+from hfrec.data.files import sha256_of
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
@@ -50,7 +52,8 @@ def read_source(
 
     Args:
         source: See [`load_interactions`].
-        string_columns (`tuple[str, ...]`): Columns never to be guessed as numbers in CSV and TSV ("007" stays "007").
+        string_columns (`tuple[str, ...]`): Columns never to be guessed: as numbers in CSV and TSV ("007" stays "007"),
+            as times in JSON lines.
         split (`str`), revision (`str`): Of a data set from the hub.
 
     Returns:
@@ -63,6 +66,7 @@ def read_source(
     """
     if isinstance(source, (str, PathLike)):
         files = find_files(source)
+        refuse_copies(files)
         if files:
             return [Part(str(file), read_file(file, string_columns=string_columns)) for file in files]
         dataset = open_hub_dataset(str(source), split=split, revision=revision)
@@ -89,6 +93,22 @@ def find_files(source: str | PathLike[str]) -> list[Path]:
         f"`source` {text!r} is no file, folder, glob, named data set or hub id (`owner/name`). Check the path; "
         "named data sets are 'ml-100k', 'ml-1m' and 'synthetic'."
     )
+
+
+def refuse_copies(files: Sequence[Path]) -> None:
+    """Refuse files of equal content: a log that is read twice counts every interaction twice.
+
+    Raises:
+        ValueError: With both names.
+    """
+    by_size: dict[int, list[Path]] = {}
+    for file in files:
+        by_size.setdefault(file.stat().st_size, []).append(file)
+    seen: dict[str, Path] = {}
+    for file in (file for same in by_size.values() if len(same) > 1 for file in same):
+        first = seen.setdefault(sha256_of(file), file)
+        if first != file and read_file(file).num_rows:  # parts without a row look all alike
+            raise ValueError(f"{file} holds the same as {first}: remove one of them, or name the files to read.")
 
 
 def find_items_file(source: Any) -> Path | None:
@@ -120,7 +140,17 @@ def read_file(path: Path, *, string_columns: tuple[str, ...] = ()) -> pa.Table:
     with _unreadable(path, suffix):
         if suffix in DELIMITERS:
             return pa_csv.read_csv(path, **_csv_options(DELIMITERS[suffix], string_columns))
-        return pa_json.read_json(path) if suffix in JSON_SUFFIXES else pa_parquet.read_table(path)
+        return _read_json_lines(path, string_columns) if suffix in JSON_SUFFIXES else pa_parquet.read_table(path)
+
+
+def _read_json_lines(path: Path, string_columns: tuple[str, ...]) -> pa.Table:
+    """JSON lines, whose reader takes strings that look like dates for times, and different ones for the same time."""
+    table = pa_json.read_json(path)
+    dates = [field for field in table.schema if field.name in string_columns and pa.types.is_timestamp(field.type)]
+    if not dates:
+        return table
+    texts = pa.schema([(field.name, pa.string()) for field in dates])
+    return pa_json.read_json(path, parse_options=pa_json.ParseOptions(explicit_schema=texts))
 
 
 def read_batches(path: Path, columns: tuple[str, ...]) -> Iterator[Part]:
@@ -176,7 +206,9 @@ def _csv_options(delimiter: str, string_columns: tuple[str, ...]) -> dict[str, A
 
 
 def _supported(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.rglob("*") if file.is_file() and format_of(file) is not None)
+    found = (file for file in folder.rglob("*") if file.is_file() and format_of(file) is not None)
+    # Hidden ones are copies of editors, notebooks and file systems, and drafts that somebody is writing.
+    return sorted(f for f in found if not any(part.startswith(".") for part in f.relative_to(folder).parts))
 
 
 def _stem(path: Path) -> str:
@@ -236,6 +268,10 @@ def _read_object(source: Any, *, string_columns: tuple[str, ...]) -> Part:
     )
 
 
+def _as_text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
 def _pandas_to_table(frame: Any, *, string_columns: tuple[str, ...]) -> pa.Table:
     # Object columns may mix types ("any id"), which Arrow refuses: ids are named by their string.
     frame = frame.rename(columns=str)
@@ -243,7 +279,7 @@ def _pandas_to_table(frame: Any, *, string_columns: tuple[str, ...]) -> pa.Table
         twice = sorted(set(frame.columns[frame.columns.duplicated()]))
         raise ValueError(f"pandas.DataFrame: columns {twice} are there more than once. Rename or drop them.")
     mixed = [name for name in string_columns if name in frame.columns and frame[name].dtype == object]
-    frame = frame.assign(**{name: frame[name].map(str, na_action="ignore") for name in mixed})
+    frame = frame.assign(**{name: frame[name].map(_as_text, na_action="ignore") for name in mixed})
     try:
         return pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from hfrec.data.files import read_json_object, sha256_of
 from hfrec.data.sequences import check_windows, overlapping_windows
 from hfrec.tokenization import ITEMS_FILE, NUM_SPECIAL_TOKENS, ItemTokenizer
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 IntArray = npt.NDArray[np.int64]
 INFO_FILE = "dataset_info.json"
 PARTS = ("train", "validation", "test")
+_REMEDY = "Copy the folder again, or prepare the log again."
 _COLUMNS = {"train": ["user_id", "input_ids"], "test": ["user_id", "input_ids", "target"]}
 
 
@@ -37,7 +38,7 @@ class SequenceShards:
 
     Raises:
         FileNotFoundError: A part of the layout is missing.
-        ValueError: A part lacks a column.
+        ValueError: A part lacks a column, or the files are not those that `dataset_info.json` lists.
     """
 
     folder: Path
@@ -53,6 +54,26 @@ class SequenceShards:
             found = pq.read_schema(path).names
             if not set(wanted) <= set(found):
                 raise ValueError(f"{path}: expected the columns {', '.join(wanted)}, found {', '.join(found)}.")
+        self._check_promises()
+
+    def _check_promises(self) -> None:
+        """Compare the folder with `dataset_info.json`: a shard that is missing or there twice is other data."""
+        shards = {f"{part}/{path.name}" for part in PARTS for path in self.files(part)}
+        for part, promised in self.info.get("rows", {}).items():
+            found = sum(pq.read_metadata(file).num_rows for file in self.files(part))
+            if found != promised:
+                raise ValueError(f"{self.folder / part} holds {found:,} rows, {INFO_FILE} says {promised:,}. {_REMEDY}")
+        if "files" not in self.info:  # of SQL
+            return
+        added = sorted(shards - set(self.info["files"]))
+        changed = [name for name, digest in self.info["files"].items() if not self._is_whole(name, digest)]
+        for names, what in ((added, "not promised"), (changed, "missing or other than promised")):
+            if names:
+                raise ValueError(f"{self.folder}: {what} by {INFO_FILE}: {', '.join(names[:5])}. {_REMEDY}")
+
+    def _is_whole(self, name: str, digest: str) -> bool:
+        path = self.folder / name
+        return path.is_file() and sha256_of(path) == digest
 
     @cached_property
     def tokenizer(self) -> ItemTokenizer:
@@ -69,12 +90,15 @@ class SequenceShards:
     def info(self) -> dict[str, Any]:
         """What `dataset_info.json` says; empty where SQL wrote the folder."""
         path = self.folder / INFO_FILE
-        info: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        info = read_json_object(path) if path.is_file() else {}
+        for name in ("rows", "files"):
+            if not isinstance(info.get(name, {}), dict):
+                raise ValueError(f"{path} is damaged: expected an object as `{name}`. {_REMEDY}")
         return info
 
     def files(self, part: Literal["train", "validation", "test"] | str) -> list[Path]:
         """The shards of a part, in order."""
-        files = sorted((self.folder / part).glob("*.parquet"))
+        files = sorted(path for path in (self.folder / part).glob("*.parquet") if not path.name.startswith("."))
         if not files:
             raise FileNotFoundError(f"{self.folder / part} holds no .parquet file: prepare the log again.")
         return files

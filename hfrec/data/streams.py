@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import pyarrow as pa
 
-from hfrec.data.readers import Part, find_files, open_hub_dataset, read_batches
+from hfrec.data.readers import Part, find_files, open_hub_dataset, read_batches, refuse_copies
 from hfrec.data.validation import check_columns, normalise_part
 
 HUB_BATCH_SIZE = 1 << 16
@@ -61,6 +61,7 @@ class InteractionStream:
         self.source = str(source)
         self.names = {"user_id": user_column, "item_id": item_column, "timestamp": timestamp_column}
         self.files = find_files(source)
+        refuse_copies(self.files)
         self.dataset = (
             None if self.files else open_hub_dataset(self.source, split=split, revision=revision, streaming=True)
         )

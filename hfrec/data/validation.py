@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hfrec.data.readers import Part
+from hfrec.tokenization import SPECIAL_TOKENS
 
 _Parse = Callable[[Any], Any]
 _ZONED = pa.timestamp("us", tz="UTC")
@@ -33,7 +34,7 @@ def normalise_part(part: Part, *, user_column: str, item_column: str, timestamp_
         raise ValueError(f"{part.name}: no rows. Expected a log with at least one interaction.")
     columns = {
         "user_id": ids_to_strings(part, user_column),
-        "item_id": ids_to_strings(part, item_column),
+        "item_id": _no_special_tokens(part, item_column, ids_to_strings(part, item_column)),
         "timestamp": _timestamps(part, timestamp_column),
     }
     further = [name for name in part.table.column_names if name not in names.values()]
@@ -62,6 +63,14 @@ def ids_to_strings(part: Part, column: str) -> pa.ChunkedArray:
     if empty >= 0:
         raise _bad_value(part, column, empty, strings[empty].as_py(), "a non-empty id")
     return strings
+
+
+def _no_special_tokens(part: Part, column: str, ids: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Refuse items of the names that a vocabulary has for its special tokens."""
+    row = pc.index(pc.is_in(ids, pa.array(SPECIAL_TOKENS)), True).as_py()
+    if row >= 0:
+        raise _bad_value(part, column, row, ids[row].as_py(), "an id that is no special token")
+    return ids
 
 
 def check_columns(part: Part, names: dict[str, str]) -> None:
@@ -103,12 +112,55 @@ def _timestamps(part: Part, column: str) -> pa.ChunkedArray:
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or kind == pa.string_view():
         return _timestamps_from_strings(part, column, values.cast(pa.string()))
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
-        return values.cast(pa.timestamp("us", tz=getattr(kind, "tz", None)), safe=False).cast(pa.timestamp("us"))
+        return _microseconds(part, column, values)
     if pa.types.is_integer(kind):
-        return _int64(part, column, values)
+        return _one_unit(part, column, _int64(part, column, values))
     if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
-        return _finite(part, column, values.cast(pa.float64()))
+        return _one_unit(part, column, _finite(part, column, values.cast(pa.float64())))
     raise ValueError(f"{part.name}, column {column!r}: found type {kind}, expected numbers, ISO strings or datetimes.")
+
+
+def _microseconds(part: Part, column: str, values: pa.ChunkedArray) -> pa.ChunkedArray:
+    wide = pa.timestamp("us", tz=getattr(values.type, "tz", None))
+    finer = pa.types.is_timestamp(values.type) and values.type.unit == "ns"  # loses digits, and cannot leave the range
+
+    def parse(some: pa.ChunkedArray) -> pa.ChunkedArray:
+        return some.cast(wide, safe=not finer).cast(pa.timestamp("us"))
+
+    if not _parses(values, parse):
+        row = _first_unparsable(values, parse)
+        number = values.slice(row, 1).cast(pa.int64() if pa.types.is_timestamp(values.type) else pa.int32())
+        found = f"{number[0].as_py()} ({values.type})"
+        raise _bad_value(part, column, row, found, "a time within 292,000 years of 1970")
+    return parse(values)
+
+
+def check_order(part: Part, column: str) -> None:
+    """Refuse numbers that do not tell the order of a history, in one part or in several joined.
+
+    Raises:
+        ValueError: Seconds and milliseconds in one column, or integers that are equal as floats.
+    """
+    if not pa.types.is_timestamp(part.table[column].type):
+        _one_unit(part, column, part.table[column])
+
+
+def _one_unit(part: Part, column: str, values: pa.ChunkedArray) -> pa.ChunkedArray:
+    if pa.types.is_floating(values.type):
+        row = pc.index(pc.greater_equal(pc.abs(values), float(2**53)), True).as_py()
+        if row >= 0:
+            expected = "below 2**53, above which different times are equal as floats: store integers in every file"
+            raise _bad_value(part, column, row, values[row].as_py(), expected)
+    low, high = (pa.scalar(bound, pa.int64()) for bound in (10**8, 10**11))  # 1973 in seconds, in milliseconds
+    seconds = pc.and_(pc.greater_equal(values, low), pc.less(values, pc.divide(high, 10)))
+    milliseconds = pc.and_(pc.greater_equal(values, high), pc.less(values, pc.multiply(high, 100)))
+    if pc.any(seconds).as_py() and pc.any(milliseconds).as_py():
+        kinds = (seconds, milliseconds)
+        row = max(pc.index(kind, True).as_py() for kind in kinds)
+        raise _bad_value(
+            part, column, row, values[row].as_py(), "one unit in the whole column, not seconds beside milliseconds"
+        )
+    return values
 
 
 def _int64(part: Part, column: str, values: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -141,7 +193,10 @@ def _timestamps_from_strings(part: Part, column: str, values: pa.ChunkedArray) -
     for parse in _parsers():
         if _parses(values, parse):
             parsed = parse(values)
-            return _finite(part, column, parsed) if pa.types.is_floating(parsed.type) else parsed
+            if pa.types.is_timestamp(parsed.type):
+                return parsed
+            parsed = _finite(part, column, parsed) if pa.types.is_floating(parsed.type) else parsed
+            return _one_unit(part, column, parsed)
     # The kind of the first value is what the column is taken to be; the first row that is not of it gets the blame.
     kind = next((parse for parse in _parsers()[1:] if _parses(values.slice(0, 1), parse)), None)
     row = 0 if kind is None else _first_unparsable(values, kind)

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
+from transformers.utils import logging
 
 from ..data.collators import DataCollatorForNextItem
 from ..data.repeats import filters_seen
@@ -27,6 +28,7 @@ from .ranking import PROTOCOLS, rank_dataset
 if TYPE_CHECKING:
     import datasets
 
+logger = logging.get_logger(__name__)
 TOP_K = 10
 PROTOCOL = {
     "split": "leave-one-out: the last item of each user is the target, all before it the history",
@@ -275,10 +277,14 @@ def _cohorts(ranks: dict[str, dict[str, NDArray[np.int64]]], masks: dict[str, Bo
 def _summary(ranks: dict[str, Any], counts: NDArray[np.int64]) -> dict[str, Any]:
     """Metrics of both protocols, and what is recommended to whom: coverage and mean popularity of the top items."""
     shown = ranks["recommended"]
-    beyond = {
-        f"coverage@{shown.shape[1]}": coverage(shown, num_items=len(counts) - NUM_SPECIAL_TOKENS),
-        f"mean_popularity@{shown.shape[1]}": mean_popularity(shown, item_counts=counts),
-    }
+    beyond = {f"coverage@{shown.shape[1]}": coverage(shown, num_items=len(counts) - NUM_SPECIAL_TOKENS)}
+    if (shown >= NUM_SPECIAL_TOKENS).any():
+        beyond[f"mean_popularity@{shown.shape[1]}"] = mean_popularity(shown, item_counts=counts)
+    else:
+        logger.warning_once(
+            "Every user has seen the whole catalogue: with seen items filtered nothing is left to recommend and every "
+            "target is a miss. Look at the unfiltered figures."
+        )
     return {
         "filter_seen": {**ranking_metrics(ranks["filter_seen"]), **beyond},
         "unfiltered": ranking_metrics(ranks["unfiltered"]),

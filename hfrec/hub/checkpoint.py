@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.utils.hub import cached_file, extract_commit_hash
 
+from ..data.files import read_json_object
 from ..models import Bert4RecForCausalLM, Bert4RecForMaskedLM
 from ..tokenization import ItemTokenizer
 
@@ -41,12 +42,12 @@ def load_checkpoint(
         # First, and once: a hub that is away keeps the client waiting at every look-up of a branch or tag.
         found = cached_file(name_or_path, "config.json", revision=revision or "main", **hub)
         hub["revision"] = extract_commit_hash(found, None) or revision or "main"
-        config, _ = PreTrainedConfig.get_config_dict(name_or_path, **hub)
     except OSError as error:
         raise OSError(
             f"`{name_or_path}` is neither a checkpoint folder nor a model that the hub gives: check the path, or the "
             f"hub id and the connection. {error}"
         ) from error
+    config = read_json_object(Path(str(found)))
     model_class = _model_class(config, name_or_path)
     tokenizer = ItemTokenizer.from_pretrained(name_or_path, **hub)
     if len(tokenizer) != config.get("vocab_size"):
@@ -71,7 +72,7 @@ def read_results(name_or_path: str | os.PathLike[str], *, revision: str | None =
         revision: Branch, tag or commit on the hub.
     """
     path = cached_file(name_or_path, "all_results.json", revision=revision, _raise_exceptions_for_missing_entries=False)
-    found: dict[str, Any] = {} if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
+    found: dict[str, Any] = {} if path is None else read_json_object(Path(path))
     return found
 
 
@@ -107,7 +108,10 @@ def weight_shapes(name_or_path: str | os.PathLike[str], **hub: Any) -> dict[str,
     files = [find("model.safetensors")]
     index = find("model.safetensors.index.json") if files[0] is None else None
     if index is not None:
-        names = set(json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"].values())
+        weight_map = read_json_object(Path(index)).get("weight_map")
+        if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+            raise ValueError(f"{index} is damaged: expected a `weight_map` of names. Save the model again.")
+        names = set(weight_map.values())
         outside = sorted(name for name in names if Path(name).name != name or "\\" in name)
         if outside:
             raise ValueError(
@@ -134,7 +138,7 @@ def check_sizes(
     Raises:
         ValueError: With the size that the config claims and the one that the weights have.
     """
-    layers = {int(name.split(".")[2]) for name in shapes if name.startswith("model.layers.")}
+    layers = {match[1] for name in shapes if (match := re.match(r"model\.layers\.(\d+)\.", name))}
     items = shapes.get("model.embeddings.item_embeddings.weight", shapes.get("decoder.weight", ()))
     found: dict[str, int] = {"num_hidden_layers": len(layers)}
     if len(items) == 2:

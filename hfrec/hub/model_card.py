@@ -62,11 +62,22 @@ def write_model_card(
         "example_history": ", ".join(json.dumps(item, ensure_ascii=False) for item in items),
     }
     data = _metadata(config, results, repo_id or folder.resolve().name, license)
-    card = ModelCard.from_template(data, template_path=str(TEMPLATE), **values)
+    card = ModelCard.from_template(
+        data, template_path=str(TEMPLATE), **{name: _plain(name, value) for name, value in values.items()}
+    )
     path = folder / "README.md"
     path.write_text(redact(str(card)), encoding="utf-8")
     _write_eval_results(folder, results)
     return path
+
+
+def _plain(name: str, value: Any) -> Any:
+    """Text of others (file names, ids of data sets) without HTML: a page that shows the card would run it."""
+    if name in ("example_history", "repo_id"):  # inside blocks of code, which are shown as they are
+        return value
+    if isinstance(value, list):
+        return [_plain(name, part) for part in value]
+    return value.replace("<", "&lt;") if isinstance(value, str) else value
 
 
 def set_license(folder: str | os.PathLike[str], license: str) -> None:

@@ -8,8 +8,10 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from ..data.files import check_folder, sha256_of
 from .errors import HubError, explain
-from .push import CHECKPOINT_FILES, matches
+from .pulled import check_repository, make_room
+from .push import CHECKPOINT_FILES, checkpoint_names, matches
 
 if TYPE_CHECKING:
     from huggingface_hub import RepoFile
@@ -27,10 +29,13 @@ def pull_from_hub(
 ) -> Path:
     """Download the files of a checkpoint, and nothing else that lies in the repository.
 
+    The folder then holds exactly the revision: files of an earlier pull that it lacks are removed.
+
     Args:
         repo_id: `namespace/name`.
         revision: Branch, tag or commit; `main` unless given.
-        output_dir: Folder for the files; the cache of the hub's client unless given.
+        output_dir: New folder for the files, or that of an earlier pull of the same repository; the cache of the hub's
+            client unless given.
         verify: Compare every file with the checksum that the hub has of it: a download checks only sizes.
         local_files_only: Ask no hub; the cache must have the revision.
         force_download: Download again what is there already, such as a file found damaged.
@@ -41,7 +46,9 @@ def pull_from_hub(
 
     Raises:
         ValueError: The repository holds no checkpoint, its weights are pickled, or a file name leaves the folder.
-        HubError: The hub refused, could not be reached, or a file differs from its checksum.
+            `output_dir` holds another repository or files of a checkpoint that no pull wrote.
+        HubError: The hub refused, could not be reached, a file differs from its checksum, or the folder holds files
+            that the revision lacks.
 
     Example:
         >>> pull_from_hub("me/films", revision="v2", verify=True)  # doctest: +SKIP
@@ -52,6 +59,13 @@ def pull_from_hub(
     if local_files_only and verify:
         raise ValueError("`verify` compares with the hub, which `local_files_only` and HF_HUB_OFFLINE must not ask.")
     remote = {} if local_files_only else _checkpoint_of(repo_id, revision, token)
+    if output_dir is not None:
+        check_folder(Path(output_dir))
+        # A hub that goes away between two requests leaves the client with the files of the earlier pull.
+        verify |= bool(remote) and Path(output_dir).exists()
+        check_repository(Path(output_dir), repo_id)
+        if remote:
+            make_room(Path(output_dir), repo_id, remote)
     try:
         folder = Path(
             snapshot_download(
@@ -67,14 +81,32 @@ def pull_from_hub(
         )
     except Exception as error:  # the hub's, the storage server's and the connection's errors share no parent
         raise HubError(f"Could not pull {repo_id}: {explain(error)}.") from None
+    added = sorted(set(checkpoint_names(folder)) - set(remote)) if remote else []
+    if added:
+        raise HubError(
+            f"{folder} holds {', '.join(added)}, which {repo_id} lacks at this revision: remove them, or what loads "
+            "is not what was pulled."
+        )
     if verify:
         damaged = differing_files(folder, remote.values())
         if damaged:
+            for name in damaged:
+                _set_aside(folder / name)
             raise HubError(
-                f"{', '.join(damaged)} in {folder} differ from the checksums of {repo_id}: do not use them, and pull "
-                "again with `force_download`. When it stays, the upload is damaged."
+                f"{', '.join(damaged)} in {folder} differ from the checksums of {repo_id} and were renamed to "
+                "*.damaged: pull again with `force_download`. When it stays, the upload is damaged."
             )
     return folder
+
+
+def _set_aside(path: Path) -> None:
+    """Take a damaged file its name, so that nothing loads it; in the cache the name is a link to the content."""
+    if path.is_symlink():
+        content = path.resolve()
+        path.unlink()
+        path = content
+    if path.is_file():
+        path.rename(path.with_name(f"{path.name}.damaged"))
 
 
 def differing_files(folder: Path, expected: Iterable[RepoFile]) -> list[str]:
@@ -92,7 +124,9 @@ def _listed(file: RepoFile) -> str:
 def _checksum(path: Path, file: RepoFile) -> str | None:
     if not path.is_file():
         return None
-    digest = hashlib.sha256() if file.lfs is not None else hashlib.sha1(b"blob %d\0" % path.stat().st_size)
+    if file.lfs is not None:
+        return sha256_of(path)
+    digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size)
     with path.open("rb") as content:
         while block := content.read(1 << 20):
             digest.update(block)

@@ -32,8 +32,10 @@ CHECKPOINT_FILES = (
     "all_results.json",
     ".eval_results/*.yaml",
 )
-# Left by earlier pushes of other shapes or of the stock `Trainer`: a stale shard would be loaded, a pickle run.
-_STALE = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.pt", "*.pth", "*.pkl", ".eval_results/*.yaml")
+# Left by earlier pushes of other shapes or of the stock `Trainer`: a stale shard would be loaded, a pickle run, a prior
+# that was removed at home mixed into the lists.
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl")
+_STALE = ("*.safetensors", "*.safetensors.index.json", *_PICKLES, "prior.json", ".eval_results/*.yaml")
 
 
 def push_to_hub(
@@ -50,8 +52,8 @@ def push_to_hub(
     """Push weights, config, tokenizer, items, card, results and remote code as a single commit.
 
     The repository and the branch are made when they do not exist. Unchanged files are not sent again. A commit that
-    somebody else makes during the upload is never overwritten. Weights of another shape and pickles that lie in the
-    repository are removed by the same commit.
+    somebody else makes during the upload is never overwritten. Weights of another shape, pickles and a prior that lie
+    in the repository alone are removed by the same commit.
 
     Args:
         folder_or_model: Folder of a checkpoint or of a PEFT adapter, or a model.
@@ -98,8 +100,8 @@ def checkpoint_files(folder: Path) -> dict[str, Path]:
     """
     if not folder.is_dir():
         raise ValueError(f"`folder_or_model`: expected the folder of a checkpoint, found no folder at {folder}.")
-    found = {path.relative_to(folder).as_posix(): path for path in sorted(_files(folder))}
-    files = {name: path for name, path in found.items() if matches(name, CHECKPOINT_FILES)}
+    files = {name: folder / name for name in checkpoint_names(folder)}
+    _check_links(folder, files)
     adapter = "adapter_config.json" in files
     needed = {"adapter_config.json", "adapter_model.safetensors"} if adapter else {"config.json", "tokenizer.json"}
     missing = sorted(needed - set(files))
@@ -115,9 +117,23 @@ def matches(name: str, patterns: Iterable[str]) -> bool:
     return any(name.count("/") == pattern.count("/") and fnmatch(name, pattern) for pattern in patterns)
 
 
-def _files(folder: Path) -> list[Path]:
-    inside = [*folder.iterdir(), *(folder / ".eval_results").glob("*")]
-    return [path for path in inside if path.is_file()]
+def _check_links(folder: Path, files: dict[str, Path]) -> None:
+    """Refuse links out of the folder, but for those of a hub's cache, which is made of them."""
+    inside = (folder.resolve(), folder.resolve().parent.parent / "blobs")
+    for name, path in files.items():
+        target = path.resolve()
+        if not any(target.is_relative_to(place) for place in inside):
+            raise ValueError(
+                f"`folder_or_model`: {name} in {folder} is a link to {target}, outside it: copy the file there if it "
+                "shall be published."
+            )
+
+
+def checkpoint_names(folder: Path) -> list[str]:
+    """Names of the files in a folder that a checkpoint is made of; none where there is no folder."""
+    inside = [*folder.glob("*"), *(folder / ".eval_results").glob("*")]
+    names = (path.relative_to(folder).as_posix() for path in sorted(inside) if path.is_file())
+    return [name for name in names if matches(name, CHECKPOINT_FILES)]
 
 
 def _is_adapter(model: Any) -> bool:

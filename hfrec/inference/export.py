@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..data.files import check_new_folder, whole_files, write_json
+from ..data.files import check_new_folder, read_json_object, sha256_of, whole_files, write_json
 from ..data.repeats import filters_seen
 from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer
 from .recommend import checked_vocab_size, objective_of, recommend
@@ -96,6 +96,7 @@ def export_onnx(
             results = _check(draft, histories, expected)
             if int8:
                 _quantise(draft)
+                _bind(draft)
                 results["int8_overlap@10"] = _overlap(draft, histories, min(10, top_k))
             write_json(draft / RESULTS_FILE, results)
     finally:
@@ -163,6 +164,24 @@ def _write_graph(recommender: nn.Module, path: Path) -> None:
             verbose=False,
         )
         cast(torch.onnx.ONNXProgram, graph).save(path, external_data=False)
+    _strip(path)
+
+
+def _strip(path: Path) -> None:
+    """Take out the exporter's notes: stack traces with the paths of this machine, other ones in each export."""
+    import onnx
+
+    def strip(message: Any) -> None:
+        for field, value in message.ListFields():
+            if field.name in ("metadata_props", "doc_string"):
+                message.ClearField(field.name)
+            elif field.message_type is not None:
+                for part in value if field.is_repeated else [value]:
+                    strip(part)
+
+    graph = onnx.load(str(path))
+    strip(graph)
+    path.write_bytes(graph.SerializeToString(deterministic=True))
 
 
 def _write_serving(folder: Path, model: Any, tokenizer: ItemTokenizer, top_k: int) -> None:
@@ -173,7 +192,15 @@ def _write_serving(folder: Path, model: Any, tokenizer: ItemTokenizer, top_k: in
     if "title" in items.column_names:
         settings["titles"] = items["title"].to_pylist()
     write_json(folder / SETTINGS_FILE, settings)
+    _bind(folder)
     shutil.copyfile(Path(__file__).with_name("serving.py"), folder / SERVING_FILE)
+
+
+def _bind(folder: Path) -> None:
+    """Write the hashes of the graphs beside the item ids: those of another export would name other items."""
+    settings = read_json_object(folder / SETTINGS_FILE)
+    graphs = [folder / name for name in (MODEL_FILE, INT8_FILE) if (folder / name).is_file()]
+    write_json(folder / SETTINGS_FILE, {**settings, "sha256": {path.name: sha256_of(path) for path in graphs}})
 
 
 def _quantise(folder: Path) -> None:

@@ -6,6 +6,7 @@ this module imports nothing of ours.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -61,6 +62,7 @@ class OnnxRecommender:
         Raises:
             FileNotFoundError: There is no such graph.
             ImportError: onnxruntime is not installed.
+            ValueError: The graph is damaged or of another export than the item ids.
         """
         try:
             import onnxruntime
@@ -74,6 +76,12 @@ class OnnxRecommender:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = num_threads
         settings = json.loads((path.parent / SETTINGS_FILE).read_text(encoding="utf-8"))
+        expected = settings.get("sha256", {}).get(path.name)  # older exports have none
+        if expected is not None and hashlib.sha256(path.read_bytes()).hexdigest() != expected:
+            raise ValueError(
+                f"{path} is not the graph that {SETTINGS_FILE} beside it names the items of: copy the whole folder of "
+                "one export."
+            )
         return cls(onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"]), settings)
 
     def recommend(

@@ -6,6 +6,8 @@ from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 from transformers.activations import ACT2FN
 
+MAX_LABELS = 100_000
+
 
 @strict
 class Bert4RecConfig(PreTrainedConfig):
@@ -95,11 +97,30 @@ class Bert4RecConfig(PreTrainedConfig):
                 f"`transformers_weights` must not be given, found {kwargs['transformers_weights']!r}: the parent would "
                 "read this file in place of model.safetensors, a pickle too. Take it out of config.json."
             )
+        if isinstance(labels := kwargs.get("num_labels"), int) and labels > MAX_LABELS:
+            raise ValueError(
+                f"`num_labels` must be at most {MAX_LABELS:,}, found {labels:,}: the parent would name each of them."
+            )
         if self.embedding_size is None:
             self.embedding_size = self.hidden_size
         if self.intermediate_size is None:
             self.intermediate_size = 4 * self.hidden_size
         super().__post_init__(**kwargs)
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Make the config of a stored one, which must not name code of a hub.
+
+        Raises:
+            ValueError: It asks for an attention kernel of a repository, which would be downloaded and run.
+        """
+        for name in ("attn_implementation", "_attn_implementation", "_attn_implementation_internal"):
+            if "/" in str(config_dict.get(name) or ""):
+                raise ValueError(
+                    f"`{name}` of a stored config must not name a repository, found {config_dict[name]!r}: its code "
+                    "would run. Take it out of config.json; whoever trusts it hands it to `from_pretrained`."
+                )
+        return super().from_dict(config_dict, **kwargs)
 
     def validate_shape(self) -> None:
         """Refuse sizes that no model can have."""

@@ -94,20 +94,49 @@ class Bert4RecPreTrainedModel(PreTrainedModel):
     ) -> Any:
         """Load as the parent does, from safetensors weights alone: pickled ones may run code when they are loaded.
 
+        The weights must be all that the config describes: the parent fills up what is missing with random numbers. Only
+        a head may be new, of a class that did not write the checkpoint.
+
         Raises:
             OSError: The folder or repository holds only pickled weights.
-            ValueError: `use_safetensors` is False.
+            ValueError: `use_safetensors` is False, or tensors are missing, too many or of another shape.
         """
         if kwargs.pop("use_safetensors", None) is False:
             raise ValueError(f"`use_safetensors` must not be False: pickled weights are not read. {_PICKLES}")
         name = pretrained_model_name_or_path
+        wants_info, may_differ = (kwargs.pop(key, False) for key in ("output_loading_info", "ignore_mismatched_sizes"))
+        kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True, "use_safetensors": True}
         try:
-            return super().from_pretrained(name, *model_args, use_safetensors=True, **kwargs)
+            loaded: Any = super().from_pretrained(name, *model_args, **kwargs)
         except OSError as error:
             found = _pickled_weights(name, **kwargs) if SAFE_WEIGHTS_NAME in str(error) and name is not None else None
             if found is None:
                 raise
             raise OSError(f"`{name}`: expected {SAFE_WEIGHTS_NAME}, found {found}. {_PICKLES}") from error
+        model, info = loaded
+        if name is not None:
+            cls._check_loaded(model, name, info, may_differ=may_differ)
+        return (model, info) if wants_info else model
+
+    @classmethod
+    def _check_loaded(cls, model: Any, name: Any, info: dict[str, Any], *, may_differ: bool) -> None:
+        """Refuse a checkpoint that left weights as they were initialised."""
+        # `label_counts` comes and goes with the loss.
+        wrote_it = cls.__name__ in (model.config.architectures or ())
+        required = "" if wrote_it or cls is Bert4RecModel else f"{cls.base_model_prefix}."
+        missing, unexpected = (set(info[key]) - {"label_counts"} for key in ("missing_keys", "unexpected_keys"))
+        wrong = {
+            "lack": sorted(key for key in missing if key.startswith(required)),
+            "hold beside those of the config": sorted(unexpected if wrote_it else ()),
+            "hold in another shape": [] if may_differ else sorted(str(key[0]) for key in info["mismatched_keys"]),
+        }
+        for what, keys in wrong.items():
+            if keys:
+                more = f" and {len(keys) - 5} more" if len(keys) > 5 else ""
+                raise ValueError(
+                    f"The weights of `{name}` {what}: {', '.join(keys[:5])}{more}. The checkpoint is damaged: copy or "
+                    "save it again."
+                )
 
     def save_pretrained(
         self, save_directory: str | os.PathLike[str], is_main_process: bool = True, *args: Any, **kwargs: Any

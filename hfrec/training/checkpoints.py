@@ -15,7 +15,10 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
+from ..data.files import LOCK_FILE, RUN_FILE, sha256_of, write_json
+
 logger = logging.get_logger(__name__)
+SEAL_FILE = "sha256.json"
 
 
 class StopOnNaN(TrainerCallback):
@@ -65,25 +68,58 @@ def _diverged(what: str, args: TrainingArguments, state: TrainerState) -> Floati
 def last_whole_checkpoint(folder: Path) -> Path | None:
     """The newest `checkpoint-N` in `folder` that was written to its end; None without one.
 
-    A warning names those that were not.
+    A warning says what is wrong with those that were not.
     """
-    if not folder.is_dir():
-        return None
-    named = [path for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*") if path.name.split("-")[-1].isdigit()]
-    for path in sorted(named, key=lambda path: int(path.name.split("-")[-1]), reverse=True):
-        if is_whole(path):
+    for path in reversed(named_checkpoints(folder)):
+        fault = fault_of(path)
+        if fault is None:
             return path
-        logger.warning(f"{path} was not written to its end and is left out.")
+        logger.warning(f"{path} is left out: {fault}.")
     return None
 
 
-def is_whole(checkpoint: Path) -> bool:
-    """Whether `trainer_state.json`, which the Trainer writes last, is there and complete."""
+def named_checkpoints(folder: Path) -> list[Path]:
+    """All `checkpoint-N` in `folder`, the oldest first."""
+    named = [path for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*") if path.name.split("-")[-1].isdigit()]
+    return sorted(named, key=lambda path: int(path.name.split("-")[-1]))
+
+
+def only_unfinished(folder: Path) -> bool:
+    """Whether a folder holds nothing but what a run writes before its first checkpoint is whole."""
+    if not folder.is_dir() or (folder / RUN_FILE).is_file():
+        return True
+    return {path.name for path in folder.iterdir()} <= {LOCK_FILE, *(path.name for path in named_checkpoints(folder))}
+
+
+class SealCheckpoint(TrainerCallback):
+    """Writes the hashes of a checkpoint's files into it when all are there: no damaged one is ever resumed from.
+
+    It acts in `on_save`. The random states of several processes are left out: each writes its own at its own time.
+    """
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Hashes the checkpoint that was written."""
+        folder = Path(args.output_dir or ".") / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+        if state.is_world_process_zero and folder.is_dir():
+            files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SEAL_FILE)
+            named = {path.relative_to(folder).as_posix(): path for path in files}
+            hashed = {name: sha256_of(path) for name, path in named.items() if not name.startswith("rng_state_")}
+            write_json(folder / SEAL_FILE, hashed)
+
+
+def fault_of(checkpoint: Path) -> str | None:
+    """What is wrong with the files of a checkpoint, by the hashes that were written last; None of a whole one."""
     try:
-        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
-        return False
-    return True
+        hashed = json.loads((checkpoint / SEAL_FILE).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return "it was not written to its end"
+    if not isinstance(hashed, dict) or not hashed:
+        return f"{SEAL_FILE} is damaged"
+    missing = [name for name in hashed if not (checkpoint / name).is_file()]
+    if missing:
+        return f"{', '.join(missing)} missing"
+    changed = [name for name, digest in hashed.items() if sha256_of(checkpoint / name) != digest]
+    return f"{', '.join(changed)} damaged" if changed else None
 
 
 @contextmanager
@@ -93,11 +129,14 @@ def no_half_checkpoint(trainer: Trainer) -> Iterator[None]:
     Raises:
         OSError: In place of whatever the writer raised; other errors pass.
     """
+    folder = Path(trainer.args.output_dir or ".")
+    earlier = named_checkpoints(folder)
     try:
         yield
     except Exception as error:
-        unfinished = Path(trainer.args.output_dir or ".") / f"{PREFIX_CHECKPOINT_DIR}-{trainer.state.global_step}"
-        if not trainer.is_world_process_zero() or not unfinished.is_dir() or is_whole(unfinished):
+        unfinished = folder / f"{PREFIX_CHECKPOINT_DIR}-{trainer.state.global_step}"
+        was_there = unfinished in earlier
+        if not trainer.is_world_process_zero() or not unfinished.is_dir() or was_there or not fault_of(unfinished):
             raise
         shutil.rmtree(unfinished)
         last = last_whole_checkpoint(unfinished.parent)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import EarlyStoppingCallback, PreTrainedModel, Trainer, TrainerCallback, set_seed
+from transformers import PreTrainedModel, Trainer, TrainerCallback, set_seed
 from transformers.utils import logging
 
 from ..data.collators import DataCollatorForMaskedItems, DataCollatorForNextItem
@@ -33,10 +33,11 @@ from ..tokenization import ItemTokenizer
 from ..transfer.features import MARKERS, set_item_features
 from .arguments import DataArguments, ModelArguments, RecommenderTrainingArguments
 from .budget import parse_duration, plan_steps, what_more_would_bring
-from .checkpoints import StopOnNaN, last_whole_checkpoint, no_half_checkpoint
+from .checkpoints import SealCheckpoint, StopOnNaN, last_whole_checkpoint, only_unfinished
 from .facts import run_facts, split_sizes
 from .l2sp import L2SPCallback
 from .pushes import PushWatchCallback, open_repository
+from .resuming import EarlyStopping, check_best_metric, train
 from .rowwise import rowwise_optimizer
 from .seen import choose_metric
 from .streaming import StreamingTrainer
@@ -160,9 +161,16 @@ def check_output_folder(arguments: RecommenderTrainingArguments) -> str | None:
     folder = Path(arguments.output_dir)
     check_folder(folder)
     if (folder / "all_results.json").exists() and arguments.resume_from_checkpoint is None:
-        raise ValueError(f"`output_dir` {folder} holds a finished run: choose another folder or remove it.")
+        raise ValueError(
+            f"`output_dir` {folder} holds a finished run: choose another folder or remove it."
+            + (
+                ""
+                if (folder / "README.md").exists()
+                else " Its card is missing: `hfrec.write_model_card(folder)` writes it."
+            )
+        )
     last = last_whole_checkpoint(folder)
-    if last is None and arguments.resume_from_checkpoint is None:
+    if last is None and arguments.resume_from_checkpoint is None and not only_unfinished(folder):
         check_new_folder(folder)
     return None if last is None else str(last)
 
@@ -232,14 +240,13 @@ def train_and_evaluate(
     resume = training.resume_from_checkpoint or checkpoint
     if training.time_budget is not None:
         plan_steps(trainer, parse_duration(training.time_budget), resume)
-    with no_half_checkpoint(trainer):
-        result = trainer.train(resume_from_checkpoint=resume)
+    metrics = train(trainer, resume)
     validation = trainer.evaluate()
     best = whole_model(trainer)
     if trainer.is_world_process_zero():
         save_checkpoint(best, tokenizer, Path(training.output_dir))
     results = {
-        "train": result.metrics,
+        "train": metrics,
         "validation": validation,
         "best_checkpoint": trainer.state.best_model_checkpoint,
         "what_more_would_bring": what_more_would_bring(trainer.state.log_history, "eval_ndcg@10"),
@@ -343,8 +350,8 @@ def build_trainer(
         model.set_attn_implementation(training.attn_implementation)
     choose_metric(training, model)
     if training.early_stopping_patience and training.load_best_model_at_end:
-        stopping = EarlyStoppingCallback(early_stopping_patience=training.early_stopping_patience)
-        callbacks = [*callbacks, stopping]
+        callbacks = [*callbacks, EarlyStopping(early_stopping_patience=training.early_stopping_patience)]
+    check_best_metric(training)
     if training.label_smoothing_factor:
         model.config.label_smoothing = training.label_smoothing_factor
         model.config.validate()
@@ -363,7 +370,7 @@ def build_trainer(
         compute_metrics=make_compute_metrics(),
         preprocess_logits_for_metrics=preprocess_ranks,  # type: ignore[arg-type]  # two label names give a tuple
         optimizers=(optimizer, None),
-        callbacks=[StopOnNaN()],
+        callbacks=[StopOnNaN(), SealCheckpoint()],
     )
     trainer.label_smoother = None  # it needs scores of all items, and would smooth over the special tokens too
     trainer.callback_handler.callbacks[:0] = callbacks

@@ -19,7 +19,8 @@ from safetensors.torch import load_file
 from transformers import Trainer
 
 from hfrec import Bert4RecForMaskedLM, ItemTokenizer, load_checkpoint
-from hfrec.training.checkpoints import last_whole_checkpoint
+from hfrec.data.files import RUN_FILE
+from hfrec.training.checkpoints import SEAL_FILE, last_whole_checkpoint
 from hfrec_command import main
 
 TINY = ["--max_length", "12", "--hidden_size", "16", "--num_hidden_layers", "1", "--per_device_train_batch_size", "16"]
@@ -292,7 +293,7 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(
     assert main([*words, *strategy]) == 1
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert "training stopped, the last good checkpoint is" in line and "checkpoint-4" in line
-    assert [path.name for path in output.iterdir()] == ["checkpoint-4"]
+    assert sorted(path.name for path in output.iterdir()) == [RUN_FILE, "checkpoint-4"]
     load_checkpoint(output / "checkpoint-4")
     assert all(weight.isfinite().all() for weight in numbers(output / "checkpoint-4").values())
     monkeypatch.setattr(Bert4RecForMaskedLM, "forward", forward)
@@ -327,7 +328,7 @@ def test_a_full_disk_in_the_middle_of_a_checkpoint(
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert "checkpoint-8 could not be written and was removed" in line
     assert "checkpoint-4 is whole" in line and "free disk space" in line
-    assert [path.name for path in cut.iterdir()] == ["checkpoint-4"]
+    assert sorted(path.name for path in cut.iterdir()) == [RUN_FILE, "checkpoint-4"]
     load_checkpoint(cut / "checkpoint-4")
     monkeypatch.setattr(Trainer, "_save_checkpoint", save)
     assert main(pretraining(log_file, cut)) == 0
@@ -340,10 +341,12 @@ def test_a_kill_in_the_middle_of_a_checkpoint(log_file: Path, tmp_path: Path) ->
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert main(pretraining(log_file, whole)) == 0
     cut.mkdir()
+    shutil.copy(whole / RUN_FILE, cut)
     for step in (4, 8):
         shutil.copytree(whole / f"checkpoint-{step}", cut / f"checkpoint-{step}")
     state = cut / "checkpoint-8" / "trainer_state.json"
     state.write_text(state.read_text()[:-10])
+    (cut / "checkpoint-8" / SEAL_FILE).unlink()
     (cut / "checkpoint-8" / "model.safetensors").write_bytes(b"half")
     assert last_whole_checkpoint(cut) == cut / "checkpoint-4"
     assert main(pretraining(log_file, cut)) == 0
@@ -369,7 +372,7 @@ def test_a_full_disk_at_the_end(
     assert main(pretraining(log_file, output)) == 1
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert "could not be written into" in line and "No space left on device" in line and "Free disk space" in line
-    assert sorted(path.name for path in output.iterdir()) == ["checkpoint-12", "checkpoint-4", "checkpoint-8"]
+    assert sorted(path.name for path in output.iterdir()) == [RUN_FILE, "checkpoint-12", "checkpoint-4", "checkpoint-8"]
     monkeypatch.setattr(ItemTokenizer, "save_pretrained", save)
     assert main(pretraining(log_file, output)) == 0
     assert json.loads((output / "all_results.json").read_text())["test"]["n_users"] == 60
@@ -395,3 +398,61 @@ def test_a_full_disk_under_results(
     words = command(name, log_file, checkpoint, tmp_path / "out")
     extra = ["--unknown_items", "drop"] if name == "recommend" else []
     assert "No space left on device" in refusal(*words, *extra)
+
+
+def test_recommendations_overwrite_nothing_that_is_read(
+    log_file: Path, checkpoint: Path, tmp_path: Path, refusal: Callable[..., str]
+) -> None:
+    """The log of all users was gone, or the items of a model, in whose place recommendations lay."""
+    log = tmp_path / "log.csv"
+    shutil.copy(log_file, log)
+    folder = shutil.copytree(checkpoint, tmp_path / "model", ignore=shutil.ignore_patterns("checkpoint-*"))
+    words = ["recommend", "--model_name_or_path", str(folder), "--history_file", str(log), "--unknown_items", "drop"]
+    for output, expected in ((log, "is the `history_file`"), (folder / "items.parquet", "part of a checkpoint")):
+        content = output.read_bytes()
+        assert expected in refusal(*words, "--output_file", str(output))
+        assert output.read_bytes() == content
+    assert main([*words, "--output_file", str(tmp_path / "lists.csv")]) == 0
+    assert main([*words, "--output_file", str(tmp_path / "lists.csv")]) == 0
+
+
+def test_users_who_have_seen_the_whole_catalogue(tmp_path: Path) -> None:
+    """The run trained to its end and failed then, without a result."""
+    items = [f"i{item}" for item in range(6)]
+    rows = [(f"u{user}", item) for user in range(8) for item in [*items, *items[user % 6 :], *items[: user % 6]]]
+    lines = "".join(f"{user},{item},{time}\n" for time, (user, item) in enumerate(rows))
+    (tmp_path / "log.csv").write_text("user_id,item_id,timestamp\n" + lines)
+    words = ["pretrain", "--train_file", str(tmp_path / "log.csv"), "--output_dir", str(tmp_path / "run")]
+    assert main([*words, "--max_length", "12", "--hidden_size", "16", "--num_train_epochs", "1"]) == 0
+    test = json.loads((tmp_path / "run" / "all_results.json").read_text())["test"]
+    assert test["filter_seen"]["ndcg@10"] == test["filter_seen"]["coverage@6"] == 0
+    assert test["unfiltered"]["hit_rate@10"] == 1
+    assert (tmp_path / "run" / "README.md").exists()
+
+
+def test_a_metric_that_cannot_choose_the_best(log_file: Path, tmp_path: Path, refusal: Callable[..., str]) -> None:
+    """An unknown one was a traceback after the first epoch; the highest loss is the worst checkpoint."""
+    words = ["pretrain", "--train_file", str(log_file), "--output_dir", str(tmp_path / "out")]
+    assert "expected one of loss, hit_rate@5" in refusal(*words, "--metric_for_best_model", "auc")
+    assert "`--greater_is_better false`" in refusal(*words, "--metric_for_best_model", "loss")
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_memory_is_said_in_one_line(
+    log_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusal: Callable[..., str]
+) -> None:
+    """A traceback of torch does not say what to lower."""
+
+    def full(*arguments: Any, **settings: Any) -> None:
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
+
+    monkeypatch.setattr(Trainer, "train", full)
+    words = ["pretrain", "--train_file", str(log_file), "--output_dir", str(tmp_path / "out")]
+    assert "out of memory" in (line := refusal(*words)) and "`hfrec estimate`" in line
+
+
+def test_a_settings_file_of_aliases(tmp_path: Path, refusal: Callable[..., str]) -> None:
+    """Ten lines of aliases unfold to more than all memory."""
+    lines = ["a0: &a0 [x, x]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 40))]
+    (tmp_path / "settings.yaml").write_text("\n".join(lines))
+    assert "found a YAML alias" in refusal("pretrain", str(tmp_path / "settings.yaml"))

@@ -12,6 +12,8 @@ import pytest
 from safetensors.torch import load_file
 
 from hfrec import load_checkpoint, load_prior, recommend
+from hfrec.commands.recommend import write_rows
+from hfrec.data.files import RUN_FILE
 from hfrec_command import COMMANDS, main, usage
 
 ROOT = Path(__file__).parents[2]
@@ -220,6 +222,7 @@ def test_resume_equals_an_uninterrupted_run(cut_at: str, log_file: Path, tmp_pat
     assert main([*words, "--output_dir", str(whole)]) == 0
     checkpoints = sorted(whole.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
     cut.mkdir()
+    shutil.copy(whole / RUN_FILE, cut)
     checkpoints[0].rename(cut / checkpoints[0].name)
     assert main([*words, "--output_dir", str(cut)]) == 0
     first, second = load_file(whole / "model.safetensors"), load_file(cut / "model.safetensors")
@@ -285,3 +288,12 @@ def test_help_waits_for_neither_torch_nor_transformers() -> None:
     code += "; print({'torch', 'transformers'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.splitlines()[-1] == "set()"
+
+
+def test_formulas_can_be_escaped(tmp_path: Path) -> None:
+    """A spreadsheet runs an item id that begins with an equals sign; without the option ids stay as they are."""
+    rows = [{"user_id": "=1+1", "item_id": "@a", "score": -1.0}, {"user_id": "u", "item_id": "a-b", "score": 1.0}]
+    for escape, expected in ((True, [("'=1+1", "'@a", -1.0), ("u", "a-b", 1.0)]), (False, None)):
+        write_rows(rows, tmp_path / "a.csv", escape_formulas=escape)
+        found = [tuple(row.values()) for row in pyarrow.csv.read_csv(tmp_path / "a.csv").to_pylist()]
+        assert found == (expected or [tuple(row.values()) for row in rows])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from hfrec.commands.finetune import parse
+from hfrec.data.files import RUN_FILE
 from hfrec_command import main
 
 ROOT = Path(__file__).parents[2]
@@ -79,6 +81,7 @@ def test_layerwise_learning_rates_follow_the_schedule(log_file: Path, deep: Path
     words += ["--save_strategy", "steps", "--eval_strategy", "no", "--save_total_limit", "9"]
     finetune(log_file, deep, tmp_path / "whole", *words)
     (tmp_path / "cut").mkdir()
+    shutil.copy(tmp_path / "whole" / RUN_FILE, tmp_path / "cut")
     (tmp_path / "whole" / "checkpoint-4").rename(tmp_path / "cut" / "checkpoint-4")
     finetune(log_file, deep, tmp_path / "cut", *words)
     for folder in ("whole", "cut"):

@@ -281,3 +281,77 @@ def test_concatenate_puts_the_first_part_first_on_ties():
     mask = pa.array([True, True, True, False]).to_numpy(zero_copy_only=False)
     joined = concatenate_interactions(whole.select(mask), whole.select(~mask))
     assert joined.table["item_id"].to_pylist() == list("dcba")
+
+
+def test_hidden_files_are_no_log(tmp_path):
+    """A copy that a notebook or a file system keeps doubled every interaction."""
+    for name in ("a.csv", ".ipynb_checkpoints/a-checkpoint.csv", "._a.csv", ".hfrec-draft-1/a.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write(tmp_path / name, CSV)
+    assert rows(load_interactions(tmp_path)) == EXPECTED
+    assert sum(len(part) for part in load_interactions(tmp_path, streaming=True)) == 4
+
+
+def test_the_same_file_twice_is_refused(tmp_path):
+    """A second copy under another name doubled every interaction too; parts without a row are no copies."""
+    for name in ("a.csv", "b.csv"):
+        write(tmp_path / name, CSV)
+    for source in (tmp_path, str(tmp_path / "*.csv")):
+        for streaming in (False, True):
+            with pytest.raises(ValueError, match=r"b\.csv holds the same as .*a\.csv"):
+                load_interactions(source, streaming=streaming)
+    write(tmp_path / "b.csv", CSV.replace("u1", "u3"))
+    assert len(load_interactions(tmp_path)) == 8
+
+
+def test_json_ids_that_look_like_dates_stay_text(tmp_path):
+    """Four different ids became one item, at midnight."""
+    ids = ["2024-01-01", "2024-01-01T00:00:00", "2024-01-01 00:00:00", "2024-01-01T00:00:00Z"]
+    lines = "".join(f'{{"user_id": "u", "item_id": "{name}", "timestamp": {time}}}\n' for time, name in enumerate(ids))
+    path = write(tmp_path / "a.jsonl", lines)
+    assert load_interactions(path).table["item_id"].to_pylist() == ids
+    assert [part["item_id"].to_pylist() for part in load_interactions(path, streaming=True)] == [ids]
+    times = (
+        lines.replace('"timestamp": ', '"timestamp": "2024-01-0').replace("}", 'T00:00:00"}').replace("-00T", "-09T")
+    )
+    assert load_interactions(write(tmp_path / "b.jsonl", times)).table["timestamp"].type == pa.timestamp("us")
+
+
+@pytest.mark.parametrize(
+    ("times", "expected"),
+    [
+        (pa.array([1, 2**62], pa.timestamp("s")), "found '4611686018427387904"),
+        (pa.array([1_700_000_000, 1_700_000_000_500]), "not seconds beside milliseconds"),
+        (pa.array(["1700000000", "1700000000500"]), "not seconds beside milliseconds"),
+        (pa.array([1_700_000_000.5, 1_700_000_000_500.0]), "not seconds beside milliseconds"),
+    ],
+)
+def test_times_that_would_be_misread(times, expected):
+    """Times that wrap around, or of two units, put a history into another order without a word."""
+    with pytest.raises(ValueError, match=f"row 2 .*{expected}"):
+        load_interactions(log(["u", "u"], ["a", "b"], times))
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_items_named_like_special_tokens_are_refused(streaming, tmp_path):
+    """One layout of `hfrec prepare` took them and the other refused them, after all was sorted."""
+    path = write(tmp_path / "a.csv", CSV.replace("b c", "[MASK]", 1))
+    with pytest.raises(ValueError, match=r"row 2 .*'\[MASK\]', expected an id that is no special token"):
+        list(load_interactions(path, streaming=True)) if streaming else load_interactions(path)
+
+
+def test_files_of_two_units_or_types_are_refused(tmp_path):
+    """Joined, seconds stood before all milliseconds, and integers above 2**53 were equal as floats."""
+    pq.write_table(log(["u"], ["a"], [1_700_000_000]), tmp_path / "a.parquet")
+    pq.write_table(log(["u"], ["b"], [1_700_000_000_500]), tmp_path / "b.parquet")
+    with pytest.raises(ValueError, match="not seconds beside milliseconds"):
+        load_interactions(tmp_path)
+    times = f"user_id,item_id,timestamp\nu,a,{2**53}\nu,b,{2**53 + 1}\nu,c,0.5\n"
+    with pytest.raises(ValueError, match="are equal as floats"):
+        load_interactions(write(tmp_path / "c.csv", times))
+
+
+def test_bytes_of_pandas_are_text():
+    """An id became its Python literal, `b'a'`, which no other table has."""
+    frame = pd.DataFrame({"user_id": [b"u", b"u"], "item_id": [b"a", "b"], "timestamp": [1, 2]})
+    assert rows(load_interactions(frame)) == [("u", "a", 1), ("u", "b", 2)]

@@ -177,3 +177,15 @@ def test_a_model_worse_than_a_baseline_says_so(runs: Path, tmp_path: Path) -> No
     results["test"]["baselines"]["item_knn"][results["test"]["decided_by"]]["ndcg@10"] = 1.0
     (folder / "all_results.json").write_text(json.dumps(results))
     assert "does not beat item_knn (ndcg@10 1.0000)" in write_model_card(folder).read_text()
+
+
+def test_a_card_holds_no_html_of_others(runs: Path, tmp_path: Path) -> None:
+    """The name of a file or a folder that is a script would run wherever the card is shown."""
+    folder = tmp_path / "<script>alert(1)<"
+    shutil.copytree(next(path.parent for path in sorted(runs.rglob("all_results.json"))), folder)
+    results = json.loads((folder / "all_results.json").read_text())
+    results["data"]["source"] = "<script>alert(2)</script>"
+    (folder / "all_results.json").write_text(json.dumps(results))
+    write_model_card(folder)
+    body = (folder / "README.md").read_text().split("---\n", 2)[2]
+    assert "<script" not in body and "&lt;script>alert(1)" in body and "&lt;script>alert(2)" in body

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hfrec import ItemTokenizer
+from hfrec import ItemTokenizer, load_checkpoint
 from tests.hub.conftest import BAD_TOKEN, ITEMS, OTHER_TOKEN, READ_TOKEN, TOKEN, Client, ClientError, make_checkpoint
 from tests.hub.loopback import Hub
 
@@ -194,3 +194,63 @@ def test_no_request_to_the_storage_server_had_a_token(hub: Hub, client: Client, 
     assert storage
     assert not [request for request in storage if request.token or request.status >= 400]
     assert all(request.token for request in hub.requests if request.server == "api" and "/commit/" in request.path)
+
+
+def test_a_pull_leaves_nothing_of_an_earlier_one(hub: Hub, client: Client, checkpoint: Path, tmp_path: Path) -> None:
+    """Whole weights of the earlier version are what loads where the new version has shards, and every checksum fits."""
+    client("push", str(checkpoint), "ann/shards")
+    client("tag", "ann/shards", "v1")
+    folder, new = tmp_path / "films", tmp_path / "new"
+    make_checkpoint(new, seed=1)
+    load_checkpoint(new)[0].save_pretrained(tmp_path / "sharded", max_shard_size="5KB")
+    (new / "model.safetensors").unlink()
+    for path in (tmp_path / "sharded").glob("*.safetensors*"):
+        shutil.copy(path, new)
+    client("push", str(new), "ann/shards")
+    client("pull", "ann/shards", revision="v1", output_dir=str(folder))
+    client("pull", "ann/shards", output_dir=str(folder), verify=True)
+    assert not (folder / "model.safetensors").exists()
+    assert client("recommendations", str(folder), ITEMS[:3]) == client("recommendations", str(new), ITEMS[:3])
+    client("pull", "ann/shards", revision="v1", output_dir=str(folder))
+    assert not list(folder.glob("model-*"))
+    assert client("recommendations", str(folder), ITEMS[:3]) == client("recommendations", str(checkpoint), ITEMS[:3])
+
+
+def test_a_pull_touches_no_other_model(hub: Hub, client: Client, checkpoint: Path, tmp_path: Path) -> None:
+    """A model of one's own was overwritten by a pull into its folder; a foreign prior there was used."""
+    client("push", str(checkpoint), "ann/one")
+    client("push", str(checkpoint), "ann/two")
+    own = shutil.copytree(checkpoint, tmp_path / "own")
+    make_checkpoint(own, seed=3)
+    content = (own / "model.safetensors").read_bytes()
+    with pytest.raises(ClientError, match=r"`output_dir` .*own holds .*config\.json.* choose another"):
+        client("pull", "ann/one", output_dir=str(own))
+    assert (own / "model.safetensors").read_bytes() == content
+    client("pull", "ann/one", output_dir=str(tmp_path / "films"))
+    with pytest.raises(ClientError, match=r"holds a pull of ann/one, not of ann/two"):
+        client("pull", "ann/two", output_dir=str(tmp_path / "films"))
+    (tmp_path / "films" / "prior.json").write_text("{}")
+    with pytest.raises(ClientError, match=r"holds prior\.json, which no pull of ann/one wrote"):
+        client("pull", "ann/one", output_dir=str(tmp_path / "films"))
+
+
+def test_verify_names_what_the_revision_lacks(hub: Hub, client: Client, checkpoint: Path, tmp_path: Path) -> None:
+    """Every listed file fits its checksum, and beside them lies one that is read too."""
+    client("push", str(checkpoint), "ann/added")
+    folder = Path(client("pull", "ann/added"))
+    (folder / "prior.json").write_text("{}")
+    with pytest.raises(ClientError, match=r"holds prior\.json, which ann/added lacks"):
+        client("pull", "ann/added", verify=True)
+
+
+def test_a_prior_removed_at_home_goes_with_the_next_push(
+    hub: Hub, client: Client, checkpoint: Path, tmp_path: Path
+) -> None:
+    """It stayed in the repository and went on mixing popularity into the lists of whoever pulled."""
+    folder = shutil.copytree(checkpoint, tmp_path / "films")
+    (folder / "prior.json").write_text("{}")
+    client("push", str(folder), "ann/prior")
+    assert "prior.json" in hub.files("ann/prior")
+    (folder / "prior.json").unlink()
+    client("push", str(folder), "ann/prior")
+    assert "prior.json" not in hub.files("ann/prior")

@@ -10,12 +10,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForMaskedLM, pipeline
 
-from hfrec import Bert4RecForMaskedLM, Bert4RecModel, ItemTokenizer, load_checkpoint
+from hfrec import Bert4RecForMaskedLM, Bert4RecModel, ItemTokenizer, load_checkpoint, load_prior
 from hfrec.training.l2sp import L2SPCallback
 from tests.hub.conftest import Client, ClientError
 from tests.hub.loopback import Hub
@@ -231,3 +234,87 @@ def test_a_forged_weight_file_of_other_shapes_is_refused(folder: Path) -> None:
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ValueError, match="embedding_size"):
         load_checkpoint(folder)
+
+
+def test_items_that_unfold_to_all_memory_are_refused(folder: Path) -> None:
+    """Some kilobytes of a repeated text are gigabytes in memory."""
+    path = folder / "items.parquet"
+    items = pq.read_table(path)
+    text = pa.DictionaryArray.from_arrays(pa.array([0] * len(items), pa.int32()), pa.array(["x" * (1 << 23)]))
+    lists = pa.ListArray.from_arrays(
+        [0, *[1 << 20] * len(items)],
+        pa.DictionaryArray.from_arrays(pa.array(np.zeros(1 << 20, dtype=np.int32)), pa.array(["x" * 100])),
+    )
+    for column in (text, lists):
+        pq.write_table(items.append_column("title", column), path, compression="zstd")
+        assert path.stat().st_size < 100_000
+        with pytest.raises(ValueError, match=r"items\.parquet unfolds to .* bytes"):
+            load_checkpoint(folder)
+    pq.write_table(pa.table({"item_id": pa.array(np.zeros(1 << 24, dtype=np.int64))}), path)
+    with pytest.raises(ValueError, match="lists 16777216 items"):
+        load_checkpoint(folder)
+
+
+def test_a_billion_labels_are_refused_at_once(folder: Path) -> None:
+    """The parent makes a name for each of them, whatever the weights are."""
+    edit(folder / "config.json", num_labels=30_000_000)
+    start = time.monotonic()
+    for load in (load_checkpoint, Bert4RecForMaskedLM.from_pretrained):
+        with pytest.raises(Exception, match="`num_labels` must be at most"):
+            load(folder)
+    assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize("content", ["[]", "{", '"text"', "\x80", "3"])
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors.index.json", "prior.json", "items.parquet"])
+def test_files_of_another_structure_are_refused(name: str, content: str, folder: Path) -> None:
+    """A traceback out of the middle of a loader names no file."""
+    (folder / name).write_bytes(content.encode("latin-1"))
+    if name.endswith("index.json"):
+        (folder / "model.safetensors").unlink()
+    with pytest.raises((ValueError, OSError), match=name):
+        load_prior(folder, load_checkpoint(folder)[1])
+
+
+def test_items_without_ids_are_refused(folder: Path) -> None:
+    """A KeyError says nothing of the file."""
+    pq.write_table(pa.table({"title": ["a"] * 20}), folder / "items.parquet")
+    with pytest.raises(ValueError, match="in the columns title, expected `item_id`"):
+        load_checkpoint(folder)
+
+
+def test_a_stored_kernel_of_a_hub_is_refused(folder: Path) -> None:
+    """transformers downloads the repository and runs its code."""
+    for name in ("attn_implementation", "_attn_implementation"):
+        edit(folder / "config.json", **{name: "evil/kernel"})
+        for load in (load_checkpoint, Bert4RecForMaskedLM.from_pretrained, AutoModel.from_pretrained):
+            with pytest.raises(ValueError, match=f"`{name}` of a stored config must not name a repository"):
+                load(folder)
+        edit(folder / "config.json", **{name: None})
+    edit(folder / "config.json", attn_implementation="eager")
+    load_checkpoint(folder)
+
+
+def test_links_out_of_a_folder_are_not_published(folder: Path, hub: Hub, client: Client, tmp_path: Path) -> None:
+    """A README.md that is a link to a key would be on the hub; the cache of a hub is made of links and is fine."""
+    client("push", str(folder), "ann/linked")
+    client("push", client("pull", "ann/linked"), "ann/linked-again")
+    (tmp_path / "secret").write_text("key")
+    (folder / "README.md").unlink()
+    (folder / "README.md").symlink_to(tmp_path / "secret")
+    with pytest.raises(ClientError, match=r"README\.md in .* is a link to .*secret, outside it"):
+        client("push", str(folder), "ann/linked")
+
+
+def test_a_file_that_failed_verification_loses_its_name(folder: Path, hub: Hub, client: Client, tmp_path: Path) -> None:
+    """After the error the damaged weights lay there under their name and were what loaded next."""
+    client("push", str(folder), "ann/flipped")
+    for output in (str(tmp_path / "pulled"), None):
+        weights = Path(client("pull", "ann/flipped", output_dir=output)) / "model.safetensors"
+        content = weights.read_bytes()
+        weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        with pytest.raises(ClientError, match=r"model\.safetensors in .* renamed to \*\.damaged"):
+            client("pull", "ann/flipped", output_dir=output, verify=True)
+        assert not weights.exists()
+        client("pull", "ann/flipped", output_dir=output, verify=True)
+        assert weights.read_bytes() == content

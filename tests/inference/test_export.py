@@ -243,3 +243,24 @@ def test_the_difference_of_two_lists() -> None:
     assert list_difference([a, b], [a, {**c, "score": 10.0}]) == pytest.approx(1.0)
     assert list_difference([a], [{**a, "score": 22.0}]) == pytest.approx(2 / 22)
     assert list_difference([a], [a, b]) == float("inf") and list_difference([], []) == 0.0
+
+
+def test_an_export_says_nothing_of_its_machine_and_comes_out_again(tmp_path: Path) -> None:
+    """Stack traces with the paths of the exporter's machine went to whoever got the graph, other ones each time."""
+    for name in ("a", "b"):
+        export_onnx(*build(Bert4RecForMaskedLM), tmp_path / name, top_k=5, int8=True, histories=[["item 1"]])
+    for graph in ("model.onnx", "model_int8.onnx"):
+        content = (tmp_path / "a" / graph).read_bytes()
+        assert content == (tmp_path / "b" / graph).read_bytes()
+        for word in (b"File ", b".py", str(Path(torch.__file__).parent).encode()):
+            assert word not in content
+
+
+def test_a_graph_of_another_export_is_refused(tmp_path: Path) -> None:
+    """Item ids of one catalogue under the tokens of another give a list of wrong names."""
+    export_onnx(*build(Bert4RecForMaskedLM), tmp_path / "a", top_k=5, int8=True, histories=[["item 1"]])
+    export_onnx(*build(Bert4RecForCausalLM), tmp_path / "b", top_k=5, int8=True, histories=[["item 1"]])
+    for graph, int8 in (("model.onnx", False), ("model_int8.onnx", True)):
+        (tmp_path / "a" / graph).write_bytes((tmp_path / "b" / graph).read_bytes())
+        with pytest.raises(ValueError, match=f"{graph} is not the graph that recommender.json"):
+            OnnxRecommender.from_pretrained(tmp_path / "a", int8=int8)

@@ -10,10 +10,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file
 
 from hfrec import leave_one_out, load_interactions
+from hfrec.data.files import RUN_FILE
+from hfrec.data.large import prepare_sequences
 from hfrec.data.shards import StreamedBatches
 from hfrec_command import main
 
@@ -98,6 +101,7 @@ def test_an_interrupted_run_goes_on_to_the_bit(objective: str, sequences: Path, 
     assert len(steps) >= 3
     for step in (5, sorted(steps)[-2]):  # in the middle of the first epoch, and of the second
         shutil.copytree(whole / f"checkpoint-{step}", cut / f"checkpoint-{step}")
+        shutil.copy(whole / RUN_FILE, cut)
         workers = [] if step == 5 else ["--dataloader_num_workers", "2"]
         pretrain(sequences, cut, *words, *workers)
         assert weights_equal(whole, cut), step
@@ -158,5 +162,32 @@ def test_two_processes_share_the_rows_and_go_on_to_the_bit(objective: str, seque
     alone = StreamedBatches(files, lambda rows: rows, **settings)  # type: ignore[arg-type, return-value]
     assert sorted(found) == sorted(rows[0]["input_ids"].tolist() for rows in alone)  # type: ignore[call-overload]
     shutil.copytree(whole / "checkpoint-3", cut / "checkpoint-3")
+    shutil.copy(whole / RUN_FILE, cut)
     train(cut, tmp_path / "again")
     assert weights_equal(whole, cut)
+
+
+@pytest.mark.parametrize("damage", ["missing", "twice", "other", "items"])
+def test_shards_are_those_that_were_prepared(
+    damage: str, log_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run on half of the shards, or on some twice, told of all users."""
+    stream = load_interactions(log_file, streaming=True)
+    prepare_sequences(stream, tmp_path / "shards", interactions_per_shard=60)
+    train = sorted((tmp_path / "shards" / "train").iterdir())
+    assert len(train) > 2
+    if damage == "missing":
+        train[0].unlink()
+    elif damage == "twice":
+        shutil.copy(train[0], train[0].with_name("part-00000 (copy).parquet"))
+    elif damage == "other":
+        table = pq.read_table(train[0])
+        pq.write_table(table.take(list(reversed(range(len(table))))), train[0])
+    else:
+        items = pq.read_table(tmp_path / "shards" / "items.parquet")
+        pq.write_table(items.take(list(reversed(range(len(items))))), tmp_path / "shards" / "items.parquet")
+    words = ["--train_file", str(tmp_path / "shards"), "--streaming", "true", "--output_dir", str(tmp_path / "out")]
+    assert main(["pretrain", *words]) == 1
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "dataset_info.json" in line and "prepare the log again" in line
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,125 @@
+"""What an interrupted run was about, so that only the same run goes on from its checkpoints."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedModel
+
+from ..data.files import RUN_FILE, read_json_object, write_json
+from ..data.shards import StreamedBatches
+from ..data.splits import Split
+from .arguments import DataArguments, RecommenderTrainingArguments
+from .checkpoints import last_whole_checkpoint
+
+# What cannot change the weights or which of them are best: where a run lies, and what it tells whom.
+_TELLS = ("log_", "logging_", "hub_", "push_to_hub", "trackio_", "report_to", "run_name", "project", "disable_tqdm")
+_PLACES = ("output_dir", "resume_from_checkpoint", "local_rank", "ddp_", "debug", "skip_memory_metrics")
+_SPEED = ("dataloader_", "per_device_eval_batch_size", "eval_accumulation_steps", "torch_empty_cache_steps")
+_KEEPS = ("save_total_limit", "save_on_each_node", "enable_jit_checkpoint", "do_", "include_")
+_FREE = (*_TELLS, *_PLACES, *_SPEED, *_KEEPS)
+_SEQUENCES = ("max_length", "windows", "streaming", "shuffle_buffer_size", "mlm_probability", "mask_last_probability")
+
+
+def begin_run(
+    data: DataArguments, training: RecommenderTrainingArguments, log: Mapping[str, Any], **settings: Mapping[str, Any]
+) -> None:
+    """Write what a new run is about into its folder, or compare that with the run whose checkpoint it goes on from.
+
+    Args:
+        data: How sequences are made.
+        training: Arguments of the `Trainer`.
+        log: Fingerprints of what is trained and validated on, such as `split_content` gives them.
+        settings: Further groups of settings that decide the result, such as those of a new model.
+
+    Raises:
+        ValueError: The folder holds checkpoints of a run on another log, of other settings, or of nobody knows which.
+    """
+    folder = Path(training.output_dir)
+    run = {
+        "log": dict(log),
+        "data": {name: getattr(data, name) for name in _SEQUENCES},
+        "training": _training_settings(training),
+        **{name: dict(values) for name, values in settings.items()},
+    }
+    run = json.loads(json.dumps(run, default=str))
+    explicit = training.resume_from_checkpoint
+    earlier = Path(explicit).parent if explicit else folder
+    if explicit or last_whole_checkpoint(folder) is not None:
+        if (earlier / RUN_FILE).is_file():
+            _check_same(read_json_object(earlier / RUN_FILE), run, earlier)
+        elif not explicit:
+            raise ValueError(
+                f"`output_dir` {folder} holds checkpoints without {RUN_FILE}, so that nobody knows of which log and "
+                "settings: choose another folder, or name the checkpoint to go on from with `--resume_from_checkpoint`."
+            )
+    if training.process_index == 0:
+        write_json(folder / RUN_FILE, run)
+
+
+def split_content(split: Split) -> dict[str, str]:
+    """Fingerprints of the parts of a split that decide the weights."""
+    return {"train": split.train.fingerprint, "validation": split.validation.fingerprint}
+
+
+def streamed_content(train: StreamedBatches, info: Mapping[str, Any]) -> dict[str, Any]:
+    """What shards hold: the fingerprint where `hfrec prepare` wrote them, and counts of rows and items."""
+    counts = np.ascontiguousarray(train.item_counts())
+    return {
+        "fingerprint": info.get("fingerprint"),
+        "rows": train.num_rows,
+        "item counts": hashlib.sha256(counts.tobytes()).hexdigest(),
+    }
+
+
+def weights_digest(model: PreTrainedModel) -> str:
+    """SHA-256 (hex) of a model's weights: what fine-tuning starts from, wherever it lies.
+
+    Example:
+        >>> import torch
+        >>> from hfrec import Bert4RecConfig, Bert4RecForMaskedLM
+        >>> model = Bert4RecForMaskedLM(Bert4RecConfig(vocab_size=8, hidden_size=8))
+        >>> len(weights_digest(model))
+        64
+    """
+    import torch
+
+    digest = hashlib.sha256()
+    for name, weight in sorted(model.named_parameters()):
+        digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}\n".encode())
+        digest.update(weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _training_settings(training: RecommenderTrainingArguments) -> dict[str, Any]:
+    everything: dict[str, Any] = training.to_dict()  # type: ignore[no-untyped-call]
+    values = {name: value for name, value in everything.items() if not name.startswith(_FREE)}
+    return {**values, "dataloader_drop_last": training.dataloader_drop_last, "world_size": training.world_size}
+
+
+def _check_same(before: dict[str, dict[str, Any]], now: dict[str, dict[str, Any]], folder: Path) -> None:
+    """Refuse to go on with another log or other settings.
+
+    Raises:
+        ValueError: With each setting that differs.
+    """
+    differing = [
+        (group, name, before.get(group, {}).get(name), now.get(group, {}).get(name))
+        for group in sorted(before | now)
+        for name in sorted(before.get(group, {}) | now.get(group, {}))
+        if before.get(group, {}).get(name) != now.get(group, {}).get(name)
+    ]
+    if not differing:
+        return
+    other_log = any(group == "log" for group, *_ in differing)
+    found = ["another log" if other_log else ""]
+    found += [f"`{name}` {old} there, {new} now" for group, name, old, new in differing if group != "log"]
+    raise ValueError(
+        f"{folder} holds an interrupted run that differs: {'; '.join(filter(None, found))}. Give the log and the "
+        "settings of that run to go on with it, or choose another `output_dir`."
+    )
