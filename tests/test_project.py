@@ -67,7 +67,18 @@ def test_every_imported_library_is_declared(project: dict[str, Any]) -> None:
     """A library that only comes along with another one is missing on the day that one drops it."""
     declared = {_plain(Requirement(text).name) for text in project["dependencies"]}
     # Used where the user brings them.
-    optional = {"faiss", "matplotlib", "onnxruntime", "pandas", "peft", "polars", "sklearn", "tensorboard", "trackio"}
+    optional = {
+        "faiss",
+        "matplotlib",
+        "onnx",
+        "onnxruntime",
+        "pandas",
+        "peft",
+        "polars",
+        "sklearn",
+        "tensorboard",
+        "trackio",
+    }
     names = {"yaml": "pyyaml"}
     undeclared: dict[str, str] = {}
     for path in sorted((ROOT / "hfrec").rglob("*.py")):

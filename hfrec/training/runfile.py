@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from transformers import PreTrainedModel
+from transformers.utils import logging
 
 from ..data.files import RUN_FILE, read_json_object, write_json
 from ..data.shards import StreamedBatches
@@ -17,6 +18,7 @@ from ..data.splits import Split
 from .arguments import DataArguments, RecommenderTrainingArguments
 from .checkpoints import last_whole_checkpoint
 
+logger = logging.get_logger(__name__)
 # What cannot change the weights or which of them are best: where a run lies, and what it tells whom.
 _TELLS = ("log_", "logging_", "hub_", "push_to_hub", "trackio_", "report_to", "run_name", "project", "disable_tqdm")
 _PLACES = ("output_dir", "resume_from_checkpoint", "local_rank", "ddp_", "debug", "skip_memory_metrics")
@@ -52,7 +54,9 @@ def begin_run(
     earlier = Path(explicit).parent if explicit else folder
     if explicit or last_whole_checkpoint(folder) is not None:
         if (earlier / RUN_FILE).is_file():
-            _check_same(read_json_object(earlier / RUN_FILE), run, earlier)
+            _check_same(
+                read_json_object(earlier / RUN_FILE), run, earlier, elsewhere=earlier.resolve() != folder.resolve()
+            )
         elif not explicit:
             raise ValueError(
                 f"`output_dir` {folder} holds checkpoints without {RUN_FILE}, so that nobody knows of which log and "
@@ -102,8 +106,10 @@ def _training_settings(training: RecommenderTrainingArguments) -> dict[str, Any]
     return {**values, "dataloader_drop_last": training.dataloader_drop_last, "world_size": training.world_size}
 
 
-def _check_same(before: dict[str, dict[str, Any]], now: dict[str, dict[str, Any]], folder: Path) -> None:
-    """Refuse to go on with another log or other settings.
+def _check_same(
+    before: dict[str, dict[str, Any]], now: dict[str, dict[str, Any]], folder: Path, *, elsewhere: bool
+) -> None:
+    """Refuse to go on with another log or other settings; a run that is named from `elsewhere` is only warned of.
 
     Raises:
         ValueError: With each setting that differs.
@@ -119,7 +125,14 @@ def _check_same(before: dict[str, dict[str, Any]], now: dict[str, dict[str, Any]
     other_log = any(group == "log" for group, *_ in differing)
     found = ["another log" if other_log else ""]
     found += [f"`{name}` {old} there, {new} now" for group, name, old, new in differing if group != "log"]
+    listed = "; ".join(filter(None, found))
+    if elsewhere:
+        logger.warning(
+            f"The checkpoint is of a run in {folder} that differs: {listed}. Its weights and its optimiser, with the "
+            "learning rate there, go on: the settings in the results are those asked for now."
+        )
+        return
     raise ValueError(
-        f"{folder} holds an interrupted run that differs: {'; '.join(filter(None, found))}. Give the log and the "
+        f"{folder} holds an interrupted run that differs: {listed}. Give the log and the "
         "settings of that run to go on with it, or choose another `output_dir`."
     )

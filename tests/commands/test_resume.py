@@ -208,3 +208,18 @@ def test_a_named_checkpoint_is_checked_too(
     named = ["--resume_from_checkpoint", str(tmp_path / "cut" / "checkpoint-3")]
     assert run(log_file, tmp_path / "new", "--num_train_epochs", "2", *named) == 1
     assert "optimizer.pt missing. Take another one." in capsys.readouterr().err
+
+
+def test_a_checkpoint_named_from_another_folder_is_warned_of(
+    interrupted: Path, log_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever begins a new run at a checkpoint means it, and must know what goes on."""
+    named = ["--resume_from_checkpoint", str(interrupted / "checkpoint-3"), "--num_train_epochs", "3"]
+    logging.enable_propagation()
+    try:
+        assert run(log_file, tmp_path / "new", *named) == 0
+    finally:
+        logging.disable_propagation()
+    assert "`num_train_epochs` 2.0 there, 3.0 now" in caplog.text
+    settings = json.loads((tmp_path / "new" / RUN_FILE).read_text())["training"]
+    assert settings["num_train_epochs"] == 3

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
@@ -145,3 +147,16 @@ def test_prepare_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
     assert "column 'who' (`user_column`) is missing" in refusal("--user_column", "who")
     monkeypatch.setitem(sys.modules, "polars", None)
     assert "pip install 'hfrec[large]'" in refusal()
+
+
+def test_a_full_disk_is_told_in_the_words_of_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine's errors are of no class that a command tells in one line."""
+
+    def full(*arguments: Any, **settings: Any) -> None:
+        raise pl.exceptions.ComputeError("No space left on device (os error 28)")
+
+    monkeypatch.setattr(pl.LazyFrame, "sink_parquet", full)
+    (tmp_path / "log.csv").write_text("user_id,item_id,timestamp\n" + "".join(f"u,i{n},{n}\n" for n in range(9)))
+    with pytest.raises(OSError, match=r"No space left on device .* Free disk space"):
+        prepare_sequences(load_interactions(tmp_path / "log.csv", streaming=True), tmp_path / "shards")
+    assert not (tmp_path / "shards").exists()
