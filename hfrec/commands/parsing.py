@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import Field, fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
@@ -14,12 +15,14 @@ SETTINGS_SUFFIXES = (".yaml", ".yml", ".json")
 def parse_arguments(name: str, classes: Sequence[Any], words: Sequence[str]) -> tuple[Any, ...]:
     """Parse `words` into one instance of each dataclass.
 
-    The values of a settings file go through the same checks as flags; `null` is None, whatever the default.
+    The values of a settings file go through the same checks as flags; `null` is None, whatever the default. A field
+    with `metadata={"positional": True}` takes a word that stands before all flags, in the order of the fields; one that
+    is a list takes the rest of these words.
 
     Args:
         name: Subcommand, for the usage line.
         classes: The dataclasses.
-        words: Flags, or a single path that ends in `.yaml`, `.yml` or `.json`.
+        words: Words and flags, or a single path that ends in `.yaml`, `.yml` or `.json`.
 
     Raises:
         ValueError: A value of another type or outside its range, an unknown flag or key, an unreadable settings file.
@@ -32,11 +35,38 @@ def parse_arguments(name: str, classes: Sequence[Any], words: Sequence[str]) -> 
         _check_names(name, settings, known, where=f"{words[0]}: ")
         parser.set_defaults(**{key: None for key, value in settings.items() if value is None})
         words = [word for key, value in settings.items() if value is not None for word in _as_flag(key, value)]
+    else:
+        words = _with_flags(words, classes)
     _, unknown = parser.parse_known_args(list(words))
     _check_names(name, [word for word in unknown if word.startswith("--")], known)
     if unknown:
         raise ValueError(f"expected flags or one settings file, found {unknown[0]!r} alone: put its flag before it.")
     return tuple(parser.parse_args_into_dataclasses(list(words), look_for_args_file=False))
+
+
+def _with_flags(words: Sequence[str], classes: Sequence[Any]) -> list[str]:
+    """Put the flag of its field before each leading word.
+
+    Raises:
+        ValueError: A field has a word and its flag.
+    """
+    left = list(words)
+    flagged: list[str] = []
+    for place in _positional(classes):
+        if not left or left[0].startswith("-"):
+            break
+        end = 1
+        if str(place.type).startswith("list"):
+            end = next((index for index, word in enumerate(left) if word.startswith("-")), len(left))
+        flagged += [f"--{place.name}", *left[:end]]
+        left = left[end:]
+        if any(word.partition("=")[0] == f"--{place.name}" for word in left):
+            raise ValueError(f"`{place.name}` is given twice: as the word {flagged[-1]!r} and as `--{place.name}`.")
+    return flagged + left if not left or left[0].startswith("-") else [*left, *flagged]
+
+
+def _positional(classes: Sequence[Any]) -> list[Field[Any]]:
+    return [place for kind in classes for place in fields(kind) if place.metadata.get("positional")]
 
 
 def _parser(name: str, classes: Sequence[Any]) -> Any:
@@ -47,7 +77,9 @@ def _parser(name: str, classes: Sequence[Any]) -> Any:
             """One line in place of the usage of a hundred flags and an exit."""
             raise ValueError(f"{message}. `hfrec {name} --help` lists the flags.")
 
-    return Parser(list(classes), prog=f"hfrec {name}", allow_abbrev=False)
+    places = " ".join(place.name.upper() for place in _positional(classes))
+    about = f"{places} may stand before all flags, in the place of their own." if places else None
+    return Parser(list(classes), prog=f"hfrec {name}", description=about, allow_abbrev=False)
 
 
 def _read_settings(path: Path) -> dict[str, Any]:

@@ -18,8 +18,9 @@ from ..data.interactions import Interactions, load_interactions
 from ..data.sequences import to_evaluation_sequences, to_sequences
 from ..data.shards import SequenceShards, StreamedBatches
 from ..data.splits import Split, leave_one_out
-from ..evaluation.protocol import Objective, evaluate_checkpoint, evaluate_rows, objective_of, versions
+from ..evaluation.protocol import Objective, RankedTest, objective_of, rank_checkpoint, rank_rows, versions
 from ..evaluation.ranking import make_compute_metrics, preprocess_ranks
+from ..evaluation.user_ranks import RANKS_FILE
 from ..models import Bert4RecConfig, Bert4RecForCausalLM, Bert4RecForMaskedLM
 from ..tokenization import ItemTokenizer
 from ..transfer.features import MARKERS, set_item_features
@@ -165,7 +166,7 @@ class RunRows:
         train: Rows of `to_sequences`, or [`StreamedBatches`].
         validation: Rows of `to_evaluation_sequences`.
         split, fingerprint, sizes: What `all_results.json` says about the data.
-        test: Tests the best checkpoint.
+        test: Ranks the test targets with the best checkpoint.
     """
 
     train: Any
@@ -173,7 +174,7 @@ class RunRows:
     split: dict[str, Any]
     fingerprint: str | None
     sizes: dict[str, Any]
-    test: Callable[[PreTrainedModel], dict[str, Any]]
+    test: Callable[[PreTrainedModel], RankedTest]
 
 
 def train_and_evaluate(
@@ -187,7 +188,8 @@ def train_and_evaluate(
     optimizer: torch.optim.Optimizer | None = None,
     extra: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Train with the stock `Trainer`, keep the best checkpoint, test it and write `all_results.json`.
+    """Train with the stock `Trainer`, keep the best checkpoint, test it and write `all_results.json` and
+    `test_ranks.parquet`.
 
     Args:
         model: Masked or causal model.
@@ -220,6 +222,8 @@ def train_and_evaluate(
         optimizer=optimizer,
     )
     resume = training.resume_from_checkpoint or checkpoint
+    # User ids of an earlier test: the Trainer's own pushes take everything that lies in the folder.
+    (Path(training.output_dir) / RANKS_FILE).unlink(missing_ok=True)
     with no_half_checkpoint(trainer):
         result = trainer.train(resume_from_checkpoint=resume)
     validation = trainer.evaluate()
@@ -238,8 +242,11 @@ def train_and_evaluate(
         **(extra or {}),
     }
     if trainer.is_world_process_zero():
-        results["test"] = rows.test(best)
-        write_json(Path(training.output_dir) / "all_results.json", results)
+        ranked = rows.test(best)
+        results["test"] = ranked.results()
+        with whole_files(Path(training.output_dir)) as draft:
+            ranked.user_ranks().save(draft / RANKS_FILE)
+            write_json(draft / "all_results.json", results)
     return results
 
 
@@ -259,7 +266,7 @@ def split_rows(model: PreTrainedModel, tokenizer: ItemTokenizer, split: Split, d
         split=split.report.to_dict(),
         fingerprint=split.train.fingerprint,
         sizes=split_sizes(split),
-        test=lambda best: evaluate_checkpoint(best, tokenizer, split),
+        test=lambda best: rank_checkpoint(best, tokenizer, split),
     )
 
 
@@ -297,7 +304,9 @@ def streamed_rows(
         split={name: value for name, value in shards.info.items() if name.endswith("_tie_share")},
         fingerprint=shards.info.get("fingerprint"),
         sizes=known if None not in known.values() else {},
-        test=lambda best: evaluate_rows(best, tokenizer, shards.targets("test"), counts),
+        test=lambda best: rank_rows(
+            best, tokenizer, shards.targets("test"), counts, fingerprint=shards.info.get("fingerprint")
+        ),
     )
 
 
