@@ -72,13 +72,19 @@ def _positional(classes: Sequence[Any]) -> list[Field[Any]]:
 def _parser(name: str, classes: Sequence[Any]) -> Any:
     from transformers import HfArgumentParser
 
-    class Parser(HfArgumentParser):  # type: ignore[misc,unused-ignore]  # untyped in some versions
-        def error(self, message: str) -> NoReturn:
-            """One line in place of the usage of a hundred flags and an exit."""
-            raise ValueError(f"{message}. `hfrec {name} --help` lists the flags.")
-
     places = " ".join(place.name.upper() for place in _positional(classes))
     about = f"{places} may stand before all flags, in the place of their own." if places else None
+    hint = f"{about} " if about else ""
+
+    class Parser(HfArgumentParser):  # type: ignore[misc,unused-ignore]  # untyped in some versions
+        def add_argument(self, *names: Any, positional: bool = False, **settings: Any) -> Any:
+            """The parser hands on a field's metadata; `positional` is ours."""
+            return super().add_argument(*names, **settings)
+
+        def error(self, message: str) -> NoReturn:
+            """One line in place of the usage of a hundred flags and an exit."""
+            raise ValueError(f"{message}. {hint}`hfrec {name} --help` lists the flags.")
+
     return Parser(list(classes), prog=f"hfrec {name}", description=about, allow_abbrev=False)
 
 

@@ -9,6 +9,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..evaluation.user_ranks import RANKS_FILE
 from .errors import HubError, explain, push_command
 from .model_card import PLACEHOLDER
 
@@ -32,8 +33,10 @@ CHECKPOINT_FILES = (
     "all_results.json",
     ".eval_results/*.yaml",
 )
-# Left by earlier pushes of other shapes or of the stock `Trainer`: a stale shard would be loaded, a pickle run.
-_STALE = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.pt", "*.pth", "*.pkl", ".eval_results/*.yaml")
+# Left by earlier pushes of other shapes or of the stock `Trainer`: a stale shard would be loaded, a pickle run, and
+# ranks of test users hold their ids.
+_WEIGHTS_AND_PICKLES = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.pt", "*.pth", "*.pkl")
+_STALE = (*_WEIGHTS_AND_PICKLES, ".eval_results/*.yaml", RANKS_FILE)
 
 
 def push_to_hub(
@@ -50,8 +53,8 @@ def push_to_hub(
     """Push weights, config, tokenizer, items, card, results and remote code as a single commit.
 
     The repository and the branch are made when they do not exist. Unchanged files are not sent again. A commit that
-    somebody else makes during the upload is never overwritten. Weights of another shape and pickles that lie in the
-    repository are removed by the same commit.
+    somebody else makes during the upload is never overwritten. Weights of another shape, pickles and ranks of test
+    users that lie in the repository are removed by the same commit.
 
     Args:
         folder_or_model: Folder of a checkpoint or of a PEFT adapter, or a model.
