@@ -147,7 +147,7 @@ def _best_keys(scores: Tensor, start: int, rankable: Tensor, seen: Tensor, top_k
     values, found = masked.topk(top_k + 1, dim=1)  # (n, top_k + 1)
     border, after = values[:, -2], values[:, -1]  # the last one in and the first one out
     keys = encode_keys(values[:, :-1], found[:, :-1] + start)
-    rows = ((border == after) | (border == -torch.inf)).nonzero()[:, 0]
+    rows = (border == after).nonzero()[:, 0]  # where there are too few items, both are -inf
     if len(rows):
         line = border[rows, None]
         allowed = rankable.repeat(len(rows), 1).scatter_(1, place[rows], False)
