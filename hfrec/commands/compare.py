@@ -50,7 +50,7 @@ def main(arguments: CompareArguments) -> dict[str, Any]:
         seed=arguments.seed,
     )
     write_json(Path(arguments.output_file), compared)
-    print("\n\n".join(comparison_table(compared, setting) for setting in PROTOCOLS))
+    print("\n\n".join([*(comparison_table(compared, setting) for setting in PROTOCOLS), compared["correction"]]))
     return compared
 
 

@@ -148,8 +148,7 @@ def comparison_table(compared: Mapping[str, Any], setting: str = "filter_seen") 
     ]
     head = ["", "users", "n", "metric", "difference [95 %]", "all at once [95 %]", "p", "p, Holm"]
     title = "seen items filtered" if setting == "filter_seen" else "seen items ranked too"
-    tables = [align([[title, "seeds", *metrics], *arms]), align([head, *body])]
-    return "\n\n".join([*tables, "\n".join([*compared["notes"], compared["correction"]])])
+    return "\n\n".join([align([[title, "seeds", *metrics], *arms]), align([head, *body]), *compared["notes"]])
 
 
 def _cell(value: float | None, ends: Sequence[float], sign: str = "") -> str:

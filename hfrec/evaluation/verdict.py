@@ -67,7 +67,8 @@ def verdict_text(found: dict[str, Any], name: str = "The model") -> str:
     remedy = f"use it (`hfrec baseline --method {best}`), blend it with the model (`hfrec blend`), or train longer"
     if found["outcome"] == "below":
         gap = f"{short(-found['difference'])} [{short(-high)}, {short(-low)}]"
-        return f"{best} is better here by {gap} in NDCG@10 than {called}: {remedy} ({measured})."
+        means = f"{short(found['baseline_value'])} against {short(found['model_value'])} on {found['n_users']:,} users"
+        return f"{best} is better here than {called} by {gap} in NDCG@10 ({means}): {remedy}."
     return f"No difference can be shown between {called} and the best baseline ({best}): {measured}."
 
 

@@ -187,7 +187,8 @@ def test_the_verdict_is_against_the_best_baseline() -> None:
     below = verdict({"model": middle, "popularity": weak, "item_knn": strong})
     assert below is not None and below["outcome"] == "below"
     assert below["text"].startswith(
-        "item_knn is better here by .5000 [.5000, .5000] in NDCG@10 than the model: use it "
+        "item_knn is better here than the model by .5000 [.5000, .5000] in NDCG@10 (1.0000 against .5000 on 60 users): "
+        "use it "
     )
     assert "`hfrec baseline --method item_knn`" in below["text"] and "`hfrec blend`" in below["text"]
     mixed = {"filter_seen": np.where(np.arange(60) % 2, 2, 4)}
