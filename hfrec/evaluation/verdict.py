@@ -12,18 +12,19 @@ SETTING = "filter_seen"
 WITHOUT_PRIOR = "model_without_prior"  # stands among the baselines, but is the model itself
 
 
-def verdict(ranks: NamedRanks, *, name: str = "The model") -> dict[str, Any] | None:
-    """The model against the baseline with the highest test NDCG@10, seen items filtered.
+def verdict(ranks: NamedRanks, *, setting: str = SETTING, name: str = "The model") -> dict[str, Any] | None:
+    """The model against the baseline with the highest test NDCG@10, seen items filtered unless said otherwise.
 
     The interval is paired over the same users. The best of several baselines is chosen on the test users, which is to
     its advantage, not to the model's.
 
     Args:
-        ranks: `model` and the names of the baselines -> `filter_seen` -> (n,) ranks.
+        ranks: `model` and the names of the baselines -> `filter_seen` and `unfiltered` -> (n,) ranks.
+        setting: Which of the two decides.
         name: What the line calls the model.
 
     Returns:
-        `baseline`, `metric`, `n_users`, `model_value`, `baseline_value`, `difference`, `difference_ci`, `outcome`
+        `baseline`, `metric`, `setting`, `n_users`, `model_value`, `baseline_value`, `difference`, `difference_ci`, `outcome`
         (`above`, `below` or `undecided`) and `text`; None without a baseline.
 
     Example:
@@ -33,18 +34,19 @@ def verdict(ranks: NamedRanks, *, name: str = "The model") -> dict[str, Any] | N
         'NDCG@10 1.0000 against .5000, +.5000 [+.5000, +.5000] on 50 users.'
     """
     means = {
-        key: float(metric_values(found[SETTING], METRIC).mean()) for key, found in ranks.items() if key != WITHOUT_PRIOR
+        key: float(metric_values(found[setting], METRIC).mean()) for key, found in ranks.items() if key != WITHOUT_PRIOR
     }
     ours = means.pop(MODEL)
     if not means:
         return None
     best = max(means, key=lambda key: means[key])
-    paired = paired_bootstrap(ranks[MODEL][SETTING], ranks[best][SETTING], metric=METRIC)
+    paired = paired_bootstrap(ranks[MODEL][setting], ranks[best][setting], metric=METRIC)
     low, high = paired["difference_ci"]
     found: dict[str, Any] = {
         "baseline": best,
         "metric": METRIC,
-        "n_users": len(ranks[MODEL][SETTING]),
+        "setting": setting,
+        "n_users": len(ranks[MODEL][setting]),
         "model_value": ours,
         "baseline_value": means[best],
         "difference": paired["difference"],

@@ -204,3 +204,11 @@ def test_the_model_without_its_prior_is_no_baseline() -> None:
     found = verdict({"model": one, "model_without_prior": other, "popularity": one})
     assert found is not None and found["baseline"] == "popularity"
     assert verdict({"model": one, "model_without_prior": other}) is None
+
+
+def test_the_verdict_follows_the_setting_that_decides() -> None:
+    """Where repeats are wanted, the figures without seen items say the opposite."""
+    one, other = np.full(60, 1), np.full(60, 5)
+    ranks = {"model": {"filter_seen": one, "unfiltered": other}, "knn": {"filter_seen": other, "unfiltered": one}}
+    outcomes = [(found or {})["outcome"] for found in (verdict(ranks), verdict(ranks, setting="unfiltered"))]
+    assert outcomes == ["above", "below"]
