@@ -15,6 +15,7 @@ COMMANDS = {
     "finetune": "Go on from a checkpoint on another log, held to it by L2-SP.",
     "refresh": "Train a checkpoint on a newer log and judge whether it should take the old one's place.",
     "evaluate": "Rank held-out items of users over the whole catalogue.",
+    "compare": "Compare runs, or a run with its baselines, on the same test users.",
     "recommend": "Recommend items for the histories in a file.",
     "export": "Write a checkpoint as an ONNX graph that recommends without torch.",
     "push": "Push a checkpoint to a hub as one commit.",

@@ -18,6 +18,8 @@ PACKAGE = ROOT / "hfrec"
 
 # Every room and the rooms it may import from, besides itself. The longest matching name decides.
 _DATA = {"hfrec.tokenization"}
+# One order of items for ranking and for recommending, so that what is measured is what is served.
+_SCORING = {"hfrec.scoring"}
 _MODEL_USERS = {"hfrec.models", "hfrec.data", *_DATA}
 _L2SP = {"hfrec.training.l2sp", "hfrec.training.anchors", "hfrec.training.reference"}
 # What to do about a failure of the hub; a leaf, so that training can say it too.
@@ -27,17 +29,18 @@ _HUB = {*_TRAINING, "hfrec.training", "hfrec.inference", "hfrec.inference.prior"
 ALLOWED: dict[str, set[str]] = {
     "hfrec.models": set(),
     "hfrec.tokenization": set(),
+    "hfrec.scoring": _DATA,
     "hfrec.evaluation.metrics": set(),
     # L2-SP works on any transformers model: its three files know each other and nothing else of ours.
     "hfrec.training.l2sp": {"hfrec.training.anchors", "hfrec.training.reference"},
     "hfrec.training.anchors": {"hfrec.training.reference"},
     "hfrec.training.reference": set(),
     "hfrec.data": _DATA,
-    "hfrec.evaluation": {*_MODEL_USERS, "hfrec.evaluation.metrics", "hfrec.inference.prior"},
+    "hfrec.evaluation": {*_MODEL_USERS, *_SCORING, "hfrec.evaluation.metrics", "hfrec.inference.prior"},
     "hfrec.transfer": _MODEL_USERS,
-    "hfrec.inference": {*_MODEL_USERS, "hfrec.inference.prior"},
+    "hfrec.inference": {*_MODEL_USERS, *_SCORING, "hfrec.inference.prior"},
     # A leaf: ranking mixes the prior in as recommending does.
-    "hfrec.inference.prior": _DATA,
+    "hfrec.inference.prior": {*_DATA, *_SCORING},
     "hfrec.training": _TRAINING,
     "hfrec.hub": _HUB,
     "hfrec.hub.errors": set(),

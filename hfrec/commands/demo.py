@@ -115,6 +115,7 @@ def run(command: Any, words: Sequence[Any]) -> dict[str, Any]:
 def print_table(arms: dict[str, Any]) -> None:
     """NDCG@10 and HR@10 of the target's test items, and what is kept of the source's, with 95 % intervals."""
     from ..evaluation.table import align, cell
+    from ..evaluation.verdict import verdict_text
 
     baselines = arms["fine-tuned"]["baselines"]
     rows = {"popularity": baselines["popularity"], "item-kNN": baselines["item_knn"]}
@@ -130,6 +131,7 @@ def print_table(arms: dict[str, Any]) -> None:
     ]
     print(f"\n5/5  Users' last items, whole catalogue, seen filtered; target: {arms['fine-tuned']['n_users']} users")
     print(align([["", "NDCG@10 [95 %]", "HR@10 [95 %]", "source: NDCG@10 [95 %]"], *body]))
+    print(verdict_text(arms["fine-tuned + L2-SP"]["verdict"], "The model fine-tuned with L2-SP"))
 
 
 def show_recommendations(checkpoint: Path, target: Any) -> None:

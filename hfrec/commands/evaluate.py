@@ -26,7 +26,7 @@ class EvaluateArguments:
 
     model_name_or_path: str = field(metadata={"help": "Checkpoint: a folder or a hub id."})
     test_file: str = field(metadata={"help": "Log; --protocol says which item of each user is the target."})
-    output_dir: str = field(metadata={"help": "Folder that gets eval_results.json."})
+    output_dir: str = field(metadata={"help": "Folder that gets eval_results.json and test_ranks.parquet."})
     revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit on the hub."})
     user_column: str = field(default="user_id", metadata={"help": "Column of the user ids."})
     item_column: str = field(default="item_id", metadata={"help": "Column of the item ids."})
@@ -46,6 +46,11 @@ class EvaluateArguments:
         default=False,
         metadata={"help": "Also by history length, cold/warm and head/tail target, repeat/explore."},
     )
+    category_column: str | None = field(
+        default=None,
+        metadata={"help": "Column of the items' categories: how varied the lists are, how well they fit a history."},
+    )
+    category_separator: str = field(default="|", metadata={"help": "What joins the categories of an item."})
 
 
 def parse(words: Sequence[str]) -> tuple[EvaluateArguments, ProtocolArguments]:
@@ -55,15 +60,16 @@ def parse(words: Sequence[str]) -> tuple[EvaluateArguments, ProtocolArguments]:
 
 
 def main(words: tuple[EvaluateArguments, ProtocolArguments]) -> dict[str, Any]:
-    """Evaluate, print the table and write `eval_results.json`."""
-    from ..data.files import check_folder, write_json
+    """Evaluate, print the table and write `eval_results.json` and `test_ranks.parquet`."""
+    from ..data.files import check_folder, whole_files, write_json
     from ..data.interactions import load_interactions
     from ..data.repeats import chosen_filter
     from ..data.splits import split_facts
     from ..data.temporal import split_log
     from ..evaluation.cold_users import fit_prior, measure_cold_users
-    from ..evaluation.protocol import evaluate_checkpoint, versions
+    from ..evaluation.protocol import rank_checkpoint, versions
     from ..evaluation.table import cohorts_table, cold_users_table, results_table
+    from ..evaluation.user_ranks import RANKS_FILE
     from ..hub.checkpoint import load_checkpoint, read_results
     from ..inference.prior import load_prior
 
@@ -71,6 +77,9 @@ def main(words: tuple[EvaluateArguments, ProtocolArguments]) -> dict[str, Any]:
     check_folder(Path(arguments.output_dir))
     check_prior(arguments)
     model, tokenizer = load_checkpoint(arguments.model_name_or_path, revision=arguments.revision)
+    features = None
+    if arguments.category_column is not None:
+        features = token_categories(tokenizer, arguments.category_column, arguments.category_separator)
     interactions = load_interactions(
         arguments.test_file,
         user_column=arguments.user_column,
@@ -91,15 +100,15 @@ def main(words: tuple[EvaluateArguments, ProtocolArguments]) -> dict[str, Any]:
             model, tokenizer, split, segment_column=arguments.segment_column, batch_size=arguments.batch_size
         )
     prior = fitted or load_prior(arguments.model_name_or_path, tokenizer, revision=arguments.revision)
-    results = evaluate_checkpoint(
+    ranked = rank_checkpoint(
         model,
         tokenizer,
         split,
         batch_size=arguments.batch_size,
-        cohorts=arguments.cohorts,
         prior=prior,
         filter_seen=chosen_filter(protocol.filter_seen, model.config),
     )
+    results = ranked.results(cohorts=arguments.cohorts, features=features)
     results["split"] = split_facts(split)
     results["data"] = {"source": arguments.test_file, "fingerprint": interactions.fingerprint}
     results["model"] = arguments.model_name_or_path
@@ -107,12 +116,15 @@ def main(words: tuple[EvaluateArguments, ProtocolArguments]) -> dict[str, Any]:
     if fitted is not None:
         results["cold_users"] = measure_cold_users(model, tokenizer, split, fitted, batch_size=arguments.batch_size)
         fitted.save(arguments.model_name_or_path, tokenizer)
-    write_json(Path(arguments.output_dir) / "eval_results.json", results)
+    with whole_files(Path(arguments.output_dir)) as draft:
+        ranked.user_ranks().save(draft / RANKS_FILE)
+        write_json(draft / "eval_results.json", results)
     print(results_table(results))
     if fitted is not None:
         print(cold_users_table(results["cold_users"]))
     if arguments.cohorts:
         print(cohorts_table(results["cohorts"]))
+    print(results["verdict"]["text"])
     return results
 
 
@@ -148,6 +160,21 @@ def warn_of_leak(split: Split, trained: Mapping[str, Any]) -> None:
         f"{report.strategy} (from {start or 'each last item'}): on the same log it has seen some of the targets. Test "
         "it under the split that it was trained under, or on a log that it does not know."
     )
+
+
+def token_categories(tokenizer: Any, column: str, separator: str) -> Any:
+    """Categories of each token, 0 and 1 `(vocab_size, num_categories)`, from the checkpoint's item metadata.
+
+    Raises:
+        ValueError: The items have no such column, or no category in it.
+    """
+    import numpy as np
+
+    from .content import ContentArguments, read_content
+
+    content = ContentArguments(category_column=column, category_separator=separator)
+    known = read_content(tokenizer.items, content)["categories"].numpy()
+    return np.pad(known, ((len(tokenizer) - len(known), 0), (0, 0)))
 
 
 def check_prior(arguments: EvaluateArguments) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from argparse import SUPPRESS
 from collections.abc import Sequence
+from dataclasses import Field, fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
@@ -17,12 +18,14 @@ def parse_arguments(
 ) -> tuple[Any, ...]:
     """Parse `words` into one instance of each dataclass.
 
-    The values of a settings file go through the same checks as flags; `null` is None, whatever the default.
+    The values of a settings file go through the same checks as flags; `null` is None, whatever the default. A field
+    with `metadata={"positional": True}` takes a word that stands before all flags, in the order of the fields; one that
+    is a list takes the rest of these words.
 
     Args:
         name: Subcommand, for the usage line.
         classes: The dataclasses.
-        words: Flags, or a single path that ends in `.yaml`, `.yml` or `.json`.
+        words: Words and flags, or a single path that ends in `.yaml`, `.yml` or `.json`.
         defaults: Values in place of the dataclasses' own defaults.
 
     Raises:
@@ -31,7 +34,7 @@ def parse_arguments(
     """
     parser = _parser(name, classes)
     parser.set_defaults(**(defaults or {}))
-    flags, nulls = _flags(parser, name, words)
+    flags, nulls = _flags(parser, name, classes, words)
     parser.set_defaults(**dict.fromkeys(nulls))
     return tuple(parser.parse_args_into_dataclasses(flags, look_for_args_file=False))
 
@@ -39,13 +42,13 @@ def parse_arguments(
 def given_names(name: str, classes: Sequence[Any], words: Sequence[str]) -> set[str]:
     """The fields that `words` set, of those that `parse_arguments` takes."""
     parser = _parser(name, classes)
-    flags, nulls = _flags(parser, name, words)
+    flags, nulls = _flags(parser, name, classes, words)
     for action in parser._actions:
         action.default, action.required = SUPPRESS, False
     return {*vars(parser.parse_args(flags)), *nulls}
 
 
-def _flags(parser: Any, name: str, words: Sequence[str]) -> tuple[list[str], list[str]]:
+def _flags(parser: Any, name: str, classes: Sequence[Any], words: Sequence[str]) -> tuple[list[str], list[str]]:
     """The words as flags alone, and the names that a settings file sets to null. All names are checked."""
     known, nulls, flags = {action.dest: action for action in parser._actions}, [], list(words)
     if len(words) == 1 and Path(words[0]).suffix in SETTINGS_SUFFIXES:
@@ -53,6 +56,8 @@ def _flags(parser: Any, name: str, words: Sequence[str]) -> tuple[list[str], lis
         _check_names(name, settings, known, where=f"{words[0]}: ")
         nulls = [key for key, value in settings.items() if value is None]
         flags = [word for key, value in settings.items() if value is not None for word in _as_flag(key, value)]
+    else:
+        flags = _with_flags(words, classes)
     _, unknown = parser.parse_known_args(flags)
     _check_names(name, [word for word in unknown if word.startswith("--")], known)
     if unknown:
@@ -60,15 +65,48 @@ def _flags(parser: Any, name: str, words: Sequence[str]) -> tuple[list[str], lis
     return flags, nulls
 
 
+def _with_flags(words: Sequence[str], classes: Sequence[Any]) -> list[str]:
+    """Put the flag of its field before each leading word.
+
+    Raises:
+        ValueError: A field has a word and its flag.
+    """
+    left = list(words)
+    flagged: list[str] = []
+    for place in _positional(classes):
+        if not left or left[0].startswith("-"):
+            break
+        end = 1
+        if str(place.type).startswith("list"):
+            end = next((index for index, word in enumerate(left) if word.startswith("-")), len(left))
+        flagged += [f"--{place.name}", *left[:end]]
+        left = left[end:]
+        if any(word.partition("=")[0] == f"--{place.name}" for word in left):
+            raise ValueError(f"`{place.name}` is given twice: as the word {flagged[-1]!r} and as `--{place.name}`.")
+    return flagged + left if not left or left[0].startswith("-") else [*left, *flagged]
+
+
+def _positional(classes: Sequence[Any]) -> list[Field[Any]]:
+    return [place for kind in classes for place in fields(kind) if place.metadata.get("positional")]
+
+
 def _parser(name: str, classes: Sequence[Any]) -> Any:
     from transformers import HfArgumentParser
 
+    places = " ".join(place.name.upper() for place in _positional(classes))
+    about = f"{places} may stand before all flags, in the place of their own." if places else None
+    hint = f"{about} " if about else ""
+
     class Parser(HfArgumentParser):  # type: ignore[misc,unused-ignore]  # untyped in some versions
+        def add_argument(self, *names: Any, positional: bool = False, **settings: Any) -> Any:
+            """The parser hands on a field's metadata; `positional` is ours."""
+            return super().add_argument(*names, **settings)
+
         def error(self, message: str) -> NoReturn:
             """One line in place of the usage of a hundred flags and an exit."""
-            raise ValueError(f"{message}. `hfrec {name} --help` lists the flags.")
+            raise ValueError(f"{message}. {hint}`hfrec {name} --help` lists the flags.")
 
-    return Parser(list(classes), prog=f"hfrec {name}", allow_abbrev=False)
+    return Parser(list(classes), prog=f"hfrec {name}", description=about, allow_abbrev=False)
 
 
 def _read_settings(path: Path) -> dict[str, Any]:

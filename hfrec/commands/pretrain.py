@@ -169,3 +169,4 @@ def report(
             private, revision = training.hub_private_repo, training.hub_revision
             commit = push_to_hub(training.output_dir, repo_id, private=private, revision=revision)
             print(f"Pushed: {commit.commit_url}")
+        print(results["test"]["verdict"]["text"])

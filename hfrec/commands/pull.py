@@ -1,6 +1,6 @@
 """Pull a checkpoint from a hub, pinned and checked.
 
-hfrec pull --repo_id me/films --revision v2 --output_dir films --verify
+hfrec pull me/films films --revision v2 --verify
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from .parsing import parse_arguments
 class PullArguments:
     """What comes from where. The token is that of `hf auth login` or of HF_TOKEN, never a flag."""
 
-    repo_id: str = field(metadata={"help": "namespace/name."})
+    repo_id: str = field(metadata={"positional": True, "help": "namespace/name."})
+    output_dir: str | None = field(
+        default=None, metadata={"positional": True, "help": "Folder of the files; the cache unless given."}
+    )
     revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit; main unless given."})
-    output_dir: str | None = field(default=None, metadata={"help": "Folder of the files; the cache unless given."})
     verify: bool = field(default=False, metadata={"help": "Compare every file with the hub's checksum."})
     local_files_only: bool = field(default=False, metadata={"help": "Ask no hub, read the cache."})
     force_download: bool = field(default=False, metadata={"help": "Download again what is there already."})

@@ -13,7 +13,9 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from hfrec.evaluation.ranking import NUM_SPECIAL_TOKENS, collect_ranks, rank_catalogue, rankable_mask
+from hfrec.evaluation.ranking import collect_ranks, rank_catalogue
+from hfrec.scoring import rankable_mask
+from hfrec.tokenization import NUM_SPECIAL_TOKENS
 
 
 class Baseline(Protocol):

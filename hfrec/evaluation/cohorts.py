@@ -86,7 +86,9 @@ def history_masks(lengths: ArrayLike) -> dict[str, BoolArray]:
     return masks
 
 
-def target_masks(histories: Sequence[ArrayLike], targets: ArrayLike, item_counts: ArrayLike) -> dict[str, BoolArray]:
+def target_masks(
+    histories: Sequence[ArrayLike] | NDArray[np.object_], targets: ArrayLike, item_counts: ArrayLike
+) -> dict[str, BoolArray]:
     """Rows by their target: cold or warm, head or tail, repeat or explore, as `DEFINITIONS` says.
 
     Args:
@@ -122,6 +124,11 @@ def target_masks(histories: Sequence[ArrayLike], targets: ArrayLike, item_counts
     )
     pairs = {"cold": ~warm, "warm": warm, "head": head, "tail": ~head, "repeat": repeat, "explore": ~repeat}
     return {f"target {name}": mask for name, mask in pairs.items()}
+
+
+def fair_masks(masks: Mapping[str, BoolArray], setting: str) -> dict[str, BoolArray]:
+    """Cohorts of which the protocol says something: with seen items filtered every repeat is a miss of any model."""
+    return {name: mask for name, mask in masks.items() if setting == "unfiltered" or name != "target repeat"}
 
 
 def _head(counts: NDArray[np.int64]) -> BoolArray:

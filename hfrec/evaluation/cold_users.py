@@ -17,6 +17,7 @@ from ..data.interactions import Interactions
 from ..data.sequences import to_evaluation_sequences
 from ..data.splits import Split
 from ..inference.prior import PopularityPrior, Segments, log_normaliser, segment_counts, user_segments
+from ..scoring import ITEM_CHUNK_SIZE
 from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer
 from .metrics.functions import paired_bootstrap, ranking_metrics
 from .protocol import evaluation_collator
@@ -24,7 +25,6 @@ from .ranking import PROTOCOLS, rank_dataset
 
 LENGTHS = (0, 1, 2, 3)
 SHRINKAGES = (10.0, 100.0, 1000.0, 10000.0, 100000.0)
-ITEM_CHUNK_SIZE = 16384
 Row = dict[str, Any]
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,9 +23,22 @@ from ..data.temporal import new_items, new_users
 from ..inference.prior import PopularityPrior, user_segments
 from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer
 from .baselines import Baseline, ItemKNNBaseline, PopularityBaseline, rank_baseline
-from .cohorts import DEFINITIONS, BoolArray, history_masks, summarise_cohorts, target_masks
-from .metrics.functions import coverage, mean_popularity, ranking_metrics
+from .cohorts import DEFINITIONS, BoolArray, fair_masks, history_masks, summarise_cohorts, target_masks
+from .metrics.bootstrap import mean_interval
+from .metrics.functions import ranking_metrics
+from .metrics.lists import (
+    calibration,
+    coverage,
+    gini_index,
+    intra_list_diversity,
+    list_popularity,
+    mean_popularity,
+    novelty,
+    popularity_lift,
+)
 from .ranking import PROTOCOLS, rank_dataset
+from .user_ranks import MODEL, UserRanks
+from .verdict import verdict
 
 if TYPE_CHECKING:
     import datasets
@@ -39,6 +54,9 @@ PROTOCOL = {
     "baselines_trained_on": "the training part of the same split",
     "coverage": "share of the catalogue among all users' top items, seen items filtered",
     "mean_popularity": "mean training interactions of those items",
+    "gini": "Gini index of how often each item of the catalogue is among them: 0 alike, towards 1 always the same few",
+    "novelty": "mean self-information of a user's top items in bits, by their share of the training interactions",
+    "popularity_lift": "mean popularity of users' top items over that of their histories, minus 1",
     "intervals": "95 %, bootstrap over users, 1000 resamples",
 }
 TEMPORAL = (
@@ -47,7 +65,8 @@ TEMPORAL = (
 )
 LEFT_OUT = "users without a known item before the test, whom a causal model without a prior cannot rank"
 
-
+# What two runs must agree on for their ranks to be compared.
+COMPARABLE = ("split", "candidates", "score_ties", "time_ties", "unknown_targets")
 Objective = Literal["masked", "causal"]
 
 
@@ -129,6 +148,107 @@ def rank_among(
     return rank_dataset(model, rows, collator, allowed_items=allowed, batch_size=batch_size)
 
 
+@dataclass(frozen=True, eq=False)
+class RankedTest:
+    """The ranks of a model and its baselines on test rows, from which everything that is reported comes.
+
+    Args:
+        ranks: `model` and the baselines -> `filter_seen`, `unfiltered` and `recommended`, as `rank_dataset` gives them.
+        protocol: What was done, in words.
+        counts: (vocab_size,) training interactions of each token.
+        consumed: (n,) mean training interactions of the items of each history.
+        n_unknown_targets: Targets outside the vocabulary.
+        users: (n,) raw user ids.
+        items: (n,) raw ids of the targets.
+        fingerprints: Of the log's parts that the targets and the histories come from.
+        decided_by: Which of the two settings decides.
+        facts: Further counts that the results give.
+        histories, targets: (n,) token ids where they fit into memory, else None.
+    """
+
+    ranks: dict[str, dict[str, NDArray[np.int64]]]
+    protocol: dict[str, str]
+    counts: NDArray[np.int64]
+    consumed: NDArray[np.float64]
+    n_unknown_targets: int
+    users: Sequence[str]
+    items: Sequence[str]
+    fingerprints: dict[str, str | None]
+    decided_by: str
+    facts: dict[str, int] = field(default_factory=dict)
+    histories: NDArray[np.object_] | None = None
+    targets: NDArray[np.int64] | None = None
+
+    @cached_property
+    def masks(self) -> dict[str, BoolArray]:
+        """Cohorts of the rows; none of rows that are not held in memory."""
+        if self.histories is None or self.targets is None:
+            return {}
+        lengths = [len(row) for row in self.histories]
+        return {**history_masks(lengths), **target_masks(self.histories, self.targets, self.counts)}
+
+    def results(self, *, cohorts: bool = False, features: NDArray[np.float32] | None = None) -> dict[str, Any]:
+        """Metrics of the model and the baselines, and the verdict.
+
+        Args:
+            cohorts: Whether all are measured by history length and by kind of target too.
+            features: (vocab_size, num_categories) categories of each token, for diversity and calibration.
+
+        Returns:
+            What `evaluate_checkpoint` returns.
+        """
+        found = {name: self._summary(ranks, features) for name, ranks in self.ranks.items()}
+        results: dict[str, Any] = {
+            "protocol": self.protocol,
+            "decided_by": self.decided_by,
+            "n_users": len(self.users),
+            "n_unknown_targets": self.n_unknown_targets,
+            **self.facts,
+            **found.pop(MODEL),
+            "baselines": found,
+        }
+        judged = verdict(self.ranks, setting=self.decided_by)
+        if judged is not None:
+            results["verdict"] = judged
+        if cohorts:
+            results["cohorts"] = _cohorts(self.ranks, self.masks)
+        return results
+
+    def user_ranks(self) -> UserRanks:
+        """What is kept of each user for `hfrec compare`."""
+        about = {
+            "protocol": {name: self.protocol[name] for name in COMPARABLE},
+            **self.fingerprints,
+            "num_items": len(self.counts) - NUM_SPECIAL_TOKENS,
+        }
+        return UserRanks(self.users, self.items, self.ranks, self.masks, about)
+
+    def _summary(self, ranks: dict[str, Any], features: NDArray[np.float32] | None) -> dict[str, Any]:
+        """Metrics of both protocols, and of the top items that are shown, seen items filtered."""
+        shown, counts = ranks["recommended"], self.counts
+        k, num_items = shown.shape[1], len(counts) - NUM_SPECIAL_TOKENS
+        found: dict[str, Any] = {f"coverage@{k}": coverage(shown, num_items=num_items)}
+        if (shown >= NUM_SPECIAL_TOKENS).any():
+            found |= {
+                f"mean_popularity@{k}": mean_popularity(shown, item_counts=counts),
+                f"gini@{k}": gini_index(shown, num_items=num_items),
+                f"popularity_lift@{k}": popularity_lift(list_popularity(shown, item_counts=counts), self.consumed),
+                **_with_interval(f"novelty@{k}", novelty(shown, item_counts=counts)),
+            }
+        else:
+            logger.warning_once(
+                "Every user has seen the whole catalogue: with seen items filtered nothing is left to recommend and "
+                "every target is a miss. Look at the unfiltered figures."
+            )
+        if features is not None and self.histories is not None:
+            found |= _with_interval(f"diversity@{k}", intra_list_diversity(shown, features=features))
+            found |= _with_interval(f"calibration@{k}", calibration(shown, self.histories, features=features))
+        return {
+            "filter_seen": {**ranking_metrics(ranks["filter_seen"]), **found},
+            "unfiltered": ranking_metrics(ranks["unfiltered"]),
+        }
+
+
 def evaluate_checkpoint(
     model: PreTrainedModel,
     tokenizer: ItemTokenizer,
@@ -154,9 +274,25 @@ def evaluate_checkpoint(
 
     Returns:
         `protocol`, `decided_by` ("filter_seen" or "unfiltered"), these two with the metrics, `baselines`, `n_users`,
-        `n_unknown_targets`, of a temporal split `n_new_users`, `n_new_items` and `n_left_out`, and `cohorts` if asked
-        for.
+        `n_unknown_targets`, of a temporal split `n_new_users`, `n_new_items` and `n_left_out`, with baselines the
+        `verdict`, and `cohorts` if asked for.
     """
+    settings: dict[str, Any] = {"batch_size": batch_size, "baselines": baselines, "filter_seen": filter_seen}
+    ranked = rank_checkpoint(model, tokenizer, split, prior=prior, **settings)
+    return ranked.results(cohorts=cohorts)
+
+
+def rank_checkpoint(
+    model: PreTrainedModel,
+    tokenizer: ItemTokenizer,
+    split: Split,
+    *,
+    batch_size: int = 256,
+    baselines: bool = True,
+    prior: PopularityPrior | None = None,
+    filter_seen: bool | None = None,
+) -> RankedTest:
+    """The ranks behind `evaluate_checkpoint`, whose arguments these are."""
     if len(tokenizer) != model.config.vocab_size:
         raise ValueError(
             f"The tokenizer has {len(tokenizer)} tokens and the model {model.config.vocab_size}: they belong to "
@@ -173,7 +309,7 @@ def evaluate_checkpoint(
     if prior is not None and prior.segment_column is not None:
         segments = user_segments(split.history.table, dataset["user_id"], prior.segment_column)
     options: dict[str, Any] = {"batch_size": batch_size, "top_k": top_k}
-    ranks = {"model": rank_dataset(model, dataset, collator, prior=prior, segments=segments, **options)}
+    ranks = {MODEL: rank_dataset(model, dataset, collator, prior=prior, segments=segments, **options)}
     if baselines and prior is not None:
         ranks["model_without_prior"] = rank_dataset(model, dataset, collator, **options)
     if baselines:
@@ -182,59 +318,67 @@ def evaluate_checkpoint(
             "item_knn": ItemKNNBaseline().fit(train, vocab_size=len(tokenizer)),
         }
         ranks |= {name: rank_baseline(baseline, histories, targets, top_k=top_k) for name, baseline in fitted.items()}
-    results: dict[str, Any] = {
-        "protocol": {**_protocol(split), **({} if prior is None else {"prior": _prior_note(prior)})},
-        "decided_by": decided_by(filters_seen(model.config) if filter_seen is None else filter_seen),
-        "n_users": len(dataset),
-        "n_unknown_targets": int((targets == tokenizer.unk_token_id).sum()),
-        **({} if split.targets == "all" else _temporal_counts(split, len(dataset))),
-        **_summary(ranks["model"], counts),
-        "baselines": {name: _summary(found, counts) for name, found in ranks.items() if name != "model"},
-    }
-    if cohorts:
-        rows = histories.to_numpy(zero_copy_only=False)
-        masks = {**history_masks([len(row) for row in rows]), **target_masks(rows, targets, counts)}
-        results["cohorts"] = _cohorts(ranks, masks)
-    return results
+    rows = histories.to_numpy(zero_copy_only=False)
+    return RankedTest(
+        ranks=ranks,
+        protocol={**_protocol(split), **({} if prior is None else {"prior": _prior_note(prior)})},
+        counts=counts,
+        consumed=list_popularity(rows, item_counts=counts),
+        n_unknown_targets=int((targets == tokenizer.unk_token_id).sum()),
+        users=dataset["user_id"][:],
+        items=_ranked_items(split, dataset),
+        fingerprints={"test_fingerprint": split.test.fingerprint, "history_fingerprint": split.history.fingerprint},
+        decided_by=decided_by(filters_seen(model.config) if filter_seen is None else filter_seen),
+        facts={} if split.targets == "all" else _temporal_counts(split, len(dataset)),
+        histories=rows,
+        targets=targets,
+    )
 
 
-def evaluate_rows(
+def rank_rows(
     model: PreTrainedModel,
     tokenizer: ItemTokenizer,
     dataset: datasets.Dataset,
     counts: NDArray[np.int64],
     *,
+    fingerprint: str | None = None,
     batch_size: int = 256,
-) -> dict[str, Any]:
-    """The test of `evaluate_checkpoint` on prepared rows that may be larger than memory; of baselines, popularity.
+) -> RankedTest:
+    """The ranks of `rank_checkpoint` on prepared rows that may be larger than memory; of baselines, popularity.
 
     Args:
         model: Masked or causal model.
         tokenizer: Its item tokenizer.
         dataset: Rows of `to_evaluation_sequences`.
         counts: (vocab_size,) training interactions of each token.
+        fingerprint: Of the log that the rows come from.
         batch_size: Users scored at a time.
-
-    Returns:
-        As `evaluate_checkpoint`.
     """
     collator = evaluation_collator(model, tokenizer)
     top_k = min(TOP_K, len(tokenizer) - NUM_SPECIAL_TOKENS)
     popularity = PopularityBaseline.from_counts(counts)
-    pieces, unknown = [], 0
+    pieces, consumed, targets = [], [], []
     for rows in dataset.with_format("arrow").iter(batch_size=batch_size):
-        targets = rows["target"].to_numpy()
-        unknown += int((targets == tokenizer.unk_token_id).sum())
-        pieces.append(rank_baseline(popularity, rows["input_ids"].combine_chunks(), targets, top_k=top_k))
+        histories = rows["input_ids"].combine_chunks()
+        targets.append(rows["target"].to_numpy())
+        pieces.append(rank_baseline(popularity, histories, targets[-1], top_k=top_k))
+        consumed.append(list_popularity(histories.to_numpy(zero_copy_only=False), item_counts=counts))
     popular = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
-    return {
-        "protocol": PROTOCOL,
-        "decided_by": decided_by(filters_seen(model.config)),
-        "n_users": len(dataset),
-        "n_unknown_targets": unknown,
-        **_summary(rank_dataset(model, dataset, collator, batch_size=batch_size, top_k=top_k), counts),
-        "baselines": {"popularity": _summary(popular, counts)},
-    }
+    ids = np.concatenate(targets)
+    return RankedTest(
+        ranks={
+            MODEL: rank_dataset(model, dataset, collator, batch_size=batch_size, top_k=top_k),
+            "popularity": popular,
+        },
+        protocol=PROTOCOL,
+        counts=counts,
+        consumed=np.concatenate(consumed),
+        n_unknown_targets=int((ids == tokenizer.unk_token_id).sum()),
+        users=dataset["user_id"][:],
+        items=tokenizer.decode_items(ids),
+        fingerprints={"test_fingerprint": fingerprint, "history_fingerprint": fingerprint},
+        decided_by=decided_by(filters_seen(model.config)),
+    )
 
 
 def decided_by(filter_seen: bool) -> str:
@@ -257,6 +401,14 @@ def _temporal_counts(split: Split, ranked: int) -> dict[str, int]:
     }
 
 
+def _ranked_items(split: Split, dataset: datasets.Dataset) -> list[str]:
+    """Raw ids of the targets that are ranked, in the order of the rows."""
+    table = split.test_targets.table
+    kept = table.filter(pc.is_in(table["user_id"], value_set=dataset.data["user_id"].combine_chunks()))
+    items: list[str] = kept["item_id"].to_pylist()
+    return items
+
+
 def _prior_note(prior: PopularityPrior) -> str:
     shares = ", ".join(f"{weight:.3f} at {length}" for length, weight in enumerate(prior.weights))
     where = f" in the user's {prior.segment_column}" if prior.segment_column else ""
@@ -267,25 +419,16 @@ def _cohorts(ranks: dict[str, dict[str, NDArray[np.int64]]], masks: dict[str, Bo
     """Metrics of each cohort under both protocols: protocol -> cohort -> model or baseline."""
     found: dict[str, Any] = {"definitions": DEFINITIONS}
     for setting in PROTOCOLS:
-        # The seen filter makes every repeat a miss: a metric of 0 that says nothing of the model.
-        fair = {name: mask for name, mask in masks.items() if setting == "unfiltered" or name != "target repeat"}
+        fair = fair_masks(masks, setting)
         by_model = {name: summarise_cohorts(row[setting], fair) for name, row in ranks.items()}
         found[setting] = {cohort: {name: by_model[name][cohort] for name in ranks} for cohort in fair}
     return found
 
 
-def _summary(ranks: dict[str, Any], counts: NDArray[np.int64]) -> dict[str, Any]:
-    """Metrics of both protocols, and what is recommended to whom: coverage and mean popularity of the top items."""
-    shown = ranks["recommended"]
-    beyond = {f"coverage@{shown.shape[1]}": coverage(shown, num_items=len(counts) - NUM_SPECIAL_TOKENS)}
-    if (shown >= NUM_SPECIAL_TOKENS).any():
-        beyond[f"mean_popularity@{shown.shape[1]}"] = mean_popularity(shown, item_counts=counts)
-    else:
-        logger.warning_once(
-            "Every user has seen the whole catalogue: with seen items filtered nothing is left to recommend and every "
-            "target is a miss. Look at the unfiltered figures."
-        )
-    return {
-        "filter_seen": {**ranking_metrics(ranks["filter_seen"]), **beyond},
-        "unfiltered": ranking_metrics(ranks["unfiltered"]),
-    }
+def _with_interval(name: str, values: NDArray[np.float64]) -> dict[str, Any]:
+    """Mean over the users that have a value, with its interval; nothing when none has."""
+    known = values[~np.isnan(values)]
+    if known.size == 0:
+        return {}
+    mean, low, high = mean_interval(known)
+    return {name: mean, f"{name}_ci": [low, high]}

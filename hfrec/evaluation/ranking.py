@@ -19,8 +19,8 @@ from transformers import PreTrainedModel
 
 from hfrec.evaluation.metrics import ranking_metrics
 from hfrec.inference.prior import PopularityPrior, Rescore, Segments
+from hfrec.scoring import ITEM_CHUNK_SIZE, TopItems, chunk_bounds, rankable_mask, without_nan
 
-NUM_SPECIAL_TOKENS = 3  # [PAD], [MASK], [UNK] stand before the items
 IGNORE_INDEX = -100
 PROTOCOLS = ("filter_seen", "unfiltered")  # the order of the columns wherever ranks stand side by side
 
@@ -75,7 +75,7 @@ def rank_dataset(
     collator: Callable[[list[Any]], dict[str, Tensor]],
     *,
     batch_size: int = 256,
-    item_chunk_size: int = 16384,
+    item_chunk_size: int = ITEM_CHUNK_SIZE,
     allowed_items: Iterable[int] | None = None,
     device: torch.device | str | None = None,
     top_k: int = 0,
@@ -195,12 +195,12 @@ def rank_catalogue(
     seen = seen_ids.clamp(min=0).sort(dim=1).values  # (n, length)
     first = torch.ones_like(seen, dtype=torch.bool)
     first[:, 1:] = seen[:, 1:] != seen[:, :-1]  # an item seen twice is filtered once
-    bounds = [(start, min(start + item_chunk_size, vocab_size)) for start in range(0, vocab_size, item_chunk_size)]
+    bounds = chunk_bounds(vocab_size, item_chunk_size)
     # Two passes, the second backwards: the chunk scored last is used again, so that one chunk is scored only once.
-    scored = lru_cache(maxsize=1)(lambda start, stop: _without_nan(score_chunk(start, stop), start))
+    scored = lru_cache(maxsize=1)(lambda start, stop: without_nan(score_chunk(start, stop), start))
     target_scores = _scores_of(targets, scored, bounds)  # (n,)
     counts = torch.zeros((len(targets), 2), dtype=torch.long, device=targets.device)
-    best = _Best(len(targets), top_k, targets.device)
+    best = TopItems(top_k)
     for start, stop in reversed(bounds):
         scores = scored(start, stop)  # (n, stop - start)
         local, inside = (seen - start).clamp(0, stop - start - 1), (seen >= start) & (seen < stop)
@@ -210,71 +210,10 @@ def rank_catalogue(
         counts[:, 1] += unfiltered
         counts[:, 0] += unfiltered - (rival.gather(1, local) & inside & first).sum(dim=1)
         if top_k:
-            best.update(scores, start, rankable[start:stop], torch.where(inside, local, stop - start))
+            best.update(scores, start, rankable, seen)
     possible = torch.stack([rankable[targets] & ~(seen == targets[:, None]).any(dim=1), rankable[targets]], dim=1)
-    return torch.where(possible, counts + 1, 0), best.items()
-
-
-class _Best:
-    """The best unseen items so far, kept while chunks of the catalogue go by."""
-
-    def __init__(self, n: int, top_k: int, device: torch.device) -> None:
-        self.scores = torch.full((n, top_k), -torch.inf, device=device)
-        self.ids = torch.zeros((n, top_k), dtype=torch.long, device=device)
-
-    def update(self, scores: Tensor, start: int, rankable: Tensor, seen: Tensor) -> None:
-        """Merge a chunk; `seen` holds places in the chunk, its width standing for "elsewhere"."""
-        n, width = scores.shape
-        blocked = (~rankable).repeat(n, 1)  # (n, width)
-        blocked = torch.cat([blocked, blocked.new_ones((n, 1))], dim=1).scatter(1, seen, True)[:, :width]
-        ids = torch.arange(start, start + width, device=scores.device).repeat(n, 1)
-        merged_scores = torch.cat([self.scores, scores.float().masked_fill(blocked, -torch.inf)], dim=1)
-        merged_ids = torch.cat([self.ids, ids.masked_fill(blocked, 0)], dim=1)  # (n, top_k + width)
-        self.scores, places = merged_scores.topk(self.ids.shape[1], dim=1)
-        self.ids = merged_ids.gather(1, places)
-
-    def items(self) -> Tensor:
-        """(n, top_k) token ids, 0 where nothing could be recommended."""
-        return self.ids.masked_fill(self.scores == -torch.inf, 0)
-
-
-def rankable_mask(
-    vocab_size: int, *, allowed: Tensor | None = None, allowed_items: Iterable[int] | None = None
-) -> Tensor:
-    """Mask of the token ids that can be recommended at all.
-
-    Args:
-        vocab_size: size of the vocabulary, special tokens included.
-        allowed: (vocab_size,) bool, or None for all.
-        allowed_items: the same as token ids, or None for all.
-
-    Returns:
-        (vocab_size,) bool, False at special tokens.
-
-    Raises:
-        ValueError: if `allowed` has another shape or type, or an id lies outside the vocabulary.
-
-    Example:
-        >>> rankable_mask(6, allowed_items=[3, 5]).tolist()
-        [False, False, False, True, False, True]
-    """
-    mask = torch.arange(vocab_size) >= NUM_SPECIAL_TOKENS
-    if allowed is not None:
-        if allowed.dtype != torch.bool or allowed.shape != (vocab_size,):
-            raise ValueError(
-                f"`allowed` must be a bool tensor of shape ({vocab_size},), found {allowed.dtype} of shape "
-                f"{tuple(allowed.shape)}. Give one value for each token id."
-            )
-        mask &= allowed.cpu()
-    if allowed_items is not None:
-        ids = torch.tensor(list(allowed_items), dtype=torch.long)
-        if len(ids) and (ids.min() < 0 or ids.max() >= vocab_size):
-            raise ValueError(
-                f"`allowed_items` must be token ids in 0..{vocab_size - 1}, found {int(ids.min())}..{int(ids.max())}. "
-                "Encode the items with the model's tokenizer."
-            )
-        mask &= torch.zeros(vocab_size, dtype=torch.bool).index_fill(0, ids, True)
-    return mask
+    recommended = best.items()[1] if top_k else seen.new_zeros((len(targets), 0))
+    return torch.where(possible, counts + 1, 0), recommended
 
 
 def collect_ranks(parts: Sequence[tuple[Tensor, Tensor]]) -> dict[str, NDArray[np.int64]]:
@@ -382,17 +321,6 @@ def _scores_of(targets: Tensor, scored: Callable[[int, int], Tensor], bounds: Se
     if found is None:
         raise ValueError("`rankable` must cover at least one token id, found none. Check the vocabulary size.")
     return found
-
-
-def _without_nan(scores: Tensor, start: int) -> Tensor:
-    bad = torch.isnan(scores)
-    if bad.any():
-        row, column = bad.nonzero()[0].tolist()
-        raise ValueError(
-            f"scores must be numbers, found {int(bad.sum())} NaN, first for row {row} of the batch at token id "
-            f"{start + column}. The model has diverged: go back to an earlier checkpoint or lower the learning rate."
-        )
-    return scores
 
 
 def _check_ids(targets: Tensor, seen_ids: Tensor, vocab_size: int, item_chunk_size: int) -> None:

@@ -305,6 +305,7 @@ def _evaluation_facts(results: Mapping[str, Any]) -> dict[str, Any]:
         "num_unknown_targets": f"{test['n_unknown_targets']:,}" if test["n_unknown_targets"] else "0",
         "num_targets": f"{test['n_users']:,}",
         "results_table": _results_table(test),
+        "verdict": test.get("verdict", {}).get("text"),
         "popularity_bias": _popularity_bias(test),
         "limits": _limits(test),
     }

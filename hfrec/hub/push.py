@@ -9,6 +9,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..evaluation.user_ranks import RANKS_FILE
 from .errors import HubError, explain, push_command
 from .model_card import PLACEHOLDER
 
@@ -33,9 +34,16 @@ CHECKPOINT_FILES = (
     ".eval_results/*.yaml",
 )
 # Left by earlier pushes of other shapes or of the stock `Trainer`: a stale shard would be loaded, a pickle run, a prior
-# that was removed at home mixed into the lists.
+# that was removed at home mixed into the lists, and ranks of test users hold their ids.
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl")
-_STALE = ("*.safetensors", "*.safetensors.index.json", *_PICKLES, "prior.json", ".eval_results/*.yaml")
+_STALE = (
+    "*.safetensors",
+    "*.safetensors.index.json",
+    *_PICKLES,
+    "prior.json",
+    ".eval_results/*.yaml",
+    RANKS_FILE,
+)
 
 
 def push_to_hub(
@@ -52,8 +60,8 @@ def push_to_hub(
     """Push weights, config, tokenizer, items, card, results and remote code as a single commit.
 
     The repository and the branch are made when they do not exist. Unchanged files are not sent again. A commit that
-    somebody else makes during the upload is never overwritten. Weights of another shape, pickles and a prior that lie
-    in the repository alone are removed by the same commit.
+    somebody else makes during the upload is never overwritten. Weights of another shape, pickles, a prior and ranks of
+    test users that lie in the repository alone are removed by the same commit.
 
     Args:
         folder_or_model: Folder of a checkpoint or of a PEFT adapter, or a model.

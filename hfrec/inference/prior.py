@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers.utils.hub import cached_file
 
+from ..scoring import chunk_bounds
 from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer
 
 if TYPE_CHECKING:
@@ -224,6 +225,6 @@ def user_segments(table: pa.Table, users: Sequence[str], column: str) -> list[st
 
 def log_normaliser(score_chunk: ScoreChunk, vocab_size: int, item_chunk_size: int) -> Tensor:
     """Logarithm of the sum of exp(score) over the catalogue, `(n,)`, the catalogue going by in chunks."""
-    bounds = range(0, vocab_size, item_chunk_size)
-    parts = [score_chunk(start, min(start + item_chunk_size, vocab_size)).float().logsumexp(dim=1) for start in bounds]
+    bounds = chunk_bounds(vocab_size, item_chunk_size)
+    parts = [score_chunk(start, stop).float().logsumexp(dim=1) for start, stop in bounds]
     return torch.stack(parts).logsumexp(dim=0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -12,15 +12,12 @@ from torch import Tensor
 
 from ..data.collators import DataCollatorForNextItem
 from ..data.repeats import filters_seen
+from ..scoring import ITEM_CHUNK_SIZE, TopItems, chunk_bounds, rankable_mask, without_nan
 from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer, UnknownPolicy
 from .prior import PopularityPrior, Rescore, Segments
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-ITEM_CHUNK_SIZE = 16384  # items scored at a time
-_NOTHING = torch.iinfo(torch.int64).min  # sort key below that of every score
-_LOW = 2**32 - 1  # mask of the half of a sort key that holds the token id
 
 
 def recommend(
@@ -124,62 +121,13 @@ def _best_of_batch(
 
     def score(start: int, stop: int) -> Tensor:
         scores: Tensor = model.score_items(representation, start, stop)
-        return _without_nan(scores, start, first_row)
+        return without_nan(scores, start, first_row=first_row)
 
     mixed = score if rescore is None else rescore(score, batch["seen_ids"])
-    keys = best_keys(mixed, rankable, seen, top_k, item_chunk_size=ITEM_CHUNK_SIZE)
-    return decode_keys(keys)
-
-
-def best_keys(
-    score_chunk: Callable[[int, int], Tensor], rankable: Tensor, seen: Tensor, top_k: int, *, item_chunk_size: int
-) -> Tensor:
-    """Sort keys of the best rankable unseen items of each user, the catalogue going by in chunks.
-
-    Args:
-        score_chunk: Gives the scores `(batch, stop - start)` of token ids start..stop.
-        rankable: True for the token ids that may be recommended `(vocab_size,)`.
-        seen: Token ids that may not be, each user's own `(batch, longest)`, filled with 0.
-        top_k: Items kept.
-        item_chunk_size: Items scored at a time.
-
-    Returns:
-        int64 `(batch, top_k)`, best first.
-    """
-    if len(rankable) <= item_chunk_size:
-        keys = encode_keys(score_chunk(0, len(rankable)), 0).masked_fill_(~rankable, _NOTHING)
-        return keys.scatter_(1, seen, _NOTHING).topk(top_k, dim=1).values
-    best = torch.full((len(seen), top_k), _NOTHING, dtype=torch.int64, device=rankable.device)
-    for start in range(0, len(rankable), item_chunk_size):
-        stop = min(start + item_chunk_size, len(rankable))
-        keys = encode_keys(score_chunk(start, stop), start).masked_fill_(~rankable[start:stop], _NOTHING)
-        # One spare column at the end takes the seen items of other chunks.
-        place = torch.where((seen >= start) & (seen < stop), seen - start, stop - start)
-        keys = torch.cat([keys, best[:, :1]], dim=1).scatter_(1, place, _NOTHING)[:, : stop - start]
-        best_here = keys.topk(min(top_k, stop - start), dim=1).values
-        best = torch.cat([best, best_here], dim=1).topk(top_k, dim=1).values
-    return best
-
-
-def encode_keys(scores: Tensor, start: int) -> Tensor:
-    """Integers that order as the scores do, and equal scores by token id; `(batch, n)` to int64 `(batch, n)`.
-
-    `topk` says nothing on the order of equal values; no two of these keys are equal.
-    """
-    bits = (scores.float() + 0.0).view(torch.int32)  # + 0.0 makes -0.0 the 0.0 that it equals
-    ids = torch.arange(start, start + scores.shape[1], device=scores.device)
-    return _flip_negative(bits).long().mul_(2**32).add_(_LOW - ids)
-
-
-def _flip_negative(bits: Tensor) -> Tensor:
-    """Floats' bits (sign and magnitude) to integers of the same order, and back."""
-    return bits ^ ((bits >> 31) & 0x7FFFFFFF)
-
-
-def decode_keys(keys: Tensor) -> tuple[Tensor, Tensor]:
-    """Scores and token ids of sort keys; token id 0 where there was no item."""
-    scores = _flip_negative((keys >> 32).to(torch.int32)).view(torch.float32)
-    return scores, (_LOW - (keys & _LOW)).masked_fill(keys == _NOTHING, 0)
+    best = TopItems(top_k)
+    for start, stop in chunk_bounds(len(rankable), ITEM_CHUNK_SIZE):
+        best.update(mixed(start, stop), start, rankable, seen)
+    return best.items()
 
 
 def name_items(tokenizer: ItemTokenizer, scores: Tensor, token_ids: Tensor) -> list[list[dict[str, Any]]]:
@@ -262,7 +210,7 @@ def _rankable(
     tokenizer: ItemTokenizer, vocab_size: int, allow: Iterable[Any] | None, deny: Iterable[Any] | None
 ) -> Tensor:
     """True for the token ids that may be recommended `(vocab_size,)`."""
-    mask = torch.arange(vocab_size) >= NUM_SPECIAL_TOKENS
+    mask = rankable_mask(vocab_size)
     if allow is not None:
         mask &= _membership("allow", tokenizer, vocab_size, allow)
     if deny is not None:
@@ -338,14 +286,3 @@ def _check_prior(prior: PopularityPrior, vocab_size: int, segments: Segments | N
             "same checkpoint."
         )
     prior.rows_of(segments, num_histories)
-
-
-def _without_nan(scores: Tensor, start: int, first_row: int) -> Tensor:
-    bad = torch.isnan(scores)
-    if bad.any():
-        row, column = bad.nonzero()[0].tolist()
-        raise ValueError(
-            f"`model` must give numbers as scores, found {int(bad.sum())} NaN, first for history {first_row + row} at "
-            f"token id {start + column}. The model has diverged: use an earlier checkpoint."
-        )
-    return scores

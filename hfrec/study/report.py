@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..evaluation.metrics.functions import metric_values
+from ..evaluation.metrics.bootstrap import mean_interval
+from ..evaluation.metrics.functions import paired_bootstrap, pooled_values
 
 METRIC = "ndcg@10"
+N_BOOTSTRAP = 2000
 Runs = dict[tuple[str, float], list[dict[str, Any]]]
 
 
@@ -25,21 +27,25 @@ def grouped(finals: list[dict[str, Any]]) -> Runs:
 
 def per_user(runs: list[dict[str, Any]], ranks: str = "ranks") -> NDArray[np.float64]:
     """Mean NDCG@10 of each test user over the seeds `(num_test_users,)`; of source users by `ranks="source_ranks"`."""
-    values = np.array([metric_values(np.array(run[ranks]), METRIC) for run in runs])  # (num_seeds, num_test_users)
-    return np.asarray(values.mean(axis=0))
+    return pooled_values([run[ranks] for run in runs], METRIC)
 
 
-def interval(values: NDArray[np.float64], *, n_bootstrap: int = 2000, seed: int = 0) -> tuple[float, float, float]:
+def interval(values: NDArray[np.float64]) -> tuple[float, float, float]:
     """Mean over users with its 95 % bootstrap interval."""
-    draws = np.random.default_rng(seed).multinomial(len(values), np.full(len(values), 1 / len(values)), n_bootstrap)
-    means = draws @ values / len(values)  # (n_bootstrap,)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(values.mean()), float(low), float(high)
+    return mean_interval(values, n_bootstrap=N_BOOTSTRAP)
+
+
+def gain(runs: list[dict[str, Any]], others: list[dict[str, Any]], ranks: str = "ranks") -> tuple[float, float, float]:
+    """Paired difference in NDCG@10 over the same users, seeds pooled, with its 95 % interval."""
+    pooled = ([run[ranks] for run in some] for some in (runs, others))
+    found = paired_bootstrap(*pooled, metric=METRIC, n_bootstrap=N_BOOTSTRAP)
+    low, high = found["difference_ci"]
+    return found["difference"], low, high
 
 
 def difference(groups: Runs, arm: str, other: str, fraction: float, ranks: str = "ranks") -> tuple[float, float, float]:
-    """Paired difference `arm - other` in NDCG@10 over the same users, with its 95 % interval."""
-    return interval(per_user(groups[arm, fraction], ranks) - per_user(groups[other, fraction], ranks))
+    """Paired difference `arm - other` at a share of the users."""
+    return gain(groups[arm, fraction], groups[other, fraction], ranks)
 
 
 PAIRS = (
@@ -89,8 +95,7 @@ def tradeoff_markdown(runs: list[dict[str, Any]]) -> str:
     for (arm, strength), group in groups.items():
         cells = [shown(interval(per_user(group, ranks))) for ranks in ("ranks", "source_ranks")]
         for ranks in ("ranks", "source_ranks"):
-            gain = interval(per_user(group, ranks) - per_user(plain, ranks))
-            cells.append("" if group is plain else shown(gain, sign="+"))
+            cells.append("" if group is plain else shown(gain(group, plain, ranks), sign="+"))
         lines.append(row("none" if group is plain else arm.removeprefix("l2sp_"), f"{strength:g}", *cells))
     return "\n".join(lines) + "\n"
 

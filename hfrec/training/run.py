@@ -21,13 +21,15 @@ from ..data.splits import Split, split_facts
 from ..data.temporal import ProtocolArguments, split_log
 from ..evaluation.protocol import (
     Objective,
-    evaluate_checkpoint,
-    evaluate_rows,
+    RankedTest,
     objective_of,
+    rank_checkpoint,
+    rank_rows,
     rows_to_rank,
     versions,
 )
 from ..evaluation.ranking import make_compute_metrics, preprocess_ranks
+from ..evaluation.user_ranks import RANKS_FILE
 from ..models import Bert4RecConfig, Bert4RecForCausalLM, Bert4RecForMaskedLM
 from ..tokenization import ItemTokenizer
 from ..transfer.features import MARKERS, set_item_features
@@ -183,7 +185,7 @@ class RunRows:
         train: Rows of `to_sequences`, or [`StreamedBatches`].
         validation: Rows of `to_evaluation_sequences`.
         split, fingerprint, sizes: What `all_results.json` says about the data.
-        test: Tests the best checkpoint.
+        test: Ranks the test targets with the best checkpoint.
     """
 
     train: Any
@@ -191,7 +193,7 @@ class RunRows:
     split: dict[str, Any]
     fingerprint: str | None
     sizes: dict[str, Any]
-    test: Callable[[PreTrainedModel], dict[str, Any]]
+    test: Callable[[PreTrainedModel], RankedTest]
 
 
 def train_and_evaluate(
@@ -205,7 +207,8 @@ def train_and_evaluate(
     optimizer: torch.optim.Optimizer | None = None,
     extra: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Train with the stock `Trainer`, keep the best checkpoint, test it and write `all_results.json`.
+    """Train with the stock `Trainer`, keep the best checkpoint, test it and write `all_results.json` and
+    `test_ranks.parquet`.
 
     Args:
         model: Masked or causal model.
@@ -238,6 +241,8 @@ def train_and_evaluate(
         optimizer=optimizer,
     )
     resume = training.resume_from_checkpoint or checkpoint
+    # User ids of an earlier test: the Trainer's own pushes take everything that lies in the folder.
+    (Path(training.output_dir) / RANKS_FILE).unlink(missing_ok=True)
     if training.time_budget is not None:
         plan_steps(trainer, parse_duration(training.time_budget), resume)
     metrics = train(trainer, resume)
@@ -258,8 +263,11 @@ def train_and_evaluate(
         **(extra or {}),
     }
     if trainer.is_world_process_zero():
-        results["test"] = rows.test(best)
-        write_json(Path(training.output_dir) / "all_results.json", results)
+        ranked = rows.test(best)
+        results["test"] = ranked.results()
+        with whole_files(Path(training.output_dir)) as draft:
+            ranked.user_ranks().save(draft / RANKS_FILE)
+            write_json(draft / "all_results.json", results)
     return results
 
 
@@ -279,7 +287,7 @@ def split_rows(model: PreTrainedModel, tokenizer: ItemTokenizer, split: Split, d
         split=split_facts(split),
         fingerprint=split.train.fingerprint,
         sizes=split_sizes(split),
-        test=lambda best: evaluate_checkpoint(best, tokenizer, split),
+        test=lambda best: rank_checkpoint(best, tokenizer, split),
     )
 
 
@@ -317,7 +325,9 @@ def streamed_rows(
         split={name: value for name, value in shards.info.items() if name.endswith("_tie_share")},
         fingerprint=shards.info.get("fingerprint"),
         sizes=known if None not in known.values() else {},
-        test=lambda best: evaluate_rows(best, tokenizer, shards.targets("test"), counts),
+        test=lambda best: rank_rows(
+            best, tokenizer, shards.targets("test"), counts, fingerprint=shards.info.get("fingerprint")
+        ),
     )
 
 

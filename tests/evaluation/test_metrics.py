@@ -11,7 +11,14 @@ import numpy as np
 import pytest
 
 from hfrec.evaluation import metrics
-from hfrec.evaluation.metrics import coverage, mean_popularity, metric_values, paired_bootstrap, ranking_metrics
+from hfrec.evaluation.metrics import (
+    bootstrap,
+    coverage,
+    mean_popularity,
+    metric_values,
+    paired_bootstrap,
+    ranking_metrics,
+)
 
 RANKS = [1, 2, 3, 6, 0, 21]
 
@@ -26,7 +33,9 @@ def test_hand_worked_values() -> None:
     assert found["hit_rate@20"] == pytest.approx(4 / 6)
     assert found["ndcg@20"] == pytest.approx((1 + 0.6309297535714575 + 0.5 + 0.3562071871080222) / 6)
     assert found["mrr@20"] == pytest.approx((1 + 1 / 2 + 1 / 3 + 1 / 6) / 6)
-    assert len(found) == 12
+    assert found["precision@5"] == pytest.approx(3 / 6 / 5)
+    assert found["map@5"] == found["mrr@5"]
+    assert len(found) == 18
 
 
 def test_misses_count_as_zero() -> None:
@@ -71,6 +80,38 @@ def test_paired_bootstrap_keeps_the_pairs() -> None:
     assert paired_bootstrap(RANKS, RANKS)["p_value"] == 1.0
 
 
+def test_seeds_are_pooled_for_each_user() -> None:
+    """Seeds taken for users would make an interval narrower the more often one model is trained."""
+    rng = np.random.default_rng(0)
+    a, b = rng.integers(0, 12, (3, 200)), rng.integers(0, 12, 200)
+    found = paired_bootstrap(a, b, metric="mrr@10", n_bootstrap=4000)
+    values = np.mean([metric_values(row, "mrr@10") for row in a], axis=0) - metric_values(b, "mrr@10")
+    explicit = values[np.random.default_rng(1).integers(0, 200, size=(4000, 200))].mean(axis=1)
+    assert found["difference"] == pytest.approx(values.mean())
+    assert found["difference_ci"] == pytest.approx(np.quantile(explicit, [0.025, 0.975]).tolist(), abs=0.004)
+    assert paired_bootstrap(np.stack([b] * 5), b)["difference_ci"] == [0.0, 0.0]
+
+
+def test_many_comparisons_widen_the_simultaneous_interval() -> None:
+    """Ten comparisons at 95 % each are not 95 % for all of them."""
+    rng = np.random.default_rng(0)
+    a, b = rng.integers(0, 12, 100), rng.integers(0, 12, 100)
+    found = paired_bootstrap(a, b, n_bootstrap=4000, comparisons=10)
+    wide = paired_bootstrap(a, b, n_bootstrap=4000, confidence=0.995)["difference_ci"]
+    assert found["difference_ci_simultaneous"] == pytest.approx(wide)
+    assert wide[0] < found["difference_ci"][0] < found["difference_ci"][1] < wide[1]
+    assert found["difference_ci"] == paired_bootstrap(a, b, n_bootstrap=4000)["difference_ci"]
+
+
+def test_resamples_drawn_in_parts_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table that hangs on how much memory a machine has."""
+    ranks = np.random.default_rng(0).integers(0, 30, 200)
+    whole = ranking_metrics(ranks, n_bootstrap=100)
+    monkeypatch.setattr(bootstrap, "_DRAWN_AT_ONCE", 7)
+    parts = ranking_metrics(ranks, n_bootstrap=100)
+    assert all(parts[name] == pytest.approx(value, abs=1e-12) for name, value in whole.items())
+
+
 def test_coverage_and_popularity_by_hand() -> None:
     """Special ids that fill empty places must not count as items."""
     recommended = [[3, 5], [5, 0]]
@@ -88,7 +129,7 @@ def test_coverage_and_popularity_by_hand() -> None:
         (lambda: ranking_metrics([1], ks=[0]), "found 'hit_rate@0'"),
         (lambda: ranking_metrics([1], n_bootstrap=-1), "`n_bootstrap`"),
         (lambda: ranking_metrics([1], confidence=95), "`confidence`"),
-        (lambda: metric_values([1], "map@10"), "`metric` must be one of"),
+        (lambda: metric_values([1], "auc@10"), "`metric` must be one of"),
         (lambda: paired_bootstrap([1], [1, 2]), "must rank the same rows, found 1 and 2"),
         (lambda: coverage([[3, 4]], num_items=1), "`num_items`"),
         (lambda: mean_popularity([[0]], item_counts=[0]), "holds no item"),
@@ -110,7 +151,12 @@ def test_evaluate_load_gives_the_same_numbers(tmp_path: Path, monkeypatch: pytes
     module.add_batch(predictions=RANKS[:3])
     module.add_batch(predictions=RANKS[3:])
     found = module.compute(n_bootstrap=0, recommended=[[3, 4], [3, 5]], num_items=6, item_counts=[0, 0, 0, 4, 2, 2])
-    assert found == ranking_metrics(RANKS, n_bootstrap=0) | {"coverage": 0.5, "mean_popularity": 3.0}
+    assert found == ranking_metrics(RANKS, n_bootstrap=0) | {
+        "coverage": 0.5,
+        "gini_index": pytest.approx(7 / 12),
+        "mean_popularity": 3.0,
+        "novelty": pytest.approx((2 * 1.0 + 2.0 + 2.0) / 4),
+    }
     with pytest.raises(ValueError, match="need `recommended`"):
         module.compute(predictions=RANKS, num_items=6)
 

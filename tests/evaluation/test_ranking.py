@@ -172,7 +172,7 @@ def test_nan_is_an_error() -> None:
     """NaN compares false with everything: a diverged model would rank first everywhere."""
     logits = torch.zeros(2, 6)
     logits[1, 4] = torch.nan
-    with pytest.raises(ValueError, match="found 1 NaN, first for row 1 of the batch at token id 4"):
+    with pytest.raises(ValueError, match="found 1 NaN, first for history 1 at token id 4"):
         target_ranks(logits, torch.tensor([3, 3]))
 
 

@@ -110,6 +110,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "all_results.json").write_text("{}\n")
     (folder / ".eval_results").mkdir()
     (folder / ".eval_results" / "hfrec.yaml").write_text("[]\n")
+    (folder / "test_ranks.parquet").write_bytes(b"user ids")
     (folder / "training_args.bin").write_bytes(b"a pickle")
     (folder / "checkpoint-5").mkdir()
     (folder / "checkpoint-5" / "optimizer.pt").write_bytes(b"a pickle")

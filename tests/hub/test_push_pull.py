@@ -45,6 +45,7 @@ def test_a_second_push_sends_what_changed_and_removes_what_went(
     """A shard or a pickle that an earlier push left would be loaded beside the new weights, or in their place."""
     client("push", str(checkpoint), "ann/second")
     stale = {"model-00001-of-00002.safetensors": b"old", "pytorch_model.bin": b"pickle", "notes.txt": b"kept"}
+    stale["test_ranks.parquet"] = b"user ids"
     files = {name: hub.content("ann/second", name) for name in hub.files("ann/second")}
     hub.seed("ann/second", {**files, **stale})
     folder = shutil.copytree(checkpoint, tmp_path / "films")
@@ -59,7 +60,7 @@ def test_a_second_push_sends_what_changed_and_removes_what_went(
 def test_push_by_command_states_the_licence(hub: Hub, client: Client, checkpoint: Path, tmp_path: Path) -> None:
     """A licence that is on the hub alone is gone with the next push of the folder."""
     folder = shutil.copytree(checkpoint, tmp_path / "films")
-    assert client("command", "push", "--folder", str(folder), "--repo_id", "ann/free", "--license", "mit") == 0
+    assert client("command", "push", str(folder), "ann/free", "--license", "mit") == 0
     card = hub.content("ann/free", "README.md").decode()
     assert card == "---\nlicense: mit\n---\n\n# Films\n" == (folder / "README.md").read_text()
 
@@ -139,7 +140,7 @@ def test_items_are_of_the_revision_of_the_weights(hub: Hub, client: Client, chec
 def test_pull_by_command_and_verify(hub: Hub, client: Client, checkpoint: Path, tmp_path: Path) -> None:
     """The client compares sizes only: a flipped bit in the weights passes without `verify`."""
     client("push", str(checkpoint), "ann/pulled")
-    words = ["pull", "--repo_id", "ann/pulled", "--output_dir", str(tmp_path / "films"), "--verify"]
+    words = ["pull", "ann/pulled", str(tmp_path / "films"), "--verify"]
     assert client("command", *words) == 0
     pulled = sorted(path.relative_to(tmp_path / "films").as_posix() for path in (tmp_path / "films").rglob("*.*"))
     assert set(EXPECTED) - {".gitattributes"} <= set(pulled)

@@ -44,7 +44,8 @@ def test_every_strategy_ends_in_a_whole_checkpoint(
     assert client("command", *words) == 0
     files, titles = set(hub.files(name, "trial")), hub.log(name, "trial")
     assert files >= WHOLE
-    assert "training_args.bin" not in files
+    assert not {"training_args.bin", "test_ranks.parquet"} & files
+    assert (tmp_path / "run" / "test_ranks.parquet").exists()
     assert hub.files(name) == [".gitattributes"]
     assert hub.content(name, "model.safetensors", "trial") == (tmp_path / "run" / "model.safetensors").read_bytes()
     assert name.encode() in hub.content(name, "README.md", "trial")
@@ -54,6 +55,23 @@ def test_every_strategy_ends_in_a_whole_checkpoint(
     wanted = {"checkpoint": {"last-checkpoint"}, "all_checkpoints": {"checkpoint-1", "checkpoint-2"}}
     assert folders == wanted.get(strategy, set())
     assert TOKEN not in client.printed()
+
+
+def test_ranks_of_an_earlier_test_are_not_pushed_by_the_trainer(
+    hub: Hub, client: Client, log_file: Path, tmp_path: Path
+) -> None:
+    """The stock Trainer pushes the whole folder of a run that goes on, and with it the user ids of the last test."""
+    folder = tmp_path / "run"
+    words = pretrain(log_file, folder, "ann/again", "--push_to_hub", "false")
+    assert client("command", *words) == 0
+    assert (folder / "test_ranks.parquet").exists()
+    more = ["--resume_from_checkpoint", str(folder / "checkpoint-1"), "--hub_always_push", "true"]
+    assert client("command", *pretrain(log_file, folder, "ann/again", *more)) == 0
+    assert "Training in progress" in " ".join(hub.log("ann/again"))
+    # Of every commit: the last one would remove what those before it gave away.
+    assert not [
+        commit for commit in hub.repository("ann/again").commits.values() if "test_ranks.parquet" in commit.files
+    ]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ import torch
 from hfrec import Bert4RecConfig, Bert4RecForCausalLM, Bert4RecForMaskedLM, ItemTokenizer
 from hfrec.data.collators import DataCollatorForNextItem
 from hfrec.evaluation.ranking import rank_dataset
-from hfrec.inference.recommend import decode_keys, encode_keys
 from hfrec.inference.recommend import recommend as recommend_
 
 recommend: Callable[..., Any] = recommend_  # bad input is part of the tests
@@ -132,14 +131,6 @@ def test_ties_follow_the_token_id(masked: Any, tokenizer: ItemTokenizer, monkeyp
         masked, "score_items", lambda representation, start, stop: torch.zeros(len(representation), stop - start)
     )
     assert names(recommend(masked, tokenizer, [["item 1"]], top_k=5)) == [[ITEMS[0], *ITEMS[2:6]]]
-
-
-def test_sort_keys_order_as_scores_do_and_give_them_back() -> None:
-    """Negative scores are stored as sign and magnitude: compared as plain integers they would be upside down."""
-    values = torch.tensor([[-3.5, 2.0, 0.0, -0.0, -1e-40, 1e-40, float("inf"), -float("inf"), 2.0, -3.0]])
-    scores, ids = decode_keys(encode_keys(values, 10).sort(dim=1, descending=True).values)
-    assert ids.tolist() == [[16, 11, 18, 15, 12, 13, 14, 19, 10, 17]]
-    assert torch.equal(scores, values[0][ids - 10])
 
 
 def test_scores_and_ranks_are_the_models(model: Any, tokenizer: ItemTokenizer) -> None:

@@ -8,11 +8,16 @@ from typing import Any
 import datasets
 import evaluate
 
-from .functions import coverage, mean_popularity, ranking_metrics
+from .bootstrap import mean_interval
+from .functions import ranking_metrics
+from .lists import coverage, gini_index, mean_popularity, novelty
+
+# `evaluate` copies the files that are imported above, not what these import in their turn: `bootstrap` is for them.
+__all__ = ["RankingMetrics", "mean_interval"]
 
 _DESCRIPTION = """
-Hit rate, NDCG, MRR and recall at k over the ranks of held-out items, with bootstrap intervals over rows; coverage of
-the catalogue and mean popularity if the recommended items are given.
+Hit rate, NDCG, MRR, recall, precision and MAP at k over the ranks of held-out items, with bootstrap intervals over
+rows; coverage, Gini index, mean popularity and novelty if the recommended items are given.
 """
 
 _KWARGS_DESCRIPTION = """
@@ -22,9 +27,9 @@ Args:
     n_bootstrap: resamples for the intervals, 0 for none.
     seed: seed of the resampling.
     confidence: mass inside an interval.
-    recommended: (n, top_k) recommended token ids, for `coverage` and `mean_popularity`.
-    num_items: size of the catalogue, for `coverage`.
-    item_counts: training interactions by token id, for `mean_popularity`.
+    recommended: (n, top_k) recommended token ids, for what follows.
+    num_items: size of the catalogue, for `coverage` and `gini_index`.
+    item_counts: training interactions by token id, for `mean_popularity` and `novelty`.
 Returns:
     flat dictionary with `ndcg@10`, `ndcg@10_ci` and so on.
 """
@@ -65,6 +70,8 @@ class RankingMetrics(evaluate.Metric):  # type: ignore[misc]  # evaluate ships n
         result = ranking_metrics(predictions, **options)
         if recommended is not None and num_items is not None:
             result["coverage"] = coverage(recommended, num_items=num_items)
+            result["gini_index"] = gini_index(recommended, num_items=num_items)
         if recommended is not None and item_counts is not None:
             result["mean_popularity"] = mean_popularity(recommended, item_counts=item_counts)
+            result["novelty"] = float(novelty(recommended, item_counts=item_counts).mean())
         return result

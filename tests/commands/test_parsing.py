@@ -1,0 +1,78 @@
+"""Words without a flag: only where a command says so, only before the flags, and never two values for one field."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from hfrec.commands import compare, pull, push
+from hfrec.commands.parsing import parse_arguments
+
+
+@dataclass
+class Plain:
+    folder: str = field(default="x")
+    verbose: bool = field(default=False)
+
+
+def test_words_stand_for_their_flags() -> None:
+    """A folder taken for the repository would be pushed over somebody's model."""
+    assert push.parse(["out", "me/films", "--revision", "v2"]) == push.parse(
+        ["--repo_id", "me/films", "--folder", "out", "--revision", "v2"]
+    )
+    assert push.parse(["out", "--repo_id", "me/films"]).folder == "out"
+    found = pull.parse(["me/films", "films", "--verify"])
+    assert (found.repo_id, found.output_dir, found.verify) == ("me/films", "films", True)
+    assert pull.parse(["me/films"]).output_dir is None
+    assert pull.parse(["--repo_id", "me/films", "--output_dir", "films"]).output_dir == "films"
+
+
+def test_a_list_takes_all_words_before_the_flags() -> None:
+    """The second run would be lost, or taken for a setting."""
+    assert compare.parse(["a", "b=c,d", "e", "--cohorts", "false"]).runs == ["a", "b=c,d", "e"]
+    assert compare.parse(["--runs", "a", "b"]).runs == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("module", "words", "message"),
+    [
+        (push, ["out", "me/films", "extra"], "found 'extra' alone"),
+        (push, ["out", "me/films", "--folder", "other"], "`folder` is given twice: as the word 'out' and as"),
+        (push, ["out", "me/films", "--folder=other"], "`folder` is given twice"),
+        (push, ["--revision", "v2", "out", "me/films"], "FOLDER REPO_ID may stand before all flags"),
+        (pull, ["--verify", "me/films"], "REPO_ID OUTPUT_DIR may stand before all flags"),
+        (push, ["out"], "required: --repo_id"),
+        (compare, [], "required: --runs"),
+    ],
+)
+def test_words_too_many_or_twice_are_refused(module: object, words: list[str], message: str) -> None:
+    """A word that goes nowhere leaves its user in the belief that it was heard."""
+    with pytest.raises(ValueError, match=message):
+        module.parse(words)  # type: ignore[attr-defined]
+
+
+def test_a_command_without_positional_fields_takes_no_words() -> None:
+    """The old rule stays: a forgotten `--` is told."""
+    with pytest.raises(ValueError, match="found 'out' alone: put its flag before it"):
+        parse_arguments("plain", (Plain,), ["out", "--verbose", "true"])
+
+
+def test_help_says_which_words_are_taken(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        pull.parse(["--help"])
+    assert "REPO_ID OUTPUT_DIR may stand before all flags" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [(["a", "a"], "names 'a' twice"), (["=b"], "found '=b'"), (["a="], "found 'a='"), (["a=b", "a=c"], "twice")],
+)
+def test_arms_that_cannot_be_told_apart_are_refused(words: list[str], message: str) -> None:
+    """One arm would silently take the place of the other."""
+    with pytest.raises(ValueError, match=message):
+        compare.named_arms(words)
+
+
+def test_arms_have_names_and_seeds() -> None:
+    assert compare.named_arms(["out/a", "b=out/b1,out/b2"]) == {"out/a": ["out/a"], "b": ["out/b1", "out/b2"]}
