@@ -24,8 +24,8 @@ def verdict(ranks: NamedRanks, *, setting: str = SETTING, name: str = "The model
         name: What the line calls the model.
 
     Returns:
-        `baseline`, `metric`, `setting`, `n_users`, `model_value`, `baseline_value`, `difference`, `difference_ci`, `outcome`
-        (`above`, `below` or `undecided`) and `text`; None without a baseline.
+        `baseline`, `metric`, `setting`, `n_users`, `model_value`, `baseline_value`, `difference`, `difference_ci`,
+        `outcome` (`above`, `below` or `undecided`) and `text`; None without a baseline.
 
     Example:
         >>> import numpy as np
