@@ -1,14 +1,11 @@
-"""Ranking evaluation over the whole catalogue: ranks, metrics with intervals, and the baselines to beat."""
+"""Ranking evaluation over the whole catalogue: ranks, metrics with intervals, of models and baselines."""
 
-from hfrec.evaluation.baselines import EASEBaseline, ItemKNNBaseline, PopularityBaseline, rank_baseline
+from hfrec.evaluation.baseline_ranking import rank_baseline
 from hfrec.evaluation.cohorts import history_masks, summarise_cohorts, target_masks
 from hfrec.evaluation.metrics import coverage, mean_popularity, metric_values, paired_bootstrap, ranking_metrics
 from hfrec.evaluation.ranking import make_compute_metrics, preprocess_ranks, rank_dataset, target_ranks
 
 __all__ = [
-    "EASEBaseline",
-    "ItemKNNBaseline",
-    "PopularityBaseline",
     "coverage",
     "history_masks",
     "make_compute_metrics",

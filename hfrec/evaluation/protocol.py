@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
+from ..classical import ItemKNNBaseline, PopularityBaseline
 from ..data.collators import DataCollatorForNextItem
 from ..data.sequences import to_evaluation_sequences, to_sequences
 from ..data.splits import Split
 from ..inference.prior import PopularityPrior, user_segments
 from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer
-from .baselines import Baseline, ItemKNNBaseline, PopularityBaseline, rank_baseline
+from .baseline_ranking import Baseline, rank_baseline
 from .cohorts import DEFINITIONS, BoolArray, history_masks, summarise_cohorts, target_masks
 from .metrics.functions import coverage, mean_popularity, ranking_metrics
 from .ranking import PROTOCOLS, rank_dataset
