@@ -64,9 +64,7 @@ def cooccurrence_rows(matrix: Any) -> Iterator[tuple[NDArray[np.int32], NDArray[
         matrix: binary (num_users, vocab_size) sparse matrix.
     """
     users_of = matrix.T.tocsr()  # (vocab_size, num_users)
-    vocab_size = users_of.shape[0]
-    largest = np.minimum(users_of @ np.diff(matrix.indptr), vocab_size)  # (vocab_size,) entries of a row at most
-    for start, stop in blocks(largest, BLOCK_ENTRIES):
+    for start, stop in blocks(row_bounds(matrix), BLOCK_ENTRIES):
         counts = users_of[start:stop] @ matrix  # (stop - start, vocab_size)
         counts.sort_indices()
         for begin, end in zip(counts.indptr[:-1], counts.indptr[1:], strict=True):
@@ -89,13 +87,25 @@ def blocks(sizes: NDArray[Any], limit: int) -> Iterator[tuple[int, int]]:
         start = stop
 
 
-def bounded_k(k: int, matrix: Any, *, num_tables: int = 1) -> int:
-    """`k`, or as many neighbours as `MAX_TABLE_ENTRIES` allow each item that anybody has."""
-    active = max(int(np.count_nonzero(matrix.sum(axis=0))), 1)
-    bound = max(MAX_TABLE_ENTRIES // (active * num_tables), 1)
-    if bound < k:
-        logger.warning(f"{active:,} items: {bound} neighbours of each are kept and not {k}")
-    return min(k, bound)
+def row_bounds(matrix: Any) -> IntArray:
+    """(vocab_size,) items that each item has users in common with, at most."""
+    return np.asarray(np.minimum(matrix.T @ np.diff(matrix.indptr), matrix.shape[1]), dtype=np.int64)
+
+
+def bounded_k(k: int, sizes: NDArray[Any], *, num_tables: int = 1) -> int:
+    """`k`, or as many neighbours as `MAX_TABLE_ENTRIES` allow.
+
+    Args:
+        k: neighbours wanted of each item.
+        sizes: (vocab_size,) neighbours that each item has at most.
+        num_tables: tables that are held at once.
+    """
+    wanted = k
+    while k > 1 and np.minimum(sizes, k).sum() * num_tables > MAX_TABLE_ENTRIES:
+        k = k * 9 // 10
+    if k < wanted:
+        logger.warning(f"{len(sizes):,} items are many: {k} neighbours of each are kept and not {wanted}")
+    return k
 
 
 def item_frequencies(matrix: Any) -> IntArray:

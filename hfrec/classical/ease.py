@@ -89,7 +89,8 @@ def ease_table(items: IntArray, gram: NDArray[np.float32], *, vocab_size: int, l
     """The k strongest weights of each item from what `gram_matrix` returns."""
     inverse = torch.from_numpy(gram).clone()  # (n, n)
     inverse.diagonal().add_(l2)
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(inverse))
+    # In place: at the largest size each copy takes a gigabyte.
+    torch.cholesky_inverse(torch.linalg.cholesky(inverse, out=inverse), out=inverse)
     inverse /= -inverse.diagonal().clone()  # column j by P_jj
     inverse.fill_diagonal_(0.0)
     weights = inverse.numpy()

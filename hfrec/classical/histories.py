@@ -54,13 +54,16 @@ def ages(lengths: IntArray) -> IntArray:
 
 
 def weighted_histories(histories: Any, vocab_size: int, decay: float) -> Any:
-    """Sparse float32 (n, vocab_size) matrix of `decay ** age`; repeated items add up, special tokens are empty."""
+    """Sparse float32 (n, vocab_size) matrix of `decay ** age`; repeated items add up, special tokens are empty.
+
+    Weights below the resolution of float32 beside the newest item's are left out: long histories are short then.
+    """
     from scipy import sparse
 
     ids, lengths = flatten(histories, vocab_size)
     weights = np.power(np.float64(decay), ages(lengths)).astype(np.float32)
     users = np.repeat(np.arange(len(lengths)), lengths)
-    kept = (ids >= NUM_SPECIAL_TOKENS) & (weights > 0)  # what underflows adds nothing, but costs time
+    kept = (ids >= NUM_SPECIAL_TOKENS) & (weights >= np.finfo(np.float32).eps)
     return sparse.csr_array((weights[kept], (users[kept], ids[kept])), shape=(len(lengths), vocab_size))
 
 

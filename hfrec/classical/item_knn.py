@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .cooccurrence import bounded_k, cooccurrence_rows, item_frequencies, training_matrix
+from .cooccurrence import bounded_k, cooccurrence_rows, item_frequencies, row_bounds, training_matrix
 from .neighbours import ItemToItemBaseline, NeighbourTable, strongest
 
 
@@ -32,7 +32,7 @@ class ItemKNNBaseline(ItemToItemBaseline):
         neighborhood-based collaborative filtering, KDD Cup and Workshop 2007 (shrinkage).
     """
 
-    def __init__(self, *, k: int = 500, shrinkage: float = 0.0, decay: float = 0.5) -> None:
+    def __init__(self, *, k: int = 1000, shrinkage: float = 0.0, decay: float = 0.5) -> None:
         super().__init__(k=k, decay=decay)
         if not shrinkage >= 0:
             raise ValueError(f"`shrinkage` must be at least 0, found {shrinkage}. Use 0 for the plain cosine.")
@@ -64,7 +64,7 @@ def cosine_tables(matrix: Any, shrinkages: Sequence[float], *, k: int) -> list[N
         shrinkages: as in `ItemKNNBaseline`.
         k: neighbours kept of each item.
     """
-    k = bounded_k(k, matrix, num_tables=len(shrinkages))
+    k = bounded_k(k, row_bounds(matrix), num_tables=len(shrinkages))
     scale = 1.0 / np.sqrt(np.maximum(item_frequencies(matrix), 1))  # (vocab_size,)
     rows: list[list[Any]] = [[] for _ in shrinkages]
     for item, (ids, common) in enumerate(cooccurrence_rows(matrix)):

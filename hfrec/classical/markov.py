@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..tokenization import NUM_SPECIAL_TOKENS
-from .cooccurrence import MAX_TABLE_ENTRIES
+from .cooccurrence import bounded_k
 from .histories import flatten
 from .neighbours import ItemToItemBaseline, NeighbourTable, strongest
 
@@ -59,21 +60,15 @@ class MarkovBaseline(ItemToItemBaseline):
             ValueError: if a token id lies outside the vocabulary.
         """
         counts = transitions(sequences, vocab_size, skips=self.skips)
-        ids, _ = flatten(sequences, vocab_size)
-        shares = np.bincount(ids[ids >= NUM_SPECIAL_TOKENS], minlength=vocab_size) / max(len(ids), 1)  # (vocab_size,)
-        k = min(self.k, max(MAX_TABLE_ENTRIES // vocab_size, 1))
-        popular = np.sort(np.argsort(-shares, kind="stable")[:k])
-        rows = []
-        for begin, end in zip(counts.indptr[:-1], counts.indptr[1:], strict=True):
-            followers, times = counts.indices[begin:end], counts.data[begin:end]
-            if self.smoothing:
-                ids = np.union1d(followers, popular)
-                weights = self.smoothing * shares[ids]
-                weights[np.searchsorted(ids, followers)] += times
-                followers, times = ids, weights
-            rows.append(strongest(followers, times / max(counts.data[begin:end].sum() + self.smoothing, 1e-9), k))
-        self._table = NeighbourTable.from_rows(rows)
+        self._table = smoothed_table(counts, self.smoothing, item_shares(sequences, vocab_size), k=self.k)
         return self
+
+
+def item_shares(sequences: Any, vocab_size: int) -> NDArray[np.float64]:
+    """(vocab_size,) share of the interactions that each item has, 0 at special tokens."""
+    ids, _ = flatten(sequences, vocab_size)
+    items = ids[ids >= NUM_SPECIAL_TOKENS]
+    return np.bincount(items, minlength=vocab_size) / max(len(items), 1)
 
 
 def transitions(sequences: Any, vocab_size: int, *, skips: int) -> Any:
@@ -90,3 +85,27 @@ def transitions(sequences: Any, vocab_size: int, *, skips: int) -> Any:
         total = total + sparse.csr_array((values, (before[same], after[same])), shape=total.shape)
     total.sort_indices()
     return total
+
+
+def smoothed_table(counts: Any, smoothing: float, shares: NDArray[np.float64], *, k: int) -> NeighbourTable:
+    """The k most probable followers of each item.
+
+    Args:
+        counts: what `transitions` returns.
+        smoothing: as in `MarkovBaseline`.
+        shares: (vocab_size,) popularity, sums to 1.
+        k: followers kept of each item.
+    """
+    k = bounded_k(k, np.full(len(shares), len(shares)) if smoothing else np.diff(counts.indptr))
+    popular = np.sort(np.argsort(-shares, kind="stable")[:k])  # of the items that never followed, only these can stay
+    rows = []
+    for begin, end in zip(counts.indptr[:-1], counts.indptr[1:], strict=True):
+        ids, weights = counts.indices[begin:end], counts.data[begin:end]
+        total = weights.sum() + smoothing
+        if smoothing:
+            followers, times = ids, weights
+            ids = np.union1d(followers, popular)
+            weights = smoothing * shares[ids]
+            weights[np.searchsorted(ids, followers)] += times
+        rows.append(strongest(ids, weights / total if total else weights, k))
+    return NeighbourTable.from_rows(rows)

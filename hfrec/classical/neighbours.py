@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from .histories import IntArray, not_fitted, weighted_histories, without_specials
 
 FloatArray = NDArray[np.float32]
+MAX_DENSE_ENTRIES = 50_000_000  # 200 MB
 Fitted = TypeVar("Fitted", bound="ItemToItemBaseline")
 
 
@@ -45,17 +46,18 @@ class NeighbourTable:
 
     @cached_property
     def matrix(self) -> Any:
-        """The table as a sparse (vocab_size, vocab_size) matrix."""
+        """The table as a (vocab_size, vocab_size) matrix: dense while it is small, which multiplies faster."""
         from scipy import sparse
 
         size = len(self.offsets) - 1
-        return sparse.csr_array((self.weights, self.ids, self.offsets), shape=(size, size))
+        matrix = sparse.csr_array((self.weights, self.ids, self.offsets), shape=(size, size))
+        return matrix.toarray() if size**2 <= MAX_DENSE_ENTRIES else matrix
 
     def first(self, k: int) -> NeighbourTable:
         """The table of the k strongest neighbours only."""
         lengths = np.diff(self.offsets)
         if lengths.max(initial=0) <= k:
-            return self
+            return replace(self)  # the dense matrix of a copy goes with the copy
         place = np.arange(len(self.ids)) - np.repeat(self.offsets[:-1], lengths)  # (num_neighbours,)
         offsets = np.concatenate([[0], np.cumsum(np.minimum(lengths, k))]).astype(np.int64)
         return NeighbourTable(offsets, self.ids[place < k], self.weights[place < k])
@@ -86,6 +88,8 @@ def strongest(ids: NDArray[Any], weights: NDArray[Any], k: int) -> tuple[NDArray
 
 class ItemToItemBaseline:
     """Scores `score(u, j) = sum_i decay^age(u, i) * W[i, j]` over the history, the newest item having age 0.
+
+    Items whose `decay^age` is below the resolution of float32, 1.2e-7, are left out of the sum.
 
     Args:
         k: neighbours kept of each item, at least 1.
@@ -127,7 +131,8 @@ class ItemToItemBaseline:
             ValueError: if a token id lies outside the vocabulary.
         """
         matrix = self._fitted().matrix
-        return without_specials((weighted_histories(histories, matrix.shape[0], self.decay) @ matrix).toarray())
+        scores = weighted_histories(histories, matrix.shape[0], self.decay) @ matrix  # (n, vocab_size)
+        return without_specials(scores if isinstance(scores, np.ndarray) else scores.toarray())
 
     def with_table(self: Fitted, table: NeighbourTable) -> Fitted:
         """A copy, fitted: the table cut to `k` neighbours."""

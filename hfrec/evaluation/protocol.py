@@ -11,19 +11,22 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
-from ..classical import ItemKNNBaseline, PopularityBaseline
+from ..classical import PopularityBaseline
 from ..data.collators import DataCollatorForNextItem
+from ..data.interactions import timestamps_to_numpy
 from ..data.sequences import to_evaluation_sequences, to_sequences
 from ..data.splits import Split
 from ..inference.prior import PopularityPrior, user_segments
 from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer
-from .baseline_ranking import Baseline, rank_baseline
+from .baseline_ranking import rank_baseline
 from .cohorts import DEFINITIONS, BoolArray, history_masks, summarise_cohorts, target_masks
 from .metrics.functions import coverage, mean_popularity, ranking_metrics
 from .ranking import PROTOCOLS, rank_dataset
+from .tuning import MAX_USERS, TrainingLog, TunedBaseline, batch_rows, tuned_baselines
 
 if TYPE_CHECKING:
     import datasets
+    import pyarrow as pa
 
 TOP_K = 10
 PROTOCOL = {
@@ -33,6 +36,8 @@ PROTOCOL = {
     "time_ties": "stable sort by (user, timestamp), file order on ties",
     "unknown_targets": "counted as misses",
     "baselines_trained_on": "the training part of the same split",
+    "baselines_tuned_on": "the validation part: NDCG@10, seen items filtered, of at most "
+    f"{MAX_USERS:,} users drawn at random; the settings stand beside each",
     "coverage": "share of the catalogue among all users' top items, seen items filtered",
     "mean_popularity": "mean training interactions of those items",
     "intervals": "95 %, bootstrap over users, 1000 resamples",
@@ -96,13 +101,13 @@ def evaluate_checkpoint(
         tokenizer: Its item tokenizer.
         split: A leave-one-out split; the validation item belongs to the test history.
         batch_size: Users scored at a time.
-        baselines: Whether popularity and item-kNN are fitted and ranked too.
+        baselines: Whether the classical baselines are fitted, tuned on the validation part and ranked too.
         cohorts: Whether all are measured by history length and by kind of target too.
         prior: Mixed into the scores of short histories; the model alone then stands among the baselines.
 
     Returns:
-        `protocol`, `filter_seen`, `unfiltered`, `baselines`, `n_users`, `n_unknown_targets`, and `cohorts` if asked
-        for.
+        `protocol`, `filter_seen`, `unfiltered`, `baselines` (of the classical ones with their `settings`),
+        `skipped_baselines` (name -> reason), `n_users`, `n_unknown_targets`, and `cohorts` if asked for.
     """
     if len(tokenizer) != model.config.vocab_size:
         raise ValueError(
@@ -123,19 +128,22 @@ def evaluate_checkpoint(
     ranks = {"model": rank_dataset(model, dataset, collator, prior=prior, segments=segments, **options)}
     if baselines and prior is not None:
         ranks["model_without_prior"] = rank_dataset(model, dataset, collator, **options)
+    fitted: dict[str, TunedBaseline] = {}
+    skipped: dict[str, str] = {}
     if baselines:
-        fitted: dict[str, Baseline] = {
-            "popularity": PopularityBaseline().fit(train, vocab_size=len(tokenizer)),
-            "item_knn": ItemKNNBaseline().fit(train, vocab_size=len(tokenizer)),
-        }
-        ranks |= {name: rank_baseline(baseline, histories, targets, top_k=top_k) for name, baseline in fitted.items()}
+        fitted, skipped = _classical(split, train, tokenizer)
+        batch: dict[str, Any] = {"batch_size": batch_rows(len(tokenizer)), "top_k": top_k}
+        ranks |= {name: rank_baseline(found.baseline, histories, targets, **batch) for name, found in fitted.items()}
     results: dict[str, Any] = {
         "protocol": PROTOCOL if prior is None else {**PROTOCOL, "prior": _prior_note(prior)},
         "n_users": len(dataset),
         "n_unknown_targets": int((targets == tokenizer.unk_token_id).sum()),
         **_summary(ranks["model"], counts),
         "baselines": {name: _summary(found, counts) for name, found in ranks.items() if name != "model"},
+        "skipped_baselines": skipped,
     }
+    for name, found in fitted.items():
+        results["baselines"][name]["settings"] = found.settings
     if cohorts:
         rows = histories.to_numpy(zero_copy_only=False)
         masks = {**history_masks([len(row) for row in rows]), **target_masks(rows, targets, counts)}
@@ -179,6 +187,19 @@ def evaluate_rows(
         **_summary(rank_dataset(model, dataset, collator, batch_size=batch_size, top_k=top_k), counts),
         "baselines": {"popularity": _summary(popular, counts)},
     }
+
+
+def _classical(
+    split: Split, train: pa.Array, tokenizer: ItemTokenizer
+) -> tuple[dict[str, TunedBaseline], dict[str, str]]:
+    """The baselines fitted on the training part, and the reasons of those that are left out."""
+    known = tokenizer.encode_column(split.train.table["item_id"], unknown="drop").is_valid()
+    times = timestamps_to_numpy(split.train.table["timestamp"].filter(known))
+    log = TrainingLog(train, len(tokenizer), times)
+    if len(split.validation) == 0:
+        return tuned_baselines(log)
+    rows = to_evaluation_sequences(split.train, split.validation, tokenizer)
+    return tuned_baselines(log, rows.data["input_ids"].combine_chunks(), rows.data["target"].to_numpy())
 
 
 def _prior_note(prior: PopularityPrior) -> str:

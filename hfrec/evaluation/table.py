@@ -20,7 +20,8 @@ def results_table(results: Mapping[str, Any], metrics: Sequence[str] = ("ndcg@10
         for name, row in rows.items()
     ]
     note = f"{results['n_users']:,} users, {results['n_unknown_targets']:,} targets outside the vocabulary (misses)"
-    return align([["", "seen items", *metrics], *body]) + "\n" + note
+    left_out = [f"{name} is left out: {reason}" for name, reason in results.get("skipped_baselines", {}).items()]
+    return "\n".join([align([["", "seen items", *metrics], *body]), note, *left_out])
 
 
 def cohorts_table(cohorts: Mapping[str, Any], metric: str = "ndcg@10") -> str:

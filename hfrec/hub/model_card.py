@@ -284,6 +284,7 @@ def _evaluation_facts(results: Mapping[str, Any]) -> dict[str, Any]:
         "num_unknown_targets": f"{test['n_unknown_targets']:,}" if test["n_unknown_targets"] else "0",
         "num_targets": f"{test['n_users']:,}",
         "results_table": _results_table(test),
+        "baseline_settings": _baseline_settings(test),
         "popularity_bias": _popularity_bias(test),
         "limits": _limits(test),
     }
@@ -310,6 +311,12 @@ def _results_table(test: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _baseline_settings(test: Mapping[str, Any]) -> str | None:
+    rows = {name: row.get("settings") for name, row in test.get("baselines", {}).items()}
+    shown = {name: ", ".join(f"{key} {value:g}" for key, value in row.items()) for name, row in rows.items() if row}
+    return "; ".join(f"{name}: {text}" for name, text in shown.items()) or None
+
+
 def _popularity_bias(test: Mapping[str, Any]) -> str | None:
     mine = test["filter_seen"]
     popular = test.get("baselines", {}).get("popularity", {}).get("filter_seen", {})
@@ -331,4 +338,5 @@ def _limits(test: Mapping[str, Any]) -> list[str]:
             limits.append(f"On this data it does not beat {name} (ndcg@10 {row['filter_seen']['ndcg@10']:.4f}).")
         elif mine["ndcg@10_ci"][0] <= high and low <= mine["ndcg@10_ci"][1]:
             limits.append(f"Its interval overlaps that of {name}: the difference may be chance.")
-    return limits
+    skipped = test.get("skipped_baselines", {})
+    return limits + [f"It is not compared with {name}: {reason}" for name, reason in skipped.items()]
