@@ -19,6 +19,8 @@ from .models import (
     Bert4RecForMaskedLM,
     Bert4RecForSequenceClassification,
     Bert4RecModel,
+    Blend,
+    BlendConfig,
 )
 from .tokenization import ItemTokenizer
 
@@ -89,6 +91,8 @@ __all__ = [
     "Bert4RecForMaskedLM",
     "Bert4RecForSequenceClassification",
     "Bert4RecModel",
+    "Blend",
+    "BlendConfig",
     "ItemTokenizer",
     "RecommendationPipeline",
     "__version__",
@@ -96,7 +100,9 @@ __all__ = [
 ]
 
 AutoConfig.register("bert4rec", Bert4RecConfig, exist_ok=True)
+AutoConfig.register("hfrec_blend", BlendConfig, exist_ok=True)
 AutoModel.register(Bert4RecConfig, Bert4RecModel, exist_ok=True)
+AutoModel.register(BlendConfig, Blend, exist_ok=True)
 AutoModelForMaskedLM.register(Bert4RecConfig, Bert4RecForMaskedLM, exist_ok=True)
 AutoModelForCausalLM.register(Bert4RecConfig, Bert4RecForCausalLM, exist_ok=True)
 AutoModelForSequenceClassification.register(Bert4RecConfig, Bert4RecForSequenceClassification, exist_ok=True)

@@ -47,6 +47,13 @@ ALLOWED: dict[str, set[str]] = {
     "hfrec.inference": {*_MODEL_USERS, "hfrec.inference.prior"},
     # A leaf: ranking mixes the prior in as recommending does.
     "hfrec.inference.prior": _DATA,
+    "hfrec.blending": {
+        *_MODEL_USERS,
+        "hfrec.classical",
+        "hfrec.evaluation",
+        "hfrec.evaluation.metrics",
+        "hfrec.inference",
+    },
     "hfrec.training": _TRAINING,
     "hfrec.hub": _HUB,
     "hfrec.hub.errors": set(),

@@ -5,14 +5,14 @@ from __future__ import annotations
 import platform
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from ..classical import PopularityBaseline
-from ..data.collators import DataCollatorForNextItem
+from ..data.collators import DataCollatorForNextItem, objective_of
 from ..data.interactions import timestamps_to_numpy
 from ..data.sequences import to_evaluation_sequences, to_sequences
 from ..data.splits import Split
@@ -42,14 +42,6 @@ PROTOCOL = {
     "mean_popularity": "mean training interactions of those items",
     "intervals": "95 %, bootstrap over users, 1000 resamples",
 }
-
-
-Objective = Literal["masked", "causal"]
-
-
-def objective_of(model: PreTrainedModel) -> Objective:
-    """`causal` or `masked`, by the class name, which a remotely loaded class shares."""
-    return "causal" if type(model).__name__.endswith("ForCausalLM") else "masked"
 
 
 def versions() -> dict[str, str]:

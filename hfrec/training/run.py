@@ -11,14 +11,14 @@ import torch
 from transformers import EarlyStoppingCallback, PreTrainedModel, Trainer, TrainerCallback, set_seed
 from transformers.utils import logging
 
-from ..data.collators import DataCollatorForMaskedItems, DataCollatorForNextItem
+from ..data.collators import DataCollatorForMaskedItems, DataCollatorForNextItem, Objective, objective_of
 from ..data.files import check_folder, check_new_folder, whole_files
 from ..data.files import write_json as write_json
 from ..data.interactions import Interactions, load_interactions
 from ..data.sequences import to_evaluation_sequences, to_sequences
 from ..data.shards import SequenceShards, StreamedBatches
 from ..data.splits import Split, leave_one_out
-from ..evaluation.protocol import Objective, evaluate_checkpoint, evaluate_rows, objective_of, versions
+from ..evaluation.protocol import evaluate_checkpoint, evaluate_rows, versions
 from ..evaluation.ranking import make_compute_metrics, preprocess_ranks
 from ..models import Bert4RecConfig, Bert4RecForCausalLM, Bert4RecForMaskedLM
 from ..tokenization import ItemTokenizer
