@@ -72,7 +72,8 @@ def make_blend(parts: Mapping[str, Any], weights: Sequence[float], *, counts: ND
         blend.popularity.copy_(_shares(counts))
         for (name, part), component in zip(parts.items(), blend.components, strict=True):
             _fill(component, part, tables.get(name))
-    return blend.eval()
+    blend.train(False)
+    return blend
 
 
 def reweighted(blend: Blend, weights: Sequence[float]) -> Blend:
@@ -83,7 +84,8 @@ def reweighted(blend: Blend, weights: Sequence[float]) -> Blend:
         mixed = Blend(BlendConfig(vocab_size=blend.config.vocab_size, floor=blend.config.floor, components=entries))
     mixed.popularity = blend.popularity
     mixed.components = torch.nn.ModuleList(blend.components[place] for place in kept)
-    return mixed.eval()
+    mixed.train(False)
+    return mixed
 
 
 def _entry(part: Any, table: Table | None) -> dict[str, Any]:

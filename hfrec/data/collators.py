@@ -15,15 +15,15 @@ from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer
 IGNORED = -100
 Objective = Literal["masked", "causal", "blend"]
 OBJECTIVES: dict[str, Objective] = {
-    "Blend": "blend",
     "Bert4RecForMaskedLM": "masked",
     "Bert4RecForCausalLM": "causal",
+    "Blend": "blend",
 }
 PaddingSide = Literal["left", "right"]
 
 
 def objective_of(model: torch.nn.Module) -> Objective:
-    """What a model asks of its batches: `[MASK]` after the history, a label at the newest item, or the history as it is.
+    """What a model wants of a history: a `[MASK]` after it, the question at its newest item, or it as it is.
 
     By the name of its class or of a class that it derives from, as a model loaded as remote code has a class of its
     own; what is wrapped in an adapter or for several processes is found inside.
@@ -176,8 +176,8 @@ class DataCollatorForNextItem:
 
     Args:
         tokenizer: Gives the special tokens.
-        objective: `masked` puts `[MASK]` after the history; `causal` asks at the newest item, an empty history being one
-            `[UNK]`; `blend` takes the history as it is.
+        objective: `masked` puts `[MASK]` after the history; `causal` asks at the newest item, an empty history being
+            one `[UNK]`; `blend` takes the history as it is.
         max_length: Newest tokens that are kept, the `[MASK]` included.
         padding_side: Where short rows are filled up.
         train: Causal training: each row `s` becomes the input `s[:-1]` with the labels `s[1:]`.

@@ -42,7 +42,8 @@ def recommend(
     than `(batch_size, 16384)` scores exist at a time. Equal scores are ordered by token id.
 
     Args:
-        model: `Bert4RecForMaskedLM`, `Bert4RecForCausalLM` or `Blend`; computes where it is, its training mode is restored.
+        model: `Bert4RecForMaskedLM`, `Bert4RecForCausalLM` or `Blend`; computes where it is, its training mode is
+            restored.
         tokenizer: The tokenizer of this model.
         histories: Raw item ids of each user, oldest first, of any length; ids that are not strings are turned into
             strings. Lists, or an Arrow list array.

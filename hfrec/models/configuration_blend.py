@@ -23,7 +23,7 @@ class BlendConfig(PreTrainedConfig):
             `architecture` and its own `config`; `neighbours` have `decay` (weight of an item against the one after
             it), `num_neighbours` (entries of the table), `longest_row` and `scale` (`"log_share"` or
             `"standardised"`); `popularity` has nothing more.
-        floor (`float`): Share of popularity in the log share of a table, so that an item without evidence has a score.
+        floor (`float`): Share of all items alike in the log share of a table: an item without evidence has a score.
         max_position_embeddings (`int`): Longest history that is read; each network reads its own newest part.
 
     Example:

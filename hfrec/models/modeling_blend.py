@@ -57,8 +57,8 @@ class NetworkComponent(nn.Module):
 class NeighbourComponent(NeighbourTable):
     """Scores of a table, brought to the scale of the other components.
 
-    `"log_share"` is the logarithm of `(1 - floor) * score / sum + floor * popularity`, and of popularity alone where
-    the history says nothing; `"standardised"` has mean 0 and standard deviation 1 over the items.
+    `"log_share"` is the logarithm of `(1 - floor) * score / sum + floor / num_items`, and of popularity where the
+    history says nothing; `"standardised"` has mean 0 and standard deviation 1 over the items.
     """
 
     def __init__(self, config: BlendConfig, component: dict[str, Any]) -> None:
@@ -74,7 +74,8 @@ class NeighbourComponent(NeighbourTable):
             scores = scores.clamp(min=0.0)
             total = scores.sum(dim=1, keepdim=True)
             share = scores / total.clamp(min=torch.finfo(scores.dtype).tiny)
-            return torch.where(total > 0, (1.0 - self.floor) * share + self.floor * popularity, popularity).log()
+            evidence = (1.0 - self.floor) * share + self.floor / scores.shape[1]
+            return torch.where(total > 0, evidence, popularity).log()
         spread = scores.std(dim=1, keepdim=True, correction=0)
         return (scores - scores.mean(dim=1, keepdim=True)) / spread.clamp(min=1e-12)
 
