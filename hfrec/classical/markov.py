@@ -37,7 +37,7 @@ class MarkovBaseline(ItemToItemBaseline):
         2018 (transitions over a distance).
     """
 
-    def __init__(self, *, k: int = 500, skips: int = 1, smoothing: float = 1.0, decay: float = 0.0) -> None:
+    def __init__(self, *, k: int = 200, skips: int = 1, smoothing: float = 1.0, decay: float = 0.0) -> None:
         super().__init__(k=k, decay=decay)
         if not skips >= 1:
             raise ValueError(f"`skips` must be at least 1, found {skips}. 1 counts direct successors.")
