@@ -162,7 +162,7 @@ def fit_weights(margins: FloatArray, *, seed: int = 0) -> FittedWeights:
 
 
 def ndcg(margins: FloatArray, cut: int) -> NDArray[np.float64]:
-    """NDCG of each user's target, `(num_users, num_rivals)` to `(num_users,)`; a rival of equal score ranks before it."""
+    """NDCG of each user's target, `(num_users, num_rivals)` to `(num_users,)`; ties rank before it."""
     ranks = 1 + (margins >= 0).sum(axis=1)
     return np.asarray(np.where(ranks <= cut, 1.0 / np.log2(1.0 + ranks), 0.0))
 
@@ -171,7 +171,7 @@ def search_weights(margins: FloatArray) -> Weights:
     """The weights that coordinate search finds from the best part alone, `(num_parts,)`."""
     spread = np.array([_spread(part) for part in margins])
     best = int(np.argmax([ndcg(part, CUT).mean() for part in margins]))
-    weights = np.eye(len(margins))[best] / spread[best]
+    weights: Weights = np.eye(len(margins))[best] / spread[best]
     value = float(ndcg(margins[best], CUT).mean())
     moved = True
     while moved:
@@ -180,7 +180,8 @@ def search_weights(margins: FloatArray) -> Weights:
             others = np.where(np.arange(len(margins)) == part, 0.0, weights)
             if not others.any():
                 continue  # alone, its weight is a matter of scale
-            steps = weights[part] * np.array(_STEPS) if weights[part] else np.array(_FIRST_STEPS) / spread[part]
+            fresh = float(weights[part]) == 0.0
+            steps = np.array(_FIRST_STEPS) / spread[part] if fresh else weights[part] * np.array(_STEPS)
             base = np.tensordot(others.astype(np.float32), margins, axes=1)
             values = [float(ndcg(base + np.float32(step) * own, CUT).mean()) for step in steps]
             if max(values) > value + _LEAST_GAIN:
@@ -204,4 +205,4 @@ def best_scale(margins: FloatArray) -> float:
 def _spread(margins: FloatArray) -> float:
     """Standard deviation of the margins that there are; 1 where all are equal."""
     there = margins[margins > _NOT_A_RIVAL / 2]
-    return float(there.std()) or 1.0 if len(there) else 1.0
+    return (float(there.std()) or 1.0) if len(there) else 1.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -22,11 +22,10 @@ from .baseline_ranking import rank_baseline
 from .cohorts import DEFINITIONS, BoolArray, history_masks, summarise_cohorts, target_masks
 from .metrics.functions import coverage, mean_popularity, ranking_metrics
 from .ranking import PROTOCOLS, rank_dataset
-from .tuning import MAX_USERS, TrainingLog, TunedBaseline, batch_rows, tuned_baselines
+from .tuning import GRIDS, MAX_USERS, Method, TrainingLog, TunedBaseline, batch_rows, tuned_baselines
 
 if TYPE_CHECKING:
     import datasets
-    import pyarrow as pa
 
 TOP_K = 10
 PROTOCOL = {
@@ -111,7 +110,7 @@ def evaluate_checkpoint(
     train = to_sequences(split.train, tokenizer, unknown="drop").data["input_ids"].combine_chunks()
     histories = dataset.data["input_ids"].combine_chunks()
     targets = dataset.data["target"].to_numpy()
-    top_k = min(TOP_K, len(tokenizer) - NUM_SPECIAL_TOKENS)
+    top_k = top_items(tokenizer)
     counts = np.bincount(train.values.to_numpy(), minlength=len(tokenizer))  # (vocab_size,)
     segments = None
     if prior is not None and prior.segment_column is not None:
@@ -123,17 +122,15 @@ def evaluate_checkpoint(
     fitted: dict[str, TunedBaseline] = {}
     skipped: dict[str, str] = {}
     if baselines:
-        fitted, skipped = _classical(split, train, tokenizer)
+        fitted, skipped = classical_baselines(split, tokenizer)
         batch: dict[str, Any] = {"batch_size": batch_rows(len(tokenizer)), "top_k": top_k}
         ranks |= {name: rank_baseline(found.baseline, histories, targets, **batch) for name, found in fitted.items()}
     results: dict[str, Any] = {
-        "protocol": PROTOCOL if prior is None else {**PROTOCOL, "prior": _prior_note(prior)},
-        "n_users": len(dataset),
-        "n_unknown_targets": int((targets == tokenizer.unk_token_id).sum()),
-        **_summary(ranks["model"], counts),
-        "baselines": {name: _summary(found, counts) for name, found in ranks.items() if name != "model"},
+        **report_ranks(ranks, counts, num_unknown=int((targets == tokenizer.unk_token_id).sum())),
         "skipped_baselines": skipped,
     }
+    if prior is not None:
+        results["protocol"] = {**PROTOCOL, "prior": _prior_note(prior)}
     for name, found in fitted.items():
         results["baselines"][name]["settings"] = found.settings
     if cohorts:
@@ -181,17 +178,50 @@ def evaluate_rows(
     }
 
 
-def _classical(
-    split: Split, train: pa.Array, tokenizer: ItemTokenizer
+def report_ranks(
+    ranks: Mapping[str, dict[str, NDArray[np.int64]]], counts: NDArray[np.int64], *, num_unknown: int
+) -> dict[str, Any]:
+    """What a test says of ranks: `model` first, all others as its baselines.
+
+    Args:
+        ranks: What `rank_dataset` gives with `top_k`, by name.
+        counts: (vocab_size,) training interactions of each token.
+        num_unknown: Targets outside the vocabulary.
+    """
+    return {
+        "protocol": PROTOCOL,
+        "n_users": len(ranks["model"]["filter_seen"]),
+        "n_unknown_targets": num_unknown,
+        **_summary(ranks["model"], counts),
+        "baselines": {name: _summary(found, counts) for name, found in ranks.items() if name != "model"},
+    }
+
+
+def top_items(tokenizer: ItemTokenizer) -> int:
+    """Recommendations of each user that coverage and mean popularity are measured on."""
+    return min(TOP_K, len(tokenizer) - NUM_SPECIAL_TOKENS)
+
+
+def classical_baselines(
+    split: Split, tokenizer: ItemTokenizer, *, methods: Sequence[Method] = tuple(GRIDS), tuned: bool = True
 ) -> tuple[dict[str, TunedBaseline], dict[str, str]]:
-    """The baselines fitted on the training part, and the reasons of those that are left out."""
+    """The baselines fitted on the training part, and the reasons of those that are left out.
+
+    Args:
+        split: Leave-one-out split.
+        tokenizer: Vocabulary.
+        methods: Which ones.
+        tuned: Whether their settings are chosen on the validation part, if there is one.
+    """
+    train = to_sequences(split.train, tokenizer, unknown="drop").data["input_ids"].combine_chunks()
     known = tokenizer.encode_column(split.train.table["item_id"], unknown="drop").is_valid()
     times = timestamps_to_numpy(split.train.table["timestamp"].filter(known))
     log = TrainingLog(train, len(tokenizer), times)
-    if len(split.validation) == 0:
-        return tuned_baselines(log)
+    if not tuned or len(split.validation) == 0:
+        return tuned_baselines(log, methods=methods)
     rows = to_evaluation_sequences(split.train, split.validation, tokenizer)
-    return tuned_baselines(log, rows.data["input_ids"].combine_chunks(), rows.data["target"].to_numpy())
+    histories, targets = rows.data["input_ids"].combine_chunks(), rows.data["target"].to_numpy()
+    return tuned_baselines(log, histories, targets, methods=methods)
 
 
 def _prior_note(prior: PopularityPrior) -> str:

@@ -144,7 +144,11 @@ def tune(
 
 
 def tuned_baselines(
-    log: TrainingLog, histories: Any = None, targets: ArrayLike | None = None
+    log: TrainingLog,
+    histories: Any = None,
+    targets: ArrayLike | None = None,
+    *,
+    methods: Sequence[Method] = tuple(GRIDS),
 ) -> tuple[dict[str, TunedBaseline], dict[str, str]]:
     """Every method that the log allows, tuned on validation if there is one and with the defaults otherwise.
 
@@ -152,13 +156,14 @@ def tuned_baselines(
         log: what they are fitted on; without times there is no recent popularity.
         histories: n validation histories, or None.
         targets: (n,) validation targets, or None.
+        methods: which ones.
 
     Returns:
         The fitted baselines by method, and the reasons of those that are left out, which are also logged.
     """
     rows = None if targets is None else _sample(histories, targets, MAX_USERS, seed=0)
     fitted, skipped = {}, {}
-    for method in GRIDS:
+    for method in methods:
         if method == "recent_popularity" and log.times is None:
             continue
         try:

@@ -1,0 +1,195 @@
+"""From fitted baselines and trained networks to a tested blend."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import PreTrainedModel
+
+from ..classical import PopularityBaseline
+from ..data.sequences import to_evaluation_sequences
+from ..data.splits import Split
+from ..evaluation.metrics.functions import paired_bootstrap
+from ..evaluation.protocol import classical_baselines, evaluation_collator, report_ranks, top_items
+from ..evaluation.ranking import PROTOCOLS, rank_dataset
+from ..evaluation.tuning import Method, TunedBaseline
+from ..inference.recommend import recommend
+from ..models import Blend
+from ..tokenization import ItemTokenizer
+from .fit import MAX_USERS, FittedWeights, fit_weights, score_margins
+from .parts import make_blend, reweighted
+
+REQUESTS = 50  # that the cost of one is measured on
+
+
+@dataclass(frozen=True, eq=False)
+class BlendParts:
+    """What a blend is made of.
+
+    Args:
+        parts: By name, fitted baselines and networks.
+        settings: Of the baselines, by name.
+        skipped: Why a method that was asked for is left out.
+        counts: (vocab_size,) training interactions of each token.
+    """
+
+    parts: dict[str, Any]
+    settings: dict[str, dict[str, float]]
+    skipped: dict[str, str]
+    counts: NDArray[Any]
+
+
+def fit_parts(
+    split: Split,
+    tokenizer: ItemTokenizer,
+    methods: Sequence[Method],
+    *,
+    networks: Mapping[str, PreTrainedModel] | None = None,
+    tuned: bool = True,
+) -> BlendParts:
+    """Fit classical methods on the training part, beside networks that were trained on it.
+
+    Args:
+        split: Leave-one-out split.
+        tokenizer: Vocabulary of the training part.
+        methods: Classical methods.
+        networks: Masked and causal models by name.
+        tuned: Whether the methods' settings are chosen on the validation part, or are the defaults.
+
+    Raises:
+        ValueError: Nothing is left of what was asked for.
+    """
+    fitted: dict[str, TunedBaseline] = {}
+    skipped: dict[str, str] = {}
+    if methods:
+        fitted, skipped = classical_baselines(split, tokenizer, methods=methods, tuned=tuned)
+    parts = {**(networks or {}), **{name: found.baseline for name, found in fitted.items()}}
+    if not parts:
+        raise ValueError(f"A blend needs at least one part, found none. {' '.join(skipped.values())}".strip())
+    tokens = tokenizer.encode_column(split.train.table["item_id"], unknown="drop").drop_null()
+    counts = np.bincount(tokens.to_numpy(zero_copy_only=False).astype(np.int64), minlength=len(tokenizer))
+    return BlendParts(parts, {name: found.settings for name, found in fitted.items()}, skipped, counts)
+
+
+def mix(found: BlendParts, tokenizer: ItemTokenizer, split: Split) -> tuple[Blend, FittedWeights | None, Blend]:
+    """The blend of the parts with the weights that the validation part asks for.
+
+    Args:
+        found: The parts.
+        tokenizer: Their vocabulary.
+        split: Leave-one-out split; the test part is not looked at.
+
+    Returns:
+        The blend, without the parts that got no weight; the fit, None for a single part; and all parts as they are.
+    """
+    everything = make_blend(found.parts, [1.0] * len(found.parts), counts=found.counts)
+    if len(found.parts) == 1:
+        return everything, None, everything
+    rows = to_evaluation_sequences(split.train, split.validation, tokenizer)
+    if len(rows) > MAX_USERS:
+        chosen = np.sort(np.random.default_rng(0).choice(len(rows), size=MAX_USERS, replace=False))
+        rows = rows.select(chosen)
+    fit = fit_weights(score_margins(everything, tokenizer, rows["input_ids"], np.asarray(rows["target"])))
+    return reweighted(everything, fit.weights), fit, everything
+
+
+def measure_blend(
+    blend: Blend, fit: FittedWeights | None, everything: Blend, found: BlendParts, *, tokenizer: Any, split: Split
+) -> dict[str, Any]:
+    """Test a blend on the last item of each user, its parts alone beside it.
+
+    Args:
+        blend: The blend.
+        fit: How its weights came about.
+        everything: All parts, also those that got no weight.
+        found: Settings and counts of the parts.
+        tokenizer: Their vocabulary.
+        split: Leave-one-out split.
+
+    Returns:
+        `test`, as `evaluate_checkpoint` gives it, the parts and popularity being the baselines, and `blend`: weights,
+        fit, difference to the best part with a paired interval, and what a request costs.
+    """
+    dataset = to_evaluation_sequences(split.history, split.test, tokenizer)
+    collator = evaluation_collator(blend, tokenizer)
+
+    def rank(model: Blend) -> dict[str, NDArray[np.int64]]:
+        return rank_dataset(model, dataset, collator, top_k=top_items(tokenizer))
+
+    names = [entry["name"] for entry in everything.config.components]
+    ranks = {"model": rank(blend)}
+    if "popularity" not in names:
+        popular = {"popularity": PopularityBaseline.from_counts(found.counts)}
+        ranks["popularity"] = rank(make_blend(popular, [1.0], counts=found.counts))
+    if len(names) > 1:
+        for place, name in enumerate(names):
+            alone = np.eye(len(names))[place].tolist()
+            ranks[name] = rank(reweighted(everything, alone))
+    targets = np.asarray(dataset["target"])
+    test = report_ranks(ranks, found.counts, num_unknown=int((targets == tokenizer.unk_token_id).sum()))
+    for name, settings in found.settings.items():
+        if name in test["baselines"]:
+            test["baselines"][name]["settings"] = settings
+    report: dict[str, Any] = {
+        "components": [
+            {"name": entry["name"], "weight": entry["weight"], "settings": found.settings.get(entry["name"], {})}
+            for entry in blend.config.components or []
+        ],
+        "floor": blend.config.floor,
+        "request": request_cost(blend, tokenizer, dataset["input_ids"][:REQUESTS]),
+    }
+    if fit is not None:
+        best = names[fit.best_part]
+        report["fit"] = {**fit.to_dict(), "parts": names, "best_part": best}
+        report["minus_best_part"] = {
+            setting: paired_bootstrap(ranks["model"][setting], ranks[best][setting]) for setting in PROTOCOLS
+        }
+    return {"test": {**test, "skipped_baselines": found.skipped}, "blend": report}
+
+
+def request_cost(model: Any, tokenizer: ItemTokenizer, histories: Sequence[Sequence[int]]) -> dict[str, float]:
+    """Median milliseconds of one request on one thread, ids in and ten items out, and the megabytes of the model."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    times = []
+    try:
+        for history in histories:
+            items = tokenizer.decode_items(history)
+            began = time.perf_counter()
+            recommend(model, tokenizer, [items], top_items(tokenizer), unknown_items="drop")
+            times.append(time.perf_counter() - began)
+    finally:
+        torch.set_num_threads(threads)
+    tensors = [*model.parameters(), *model.buffers()]
+    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    return {"milliseconds": float(np.median(times) * 1e3), "megabytes": size / 1e6}
+
+
+def describe(results: Mapping[str, Any]) -> str:
+    """What the fit decided, for people.
+
+    Args:
+        results: What `measure_blend` returns.
+    """
+    blend = results["blend"]
+    mixed = " + ".join(f"{part['weight']:.3g} {part['name']}" for part in blend["components"])
+    lines = [f"Score: {mixed}"]
+    if "fit" in blend:
+        fit = blend["fit"]
+        held = f"{fit['difference']:+.4f} ± {fit['standard_error']:.4f} NDCG@20 on held-out validation users"
+        verdict = "mixed" if fit["mixes"] else f"{fit['best_part']} gets all the weight, as mixing is not worth it"
+        lines.append(f"Blend minus {fit['best_part']}: {held}: {verdict}")
+        found = blend["minus_best_part"]["filter_seen"]
+        low, high = found["difference_ci"]
+        lines.append(
+            f"On test users, NDCG@10, seen items filtered: {found['difference']:+.4f} [{low:+.4f}, {high:+.4f}]"
+        )
+    cost = blend["request"]
+    lines.append(f"One request: {cost['milliseconds']:.1f} ms on one thread; {cost['megabytes']:.1f} MB in memory")
+    return "\n".join(lines)
