@@ -21,7 +21,7 @@ CUT = 20  # NDCG@20 is smoother than NDCG@10: more targets have a say
 FOLDS = 5
 _NOT_A_RIVAL = -1e6
 _STEPS = (0.0, 0.5, 0.7, 1.4, 2.0)  # factors on a weight
-_FIRST_STEPS = (0.05, 0.15, 0.4)  # of the whole, for a weight that is 0
+_FIRST_STEPS = (0.05, 0.15, 0.4, 1.0)  # of the whole, for a weight that is 0
 _LEAST_GAIN = 1e-4
 FloatArray = NDArray[np.float32]
 Weights = NDArray[np.float64]
@@ -132,7 +132,7 @@ def fit_weights(margins: FloatArray, *, seed: int = 0) -> FittedWeights:
         seed: Of the folds.
 
     Example:
-        >>> margins = np.array([[[-1.0, 1.0]], [[1.0, -2.0]]], dtype=np.float32).repeat(50, axis=1)
+        >>> margins = np.array([[[-1.0, 0.1]], [[0.1, -1.0]]], dtype=np.float32).repeat(50, axis=1)
         >>> fit = fit_weights(margins)  # only together they put the target first
         >>> fit.mixes, fit.part_ndcg[0] < fit.blend_ndcg
         (True, True)
@@ -144,14 +144,14 @@ def fit_weights(margins: FloatArray, *, seed: int = 0) -> FittedWeights:
     held_out, short = np.zeros(num_users), np.zeros(num_users)
     for fold in range(FOLDS if num_users >= FOLDS else 0):
         rest, own = np.ascontiguousarray(margins[:, folds != fold]), margins[:, folds == fold]
-        mixed = np.tensordot(search_weights(rest).astype(np.float32), own, axes=1)  # (num_held_out, num_rivals)
+        mixed = mix_margins(search_weights(rest), own)
         held_out[folds == fold], short[folds == fold] = ndcg(mixed, CUT), ndcg(mixed, 10)
     difference = held_out - alone[best]
     error = float(difference.std() / num_users**0.5)
     keep = num_parts > 1 and float(difference.mean()) > error
     weights = search_weights(margins) if keep else np.eye(num_parts)[best]
     return FittedWeights(
-        weights=tuple((weights * best_scale(np.tensordot(weights.astype(np.float32), margins, axes=1))).tolist()),
+        weights=tuple((weights * best_scale(mix_margins(weights, margins))).tolist()),
         best_part=best,
         part_ndcg=tuple(float(ndcg(part, 10).mean()) for part in margins),
         blend_ndcg=float(short.mean()),
@@ -159,6 +159,12 @@ def fit_weights(margins: FloatArray, *, seed: int = 0) -> FittedWeights:
         standard_error=error,
         num_users=num_users,
     )
+
+
+def mix_margins(weights: Weights, margins: FloatArray) -> FloatArray:
+    """Margins of the blend, `(num_users, num_rivals)`, minus infinity where there is no rival."""
+    mixed = np.tensordot(weights.astype(np.float32), margins, axes=1)
+    return np.asarray(np.where(margins[0] > _NOT_A_RIVAL / 2, mixed, -np.inf), dtype=np.float32)
 
 
 def ndcg(margins: FloatArray, cut: int) -> NDArray[np.float64]:

@@ -15,10 +15,11 @@ from transformers import PreTrainedModel
 from ..classical import PopularityBaseline
 from ..data.sequences import to_evaluation_sequences
 from ..data.splits import Split
+from ..evaluation.baseline_ranking import rank_baseline
 from ..evaluation.metrics.functions import paired_bootstrap
 from ..evaluation.protocol import classical_baselines, evaluation_collator, report_ranks, top_items
 from ..evaluation.ranking import PROTOCOLS, rank_dataset
-from ..evaluation.tuning import Method, TunedBaseline
+from ..evaluation.tuning import Method, TunedBaseline, batch_rows
 from ..inference.recommend import recommend
 from ..models import Blend
 from ..tokenization import ItemTokenizer
@@ -77,7 +78,7 @@ def fit_parts(
     return BlendParts(parts, {name: found.settings for name, found in fitted.items()}, skipped, counts)
 
 
-def mix(found: BlendParts, tokenizer: ItemTokenizer, split: Split) -> tuple[Blend, FittedWeights | None, Blend]:
+def mix(found: BlendParts, tokenizer: ItemTokenizer, split: Split) -> tuple[Blend, FittedWeights | None]:
     """The blend of the parts with the weights that the validation part asks for.
 
     Args:
@@ -86,29 +87,28 @@ def mix(found: BlendParts, tokenizer: ItemTokenizer, split: Split) -> tuple[Blen
         split: Leave-one-out split; the test part is not looked at.
 
     Returns:
-        The blend, without the parts that got no weight; the fit, None for a single part; and all parts as they are.
+        The blend, without the parts that got no weight, and the fit, None for a single part.
     """
     everything = make_blend(found.parts, [1.0] * len(found.parts), counts=found.counts)
     if len(found.parts) == 1:
-        return everything, None, everything
+        return everything, None
     rows = to_evaluation_sequences(split.train, split.validation, tokenizer)
     if len(rows) > MAX_USERS:
         chosen = np.sort(np.random.default_rng(0).choice(len(rows), size=MAX_USERS, replace=False))
         rows = rows.select(chosen)
     fit = fit_weights(score_margins(everything, tokenizer, rows["input_ids"], np.asarray(rows["target"])))
-    return reweighted(everything, fit.weights), fit, everything
+    return reweighted(everything, fit.weights), fit
 
 
 def measure_blend(
-    blend: Blend, fit: FittedWeights | None, everything: Blend, found: BlendParts, *, tokenizer: Any, split: Split
+    blend: Blend, fit: FittedWeights | None, found: BlendParts, *, tokenizer: ItemTokenizer, split: Split
 ) -> dict[str, Any]:
     """Test a blend on the last item of each user, its parts alone beside it.
 
     Args:
         blend: The blend.
         fit: How its weights came about.
-        everything: All parts, also those that got no weight.
-        found: Settings and counts of the parts.
+        found: All parts, also those that got no weight.
         tokenizer: Their vocabulary.
         split: Leave-one-out split.
 
@@ -117,22 +117,13 @@ def measure_blend(
         fit, difference to the best part with a paired interval, and what a request costs.
     """
     dataset = to_evaluation_sequences(split.history, split.test, tokenizer)
-    collator = evaluation_collator(blend, tokenizer)
-
-    def rank(model: Blend) -> dict[str, NDArray[np.int64]]:
-        return rank_dataset(model, dataset, collator, top_k=top_items(tokenizer))
-
-    names = [entry["name"] for entry in everything.config.components]
-    ranks = {"model": rank(blend)}
-    if "popularity" not in names:
-        popular = {"popularity": PopularityBaseline.from_counts(found.counts)}
-        ranks["popularity"] = rank(make_blend(popular, [1.0], counts=found.counts))
-    if len(names) > 1:
-        for place, name in enumerate(names):
-            alone = np.eye(len(names))[place].tolist()
-            ranks[name] = rank(reweighted(everything, alone))
-    targets = np.asarray(dataset["target"])
-    test = report_ranks(ranks, found.counts, num_unknown=int((targets == tokenizer.unk_token_id).sum()))
+    ranks = {"model": _rank(blend, dataset, tokenizer)}
+    if "popularity" not in found.parts:
+        ranks["popularity"] = _rank(PopularityBaseline.from_counts(found.counts), dataset, tokenizer)
+    if len(found.parts) > 1:
+        ranks |= {name: _rank(part, dataset, tokenizer) for name, part in found.parts.items()}
+    unknown = int((np.asarray(dataset["target"]) == tokenizer.unk_token_id).sum())
+    test = report_ranks(ranks, found.counts, num_unknown=unknown)
     for name, settings in found.settings.items():
         if name in test["baselines"]:
             test["baselines"][name]["settings"] = settings
@@ -145,12 +136,22 @@ def measure_blend(
         "request": request_cost(blend, tokenizer, dataset["input_ids"][:REQUESTS]),
     }
     if fit is not None:
+        names = list(found.parts)
         best = names[fit.best_part]
         report["fit"] = {**fit.to_dict(), "parts": names, "best_part": best}
         report["minus_best_part"] = {
             setting: paired_bootstrap(ranks["model"][setting], ranks[best][setting]) for setting in PROTOCOLS
         }
     return {"test": {**test, "skipped_baselines": found.skipped}, "blend": report}
+
+
+def _rank(model: Any, dataset: Any, tokenizer: ItemTokenizer) -> dict[str, NDArray[np.int64]]:
+    """Ranks under a model or a fitted baseline, each scored by its own code."""
+    top_k = top_items(tokenizer)
+    if isinstance(model, PreTrainedModel):
+        return rank_dataset(model, dataset, evaluation_collator(model, tokenizer), top_k=top_k)
+    rows, targets = dataset.data["input_ids"].combine_chunks(), dataset.data["target"].to_numpy()
+    return rank_baseline(model, rows, targets, batch_size=batch_rows(len(tokenizer)), top_k=top_k)
 
 
 def request_cost(model: Any, tokenizer: ItemTokenizer, histories: Sequence[Sequence[int]]) -> dict[str, float]:

@@ -62,9 +62,9 @@ def finish(
     from ..training.facts import split_sizes
     from ..training.run import save_checkpoint, write_json
 
-    blend, fit, everything = mix(parts, tokenizer, split)
+    blend, fit = mix(parts, tokenizer, split)
     results = {
-        **measure_blend(blend, fit, everything, parts, tokenizer=tokenizer, split=split),
+        **measure_blend(blend, fit, parts, tokenizer=tokenizer, split=split),
         "split": split.report.to_dict(),
         "data": {"source": data.source, "train_fingerprint": split.train.fingerprint},
         "settings": vars(data),

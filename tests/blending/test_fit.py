@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hfrec import ItemKNNBaseline, ItemTokenizer, MarkovBaseline, PopularityBaseline
-from hfrec.blending.fit import best_scale, fit_weights, ndcg, score_margins, search_weights
+from hfrec.blending.fit import best_scale, fit_weights, mix_margins, ndcg, score_margins, search_weights
 from hfrec.blending.parts import make_blend
 
 VOCAB_SIZE = 23
@@ -56,7 +56,7 @@ def test_two_noisy_parts_beat_each_and_noise_gets_nothing() -> None:
     assert fit.weights[0] == pytest.approx(fit.weights[1], rel=0.6)
     assert fit.weights[2] < 0.3 * min(fit.weights[:2])
     fresh = noisy_margins(1500, signal=1.0, seed=1)
-    blended = np.tensordot(np.array(fit.weights, dtype=np.float32), fresh, axes=1)
+    blended = mix_margins(np.array(fit.weights), fresh)
     assert ndcg(blended, 10).mean() > max(ndcg(part, 10).mean() for part in fresh[:2]) + 0.02
 
 
@@ -71,7 +71,7 @@ def test_a_blend_that_is_not_worth_it_is_the_best_part_alone() -> None:
             assert [weight > 0 for weight in fit.weights] == [part == fit.best_part for part in range(3)]
         fresh = noisy_margins(2000, signal=0.0, seed=seed + 100)
         fresh[0] -= 1.0
-        blended = np.tensordot(np.array(fit.weights, dtype=np.float32), fresh, axes=1)
+        blended = mix_margins(np.array(fit.weights), fresh)
         best = ndcg(fresh[fit.best_part], 10)
         loss = best - ndcg(blended, 10)
         assert loss.mean() < 3 * loss.std() / 2000**0.5 + 0.02
@@ -81,8 +81,7 @@ def test_two_fits_are_equal_and_scale_changes_no_rank() -> None:
     """A refit of the same log must give the same model."""
     margins = noisy_margins(200, signal=1.0)
     assert fit_weights(margins) == fit_weights(margins.copy())
-    weights = search_weights(margins).astype(np.float32)
-    mixed = np.tensordot(weights, margins, axes=1)
+    mixed = mix_margins(search_weights(margins), margins)
     assert (ndcg(mixed, 10) == ndcg(mixed * np.float32(best_scale(mixed)), 10)).all()
 
 
@@ -94,3 +93,6 @@ def test_the_scale_makes_probabilities_of_scores() -> None:
     rivals = np.delete(np.arange(6)[None].repeat(4000, 0), np.arange(4000) * 6 + chosen).reshape(4000, 5)
     margins = np.take_along_axis(logits, rivals, 1) - np.take_along_axis(logits, chosen[:, None], 1)
     assert best_scale((margins * 5.0).astype(np.float32)) == pytest.approx(0.2, rel=0.1)
+    alone = np.stack([np.pad(margins * 5.0, ((0, 0), (0, 2)), constant_values=-1e6)] * 2).astype(np.float32)
+    mixed = mix_margins(np.array([0.1, 0.1]), alone)  # places without a rival have no say
+    assert best_scale(mixed) == pytest.approx(1.0, rel=0.1)
