@@ -49,6 +49,17 @@ def test_the_result_is_what_its_settings_fit(method: Any, chain: dict[str, Any])
 
 
 @pytest.mark.parametrize("method", ["markov", "item_knn", "ease"])
+@pytest.mark.parametrize("place", [0, -1])
+def test_a_trial_is_what_its_settings_fit(method: Any, place: int, chain: dict[str, Any]) -> None:
+    """Trials share counts, tables and inverses; one taken from another trial would measure that trial again."""
+    grid = GRIDS[method]
+    settings = {name: values[place] for name, values in grid.items()}
+    trial = tuning._builder(method, TrainingLog(chain["sequences"], VOCAB_SIZE), grid)(settings)
+    direct = CLASSES[method](**settings).fit(chain["sequences"], VOCAB_SIZE)
+    np.testing.assert_array_equal(trial.score(chain["histories"]), direct.score(chain["histories"]))
+
+
+@pytest.mark.parametrize("method", ["markov", "item_knn", "ease"])
 def test_tuning_is_never_below_the_defaults(method: Any, chain: dict[str, Any]) -> None:
     """A search that keeps its last trial in place of its best would still look like one."""
     tuned, _ = tuned_baselines(TrainingLog(chain["sequences"], VOCAB_SIZE), chain["histories"], chain["targets"])
