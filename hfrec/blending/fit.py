@@ -19,6 +19,7 @@ TOP_ITEMS = 100  # of each part, that a target is compared with
 MAX_USERS = 4000
 CUT = 20  # NDCG@20 is smoother than NDCG@10: more targets have a say
 FOLDS = 5
+MAX_SCALE_SCORES = 5_000_000
 _NOT_A_RIVAL = -1e6
 _STEPS = (0.0, 0.5, 0.7, 1.4, 2.0)  # factors on a weight
 _FIRST_STEPS = (0.05, 0.15, 0.4, 1.0)  # of the whole, for a weight that is 0
@@ -32,7 +33,7 @@ class FittedWeights:
     """The weights and what held-out users say of them.
 
     Args:
-        weights: One for each part, so scaled that the softmax of the scores fits the targets best.
+        weights: One for each part; their sum is 1.
         best_part: Index of the part that ranks best alone.
         part_ndcg: NDCG@10 of each part alone.
         blend_ndcg: NDCG@10 of the blend on folds of users that its weights were not fitted on.
@@ -150,8 +151,9 @@ def fit_weights(margins: FloatArray, *, seed: int = 0) -> FittedWeights:
     error = float(difference.std() / num_users**0.5)
     keep = num_parts > 1 and float(difference.mean()) > error
     weights = search_weights(margins) if keep else np.eye(num_parts)[best]
+    weights /= weights.sum()
     return FittedWeights(
-        weights=tuple((weights * best_scale(mix_margins(weights, margins))).tolist()),
+        weights=tuple(weights.tolist()),
         best_part=best,
         part_ndcg=tuple(float(ndcg(part, 10).mean()) for part in margins),
         blend_ndcg=float(short.mean()),
@@ -195,15 +197,42 @@ def search_weights(margins: FloatArray) -> Weights:
     return weights
 
 
+@torch.no_grad()
+def calibrated_scale(
+    blend: Blend, tokenizer: ItemTokenizer, histories: Sequence[Any], targets: NDArray[np.int64]
+) -> float:
+    """The factor on all weights under which the softmax of the scores gives the targets most probability.
+
+    It changes no rank; a prior for short histories is mixed with that softmax.
+
+    Args:
+        blend: With the weights.
+        tokenizer: Its tokenizer.
+        histories: n lists of token ids, the first of which are taken, as many as `MAX_SCALE_SCORES` allow.
+        targets: (n,) token ids.
+    """
+    known = np.flatnonzero(np.asarray(targets) >= NUM_SPECIAL_TOKENS)
+    known = known[: max(1, MAX_SCALE_SCORES // len(tokenizer))]
+    collate = DataCollatorForNextItem(tokenizer, "blend", max_length=blend.config.max_position_embeddings)
+    batch = collate([{"input_ids": histories[int(row)]} for row in known])
+    scores = blend.encode_history(batch["input_ids"], batch["attention_mask"]).numpy()  # (num_known, vocab_size)
+    own = np.asarray(targets)[known][:, None]
+    margins = scores - np.take_along_axis(scores, own, axis=1)
+    np.put_along_axis(margins, own, -np.inf, axis=1)
+    return best_scale(margins)
+
+
 def best_scale(margins: FloatArray) -> float:
-    """The factor on all weights under which the softmax over target and rivals gives the targets most probability."""
+    """The factor on margins `(num_users, num_items)`, -inf at no rival, that gives the targets most probability."""
     from scipy.optimize import minimize_scalar
 
     spread = _spread(margins)
 
     def loss(log_scale: float) -> float:
-        scaled = margins.astype(np.float64) * np.exp(log_scale) / spread
-        return float(np.logaddexp(0.0, np.logaddexp.reduce(scaled, axis=1)).mean())
+        scaled = margins * np.float32(np.exp(log_scale) / spread)
+        highest = np.maximum(scaled.max(axis=1, keepdims=True), 0.0)  # the target's own margin is 0
+        total = np.exp(scaled - highest).sum(axis=1) + np.exp(-highest[:, 0])
+        return float((highest[:, 0] + np.log(total)).mean())
 
     return float(np.exp(minimize_scalar(loss, bounds=(-5.0, 5.0), method="bounded").x) / spread)
 

@@ -23,7 +23,7 @@ from ..evaluation.tuning import Method, TunedBaseline, batch_rows
 from ..inference.recommend import recommend
 from ..models import Blend
 from ..tokenization import ItemTokenizer
-from .fit import MAX_USERS, FittedWeights, fit_weights, score_margins
+from .fit import MAX_USERS, FittedWeights, calibrated_scale, fit_weights, score_margins
 from .parts import make_blend, reweighted
 
 REQUESTS = 50  # that the cost of one is measured on
@@ -96,8 +96,10 @@ def mix(found: BlendParts, tokenizer: ItemTokenizer, split: Split) -> tuple[Blen
     if len(rows) > MAX_USERS:
         chosen = np.sort(np.random.default_rng(0).choice(len(rows), size=MAX_USERS, replace=False))
         rows = rows.select(chosen)
-    fit = fit_weights(score_margins(everything, tokenizer, rows["input_ids"], np.asarray(rows["target"])))
-    return reweighted(everything, fit.weights), fit
+    histories, targets = list(rows["input_ids"]), np.asarray(rows["target"])
+    fit = fit_weights(score_margins(everything, tokenizer, histories, targets))
+    scale = calibrated_scale(reweighted(everything, fit.weights), tokenizer, histories, targets)
+    return reweighted(everything, [scale * weight for weight in fit.weights]), fit
 
 
 def measure_blend(
