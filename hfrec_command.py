@@ -14,6 +14,8 @@ COMMANDS = {
     "pretrain": "Train a model on an interaction log.",
     "finetune": "Go on from a checkpoint on another log, held to it by L2-SP.",
     "refresh": "Train a checkpoint on a newer log and judge whether it should take the old one's place.",
+    "baseline": "Fit a classical method, or a blend of all of them, on an interaction log.",
+    "blend": "Mix trained checkpoints with classical methods.",
     "evaluate": "Rank held-out items of users over the whole catalogue.",
     "compare": "Compare runs, or a run with its baselines, on the same test users.",
     "recommend": "Recommend items for the histories in a file.",

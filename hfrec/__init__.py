@@ -19,6 +19,8 @@ from .models import (
     Bert4RecForMaskedLM,
     Bert4RecForSequenceClassification,
     Bert4RecModel,
+    Blend,
+    BlendConfig,
 )
 from .tokenization import ItemTokenizer
 
@@ -27,14 +29,19 @@ __version__ = "0.1.0"
 _LAZY = {
     "DataCollatorForMaskedItems": "data.collators",
     "DataCollatorForNextItem": "data.collators",
+    "EASEBaseline": "classical",
     "HubError": "hub.errors",
     "GradualUnfreezingCallback": "training.freezing",
     "InteractionStream": "data.streams",
     "Interactions": "data.interactions",
     "ItemIndex": "inference.index",
+    "ItemKNNBaseline": "classical",
     "L2SPCallback": "training.l2sp",
+    "MarkovBaseline": "classical",
     "OnnxRecommender": "inference.serving",
+    "PopularityBaseline": "classical",
     "PushWatchCallback": "training.pushes",
+    "RecentPopularityBaseline": "classical",
     "SequenceShards": "data.shards",
     "Split": "data.splits",
     "StreamedBatches": "data.shards",
@@ -54,6 +61,7 @@ _LAZY = {
     "load_checkpoint": "hub.checkpoint",
     "match_titles": "transfer.matching",
     "plan_catalogue": "transfer.matching",
+    "rank_baseline": "evaluation",
     "rank_dataset": "evaluation",
     "ranking_metrics": "evaluation",
     "set_item_features": "transfer.features",
@@ -77,6 +85,7 @@ _LAZY = {
     "temporal_split": "data.temporal",
     "to_evaluation_sequences": "data.sequences",
     "to_sequences": "data.sequences",
+    "tune": "evaluation.tuning",
     "write_model_card": "hub.model_card",
 }
 
@@ -86,6 +95,8 @@ __all__ = [
     "Bert4RecForMaskedLM",
     "Bert4RecForSequenceClassification",
     "Bert4RecModel",
+    "Blend",
+    "BlendConfig",
     "ItemTokenizer",
     "RecommendationPipeline",
     "__version__",
@@ -93,7 +104,9 @@ __all__ = [
 ]
 
 AutoConfig.register("bert4rec", Bert4RecConfig, exist_ok=True)
+AutoConfig.register("hfrec_blend", BlendConfig, exist_ok=True)
 AutoModel.register(Bert4RecConfig, Bert4RecModel, exist_ok=True)
+AutoModel.register(BlendConfig, Blend, exist_ok=True)
 AutoModelForMaskedLM.register(Bert4RecConfig, Bert4RecForMaskedLM, exist_ok=True)
 AutoModelForCausalLM.register(Bert4RecConfig, Bert4RecForCausalLM, exist_ok=True)
 AutoModelForSequenceClassification.register(Bert4RecConfig, Bert4RecForSequenceClassification, exist_ok=True)

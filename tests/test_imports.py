@@ -24,7 +24,15 @@ _MODEL_USERS = {"hfrec.models", "hfrec.data", *_DATA}
 _L2SP = {"hfrec.training.l2sp", "hfrec.training.anchors", "hfrec.training.reference"}
 # What to do about a failure of the hub; a leaf, so that training can say it too.
 _HUB_ERRORS = {"hfrec.hub.errors"}
-_TRAINING = {*_MODEL_USERS, *_HUB_ERRORS, "hfrec.evaluation", "hfrec.evaluation.metrics", *_L2SP, "hfrec.transfer"}
+_TRAINING = {
+    *_MODEL_USERS,
+    *_HUB_ERRORS,
+    "hfrec.classical",
+    "hfrec.evaluation",
+    "hfrec.evaluation.metrics",
+    *_L2SP,
+    "hfrec.transfer",
+}
 _HUB = {*_TRAINING, "hfrec.training", "hfrec.inference", "hfrec.inference.prior"}
 ALLOWED: dict[str, set[str]] = {
     "hfrec.models": set(),
@@ -36,16 +44,31 @@ ALLOWED: dict[str, set[str]] = {
     "hfrec.training.anchors": {"hfrec.training.reference"},
     "hfrec.training.reference": set(),
     "hfrec.data": _DATA,
-    "hfrec.evaluation": {*_MODEL_USERS, *_SCORING, "hfrec.evaluation.metrics", "hfrec.inference.prior"},
+    "hfrec.classical": _DATA,
+    "hfrec.evaluation": {
+        *_MODEL_USERS,
+        *_SCORING,
+        "hfrec.classical",
+        "hfrec.evaluation.metrics",
+        "hfrec.inference.prior",
+    },
     "hfrec.transfer": _MODEL_USERS,
     "hfrec.inference": {*_MODEL_USERS, *_SCORING, "hfrec.inference.prior"},
     # A leaf: ranking mixes the prior in as recommending does.
     "hfrec.inference.prior": {*_DATA, *_SCORING},
+    "hfrec.blending": {
+        *_MODEL_USERS,
+        *_SCORING,
+        "hfrec.classical",
+        "hfrec.evaluation",
+        "hfrec.evaluation.metrics",
+        "hfrec.inference",
+    },
     "hfrec.training": _TRAINING,
     "hfrec.hub": _HUB,
     "hfrec.hub.errors": set(),
     "hfrec.study": {*_HUB, "hfrec.hub"},
-    "hfrec.commands": {"hfrec.study", *_HUB, "hfrec.hub", "hfrec"},
+    "hfrec.commands": {"hfrec.study", "hfrec.blending", *_HUB, "hfrec.hub", "hfrec"},
     "hfrec": {*_HUB, "hfrec.hub"},
 }
 # What a checkpoint's remote code may count on; `strict` of huggingface_hub is how transformers types its own configs.

@@ -16,7 +16,7 @@ from ..data.interactions import Interactions
 from ..data.temporal import ProtocolArguments
 from ..evaluation.protocol import versions
 from ..evaluation.table import align, cell
-from ..hub.checkpoint import load_checkpoint
+from ..hub.checkpoint import load_network
 from ..tokenization import ItemTokenizer
 from ..training.arguments import (
     CardArguments,
@@ -83,7 +83,7 @@ def main(arguments: Arguments) -> dict[str, Any]:
     repo_id = hub_target(training)
     if task.task == "classification":
         return main_classification(data, start, task, training)
-    model, tokenizer = load_checkpoint(start.model_name_or_path, revision=start.model_revision)
+    model, tokenizer = load_network(start.model_name_or_path, revision=start.model_revision)
     start_content = start_settings(model, start)
     _, split = load_split(data, protocol)
     tokenizer = fit_to_log(model, tokenizer, split.train, data=data, start=start, training=training)
@@ -114,7 +114,7 @@ def main_classification(
     data: DataArguments, start: FinetuneArguments, task: TaskArguments, training: RecommenderTrainingArguments
 ) -> dict[str, Any]:
     """Cross-validate a new head on labels of users; writes `classification_results.json`."""
-    _, tokenizer = load_checkpoint(start.model_name_or_path, revision=start.model_revision)
+    _, tokenizer = load_network(start.model_name_or_path, revision=start.model_revision)
     results = classify(load_log(data), tokenizer, start, task, training)
     write_json(Path(training.output_dir) / "classification_results.json", {**results, "versions": versions()})
     body = [[name, cell(found, "accuracy"), cell(found, "macro_f1")] for name, found in results["methods"].items()]

@@ -78,13 +78,13 @@ def main(arguments: tuple[str, ItemsArguments]) -> dict[str, Any]:
     import torch
 
     from ..data.files import check_new_folder, whole_files, write_json
-    from ..hub.checkpoint import load_checkpoint
+    from ..hub.checkpoint import load_network
     from ..transfer.optimizers import OPTIMIZER, load_optimizer, save_optimizer
 
     action, settings = arguments
     if settings.output_dir is not None:
         check_new_folder(Path(settings.output_dir))
-    model, tokenizer = load_checkpoint(settings.model_name_or_path, revision=settings.revision)
+    model, tokenizer = load_network(settings.model_name_or_path, revision=settings.revision)
     generator = torch.Generator().manual_seed(settings.seed)
     source = Path(settings.model_name_or_path)
     optimizer = load_optimizer(model, source) if (source / OPTIMIZER).exists() else None

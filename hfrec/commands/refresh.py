@@ -14,11 +14,12 @@ from typing import Any, Literal
 import torch
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 
+from ..data.collators import objective_of
 from ..data.files import whole_files, write_json
 from ..data.repeats import chosen_filter
 from ..data.sequences import to_evaluation_sequences
-from ..evaluation.protocol import objective_of, versions
-from ..hub.checkpoint import load_checkpoint
+from ..evaluation.protocol import versions
+from ..hub.checkpoint import load_network
 from ..study.refresh import (
     Periods,
     RefreshArguments,
@@ -74,7 +75,7 @@ def main(arguments: Arguments) -> dict[str, Any]:
     if (folder / REPORT).exists():
         raise ValueError(f"`output_dir` {folder} holds a finished refresh: choose another folder or remove it.")
     check_output_folder(training)
-    old_model, old_tokenizer = load_checkpoint(start.model_name_or_path, revision=start.model_revision)
+    old_model, old_tokenizer = load_network(start.model_name_or_path, revision=start.model_revision)
     log = load_log(data)
     periods = split_periods(
         log, test_start=refresh.test_start, refresh_start=refresh.refresh_start, test_end=refresh.test_end

@@ -13,7 +13,37 @@ import torch
 from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer
 
 IGNORED = -100
+Objective = Literal["masked", "causal", "blend"]
+OBJECTIVES: dict[str, Objective] = {
+    "Bert4RecForMaskedLM": "masked",
+    "Bert4RecForCausalLM": "causal",
+    "Blend": "blend",
+}
 PaddingSide = Literal["left", "right"]
+
+
+def objective_of(model: torch.nn.Module) -> Objective:
+    """What a model wants of a history: a `[MASK]` after it, the question at its newest item, or it as it is.
+
+    By the name of its class or of a class that it derives from, as a model loaded as remote code has a class of its
+    own; what is wrapped in an adapter or for several processes is found inside.
+
+    Raises:
+        TypeError: It is neither a masked model nor a causal one nor a blend.
+
+    Example:
+        >>> from hfrec import Bert4RecConfig, Bert4RecForCausalLM
+        >>> objective_of(Bert4RecForCausalLM(Bert4RecConfig(vocab_size=5)))
+        'causal'
+    """
+    for module in model.modules():  # a blend comes before the networks in it
+        for kind in type(module).__mro__:
+            if kind.__name__ in OBJECTIVES:
+                return OBJECTIVES[kind.__name__]
+    raise TypeError(
+        f"`model` must be a {', '.join(list(OBJECTIVES)[:-1])} or {list(OBJECTIVES)[-1]}, found "
+        f"{type(model).__name__}. Load the checkpoint with one of these classes."
+    )
 
 
 def pad_newest(
@@ -146,7 +176,8 @@ class DataCollatorForNextItem:
 
     Args:
         tokenizer: Gives the special tokens.
-        objective: `masked` puts `[MASK]` after the history; `causal` asks at the newest item.
+        objective: `masked` puts `[MASK]` after the history; `causal` asks at the newest item, an empty history being
+            one `[UNK]`; `blend` takes the history as it is.
         max_length: Newest tokens that are kept, the `[MASK]` included.
         padding_side: Where short rows are filled up.
         train: Causal training: each row `s` becomes the input `s[:-1]` with the labels `s[1:]`.
@@ -167,15 +198,15 @@ class DataCollatorForNextItem:
     """
 
     tokenizer: ItemTokenizer
-    objective: Literal["masked", "causal"] = "masked"
+    objective: Objective = "masked"
     max_length: int | None = None
     padding_side: PaddingSide = "left"
     train: bool = False
 
     def __post_init__(self) -> None:
-        if self.objective not in ("masked", "causal"):
-            raise ValueError(f"`objective` must be 'masked' or 'causal', found {self.objective!r}.")
-        if self.train and self.objective == "masked":
+        if self.objective not in OBJECTIVES.values():
+            raise ValueError(f"`objective` must be 'masked', 'causal' or 'blend', found {self.objective!r}.")
+        if self.train and self.objective != "causal":
             raise ValueError("`train=True` is for the causal objective: use DataCollatorForMaskedItems.")
         _check_max_length(self.max_length, 1)
 
@@ -198,7 +229,8 @@ class DataCollatorForNextItem:
     def _prompt(self, history: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         if self.objective == "masked":
             return np.append(history, self.tokenizer.mask_token_id)
-        return history if len(history) else np.array([self.tokenizer.unk_token_id])
+        nothing = self.tokenizer.unk_token_id if self.objective == "causal" else self.tokenizer.pad_token_id
+        return history if len(history) else np.array([nothing])
 
     def _training_batch(self, histories: list[np.ndarray[Any, Any]]) -> dict[str, torch.Tensor]:
         if any(len(history) < 2 for history in histories):

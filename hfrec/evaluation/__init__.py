@@ -1,6 +1,6 @@
-"""Ranking evaluation over the whole catalogue: ranks, metrics with intervals, and the baselines to beat."""
+"""Ranking evaluation over the whole catalogue: ranks, metrics with intervals, of models and baselines."""
 
-from hfrec.evaluation.baselines import EASEBaseline, ItemKNNBaseline, PopularityBaseline, rank_baseline
+from hfrec.evaluation.baseline_ranking import rank_baseline
 from hfrec.evaluation.cohorts import history_masks, summarise_cohorts, target_masks
 from hfrec.evaluation.metrics import (
     calibration,
@@ -18,9 +18,6 @@ from hfrec.evaluation.metrics import (
 from hfrec.evaluation.ranking import make_compute_metrics, preprocess_ranks, rank_dataset, target_ranks
 
 __all__ = [
-    "EASEBaseline",
-    "ItemKNNBaseline",
-    "PopularityBaseline",
     "calibration",
     "coverage",
     "gini_index",

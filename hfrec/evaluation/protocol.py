@@ -15,14 +15,16 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from ..data.collators import DataCollatorForNextItem
+from ..classical import PopularityBaseline
+from ..data.collators import DataCollatorForNextItem, objective_of
+from ..data.interactions import timestamps_to_numpy
 from ..data.repeats import filters_seen
 from ..data.sequences import to_evaluation_sequences, to_sequences
 from ..data.splits import Split
 from ..data.temporal import new_items, new_users
 from ..inference.prior import PopularityPrior, user_segments
-from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer
-from .baselines import Baseline, ItemKNNBaseline, PopularityBaseline, rank_baseline
+from ..tokenization import NUM_SPECIAL_TOKENS, SPECIAL_TOKENS, ItemTokenizer
+from .baseline_ranking import rank_baseline
 from .cohorts import DEFINITIONS, BoolArray, fair_masks, history_masks, summarise_cohorts, target_masks
 from .metrics.bootstrap import mean_interval
 from .metrics.functions import ranking_metrics
@@ -37,6 +39,7 @@ from .metrics.lists import (
     popularity_lift,
 )
 from .ranking import PROTOCOLS, rank_dataset
+from .tuning import GRIDS, MAX_USERS, Method, TrainingLog, TunedBaseline, batch_rows, tuned_baselines
 from .user_ranks import MODEL, UserRanks
 from .verdict import verdict
 
@@ -52,6 +55,8 @@ PROTOCOL = {
     "time_ties": "stable sort by (user, timestamp), file order on ties",
     "unknown_targets": "counted as misses",
     "baselines_trained_on": "the training part of the same split",
+    "baselines_tuned_on": "the validation part: NDCG@10, seen items filtered, of at most "
+    f"{MAX_USERS:,} users drawn at random; the settings stand beside each",
     "coverage": "share of the catalogue among all users' top items, seen items filtered",
     "mean_popularity": "mean training interactions of those items",
     "gini": "Gini index of how often each item of the catalogue is among them: 0 alike, towards 1 always the same few",
@@ -67,12 +72,6 @@ LEFT_OUT = "users without a known item before the test, whom a causal model with
 
 # What two runs must agree on for their ranks to be compared.
 COMPARABLE = ("split", "candidates", "score_ties", "time_ties", "unknown_targets")
-Objective = Literal["masked", "causal"]
-
-
-def objective_of(model: PreTrainedModel) -> Objective:
-    """`causal` or `masked`, by the class name, which a remotely loaded class shares."""
-    return "causal" if type(model).__name__.endswith("ForCausalLM") else "masked"
 
 
 def versions() -> dict[str, str]:
@@ -163,6 +162,8 @@ class RankedTest:
         fingerprints: Of the log's parts that the targets and the histories come from.
         decided_by: Which of the two settings decides.
         facts: Further counts that the results give.
+        settings: Of the baselines that have some, by name.
+        skipped: Why a baseline is left out, by name.
         histories, targets: (n,) token ids where they fit into memory, else None.
     """
 
@@ -176,6 +177,8 @@ class RankedTest:
     fingerprints: dict[str, str | None]
     decided_by: str
     facts: dict[str, int] = field(default_factory=dict)
+    settings: dict[str, dict[str, float]] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
     histories: NDArray[np.object_] | None = None
     targets: NDArray[np.int64] | None = None
 
@@ -206,7 +209,11 @@ class RankedTest:
             **self.facts,
             **found.pop(MODEL),
             "baselines": found,
+            "skipped_baselines": self.skipped,
         }
+        for name, settings in self.settings.items():
+            if name in found:
+                found[name]["settings"] = settings
         judged = verdict(self.ranks, setting=self.decided_by)
         if judged is not None:
             results["verdict"] = judged
@@ -267,15 +274,16 @@ def evaluate_checkpoint(
         tokenizer: Its item tokenizer.
         split: A leave-one-out or temporal split; the validation part belongs to the test history.
         batch_size: Users scored at a time.
-        baselines: Whether popularity and item-kNN are fitted and ranked too.
+        baselines: Whether the classical baselines are fitted, tuned on the validation part and ranked too.
         cohorts: Whether all are measured by history length and by kind of target too.
         prior: Mixed into the scores of short histories; the model alone then stands among the baselines.
         filter_seen: Whether the figures without seen items are the ones that decide; None: as the checkpoint says.
 
     Returns:
         `protocol`, `decided_by` ("filter_seen" or "unfiltered"), these two with the metrics, `baselines`, `n_users`,
-        `n_unknown_targets`, of a temporal split `n_new_users`, `n_new_items` and `n_left_out`, with baselines the
-        `verdict`, and `cohorts` if asked for.
+        `n_unknown_targets`, of a temporal split `n_new_users`, `n_new_items` and `n_left_out`; with baselines (of the
+        classical ones with their `settings`) `skipped_baselines` (name -> reason) and the `verdict`; `cohorts` if asked
+        for.
     """
     settings: dict[str, Any] = {"batch_size": batch_size, "baselines": baselines, "filter_seen": filter_seen}
     ranked = rank_checkpoint(model, tokenizer, split, prior=prior, **settings)
@@ -303,7 +311,7 @@ def rank_checkpoint(
     train = to_sequences(split.train, tokenizer, unknown="drop").data["input_ids"].combine_chunks()
     histories = dataset.data["input_ids"].combine_chunks()
     targets = dataset.data["target"].to_numpy()
-    top_k = min(TOP_K, len(tokenizer) - NUM_SPECIAL_TOKENS)
+    top_k = top_items(tokenizer)
     counts = np.bincount(train.values.to_numpy(), minlength=len(tokenizer))  # (vocab_size,)
     segments = None
     if prior is not None and prior.segment_column is not None:
@@ -312,25 +320,52 @@ def rank_checkpoint(
     ranks = {MODEL: rank_dataset(model, dataset, collator, prior=prior, segments=segments, **options)}
     if baselines and prior is not None:
         ranks["model_without_prior"] = rank_dataset(model, dataset, collator, **options)
+    fitted: dict[str, TunedBaseline] = {}
+    skipped: dict[str, str] = {}
     if baselines:
-        fitted: dict[str, Baseline] = {
-            "popularity": PopularityBaseline().fit(train, vocab_size=len(tokenizer)),
-            "item_knn": ItemKNNBaseline().fit(train, vocab_size=len(tokenizer)),
-        }
-        ranks |= {name: rank_baseline(baseline, histories, targets, top_k=top_k) for name, baseline in fitted.items()}
-    rows = histories.to_numpy(zero_copy_only=False)
+        fitted, skipped = classical_baselines(split, tokenizer)
+        batch: dict[str, Any] = {"batch_size": batch_rows(len(tokenizer)), "top_k": top_k}
+        ranks |= {name: rank_baseline(found.baseline, histories, targets, **batch) for name, found in fitted.items()}
+    return ranked_test(
+        ranks,
+        dataset,
+        split,
+        counts=counts,
+        protocol={} if prior is None else {"prior": _prior_note(prior)},
+        filter_seen=filters_seen(model.config) if filter_seen is None else filter_seen,
+        settings={name: found.settings for name, found in fitted.items()},
+        skipped=skipped,
+    )
+
+
+def ranked_test(
+    ranks: dict[str, dict[str, NDArray[np.int64]]],
+    dataset: datasets.Dataset,
+    split: Split,
+    *,
+    counts: NDArray[np.int64],
+    filter_seen: bool,
+    protocol: dict[str, str] | None = None,
+    settings: dict[str, dict[str, float]] | None = None,
+    skipped: dict[str, str] | None = None,
+) -> RankedTest:
+    """The test of ranks on rows of a split; arguments as those of [`RankedTest`], `protocol` being what is added."""
+    histories = dataset.data["input_ids"].combine_chunks().to_numpy(zero_copy_only=False)
+    targets = dataset.data["target"].to_numpy()
     return RankedTest(
         ranks=ranks,
-        protocol={**_protocol(split), **({} if prior is None else {"prior": _prior_note(prior)})},
+        protocol={**_protocol(split), **(protocol or {})},
         counts=counts,
-        consumed=list_popularity(rows, item_counts=counts),
-        n_unknown_targets=int((targets == tokenizer.unk_token_id).sum()),
+        consumed=list_popularity(histories, item_counts=counts),
+        n_unknown_targets=int((targets == SPECIAL_TOKENS.index("[UNK]")).sum()),
         users=dataset["user_id"][:],
         items=_ranked_items(split, dataset),
         fingerprints={"test_fingerprint": split.test.fingerprint, "history_fingerprint": split.history.fingerprint},
-        decided_by=decided_by(filters_seen(model.config) if filter_seen is None else filter_seen),
+        decided_by=decided_by(filter_seen),
         facts={} if split.targets == "all" else _temporal_counts(split, len(dataset)),
-        histories=rows,
+        settings=settings or {},
+        skipped=skipped or {},
+        histories=histories,
         targets=targets,
     )
 
@@ -355,7 +390,7 @@ def rank_rows(
         batch_size: Users scored at a time.
     """
     collator = evaluation_collator(model, tokenizer)
-    top_k = min(TOP_K, len(tokenizer) - NUM_SPECIAL_TOKENS)
+    top_k = top_items(tokenizer)
     popularity = PopularityBaseline.from_counts(counts)
     pieces, consumed, targets = [], [], []
     for rows in dataset.with_format("arrow").iter(batch_size=batch_size):
@@ -407,6 +442,33 @@ def _ranked_items(split: Split, dataset: datasets.Dataset) -> list[str]:
     kept = table.filter(pc.is_in(table["user_id"], value_set=dataset.data["user_id"].combine_chunks()))
     items: list[str] = kept["item_id"].to_pylist()
     return items
+
+
+def top_items(tokenizer: ItemTokenizer) -> int:
+    """Recommendations of each user that coverage and mean popularity are measured on."""
+    return min(TOP_K, len(tokenizer) - NUM_SPECIAL_TOKENS)
+
+
+def classical_baselines(
+    split: Split, tokenizer: ItemTokenizer, *, methods: Sequence[Method] = tuple(GRIDS), tuned: bool = True
+) -> tuple[dict[str, TunedBaseline], dict[str, str]]:
+    """The baselines fitted on the training part, and the reasons of those that are left out.
+
+    Args:
+        split: Leave-one-out split.
+        tokenizer: Vocabulary.
+        methods: Which ones.
+        tuned: Whether their settings are chosen on the validation part, if there is one.
+    """
+    train = to_sequences(split.train, tokenizer, unknown="drop").data["input_ids"].combine_chunks()
+    known = tokenizer.encode_column(split.train.table["item_id"], unknown="drop").is_valid()
+    times = timestamps_to_numpy(split.train.table["timestamp"].filter(known))
+    log = TrainingLog(train, len(tokenizer), times)
+    if not tuned or len(split.validation_targets) == 0:
+        return tuned_baselines(log, methods=methods)
+    rows = to_evaluation_sequences(split.train, split.validation_targets, tokenizer)
+    histories, targets = rows.data["input_ids"].combine_chunks(), rows.data["target"].to_numpy()
+    return tuned_baselines(log, histories, targets, methods=methods)
 
 
 def _prior_note(prior: PopularityPrior) -> str:

@@ -28,7 +28,8 @@ def results_table(results: Mapping[str, Any], metrics: Sequence[str] = ("ndcg@10
             f"{results['n_left_out']:,} users left out"
         )
     note += f"; {settings(results)[0]} decides"
-    return align([["", "seen items", *metrics], *body]) + "\n" + note
+    left_out = [f"{name} is left out: {reason}" for name, reason in results.get("skipped_baselines", {}).items()]
+    return "\n".join([align([["", "seen items", *metrics], *body]), note, *left_out])
 
 
 def settings(results: Mapping[str, Any]) -> list[str]:

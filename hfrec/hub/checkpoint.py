@@ -11,17 +11,19 @@ from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel
 from transformers.utils.hub import cached_file, extract_commit_hash
 
+from ..data.collators import objective_of
 from ..data.files import read_json_object
-from ..models import Bert4RecForCausalLM, Bert4RecForMaskedLM
+from ..models import Bert4RecForCausalLM, Bert4RecForMaskedLM, Blend
 from ..tokenization import ItemTokenizer
 
+_CLASSES: tuple[type[PreTrainedModel], ...] = (Bert4RecForMaskedLM, Bert4RecForCausalLM, Blend)
 _HUB_PARAMETERS = ("subfolder", "token", "cache_dir", "local_files_only", "force_download")
 
 
 def load_checkpoint(
     name_or_path: str | os.PathLike[str], *, revision: str | None = None, **kwargs: Any
 ) -> tuple[PreTrainedModel, ItemTokenizer]:
-    """Load the masked or causal model and the item tokenizer of a checkpoint.
+    """Load the model of a checkpoint, masked, causal or a blend, and its item tokenizer.
 
     On a hub, the revision is looked up once and all files are read from that commit, so that a push in between cannot
     mix two versions. No code of the checkpoint is run and no pickle is read.
@@ -76,20 +78,37 @@ def read_results(name_or_path: str | os.PathLike[str], *, revision: str | None =
     return found
 
 
-def _model_class(
-    config: dict[str, Any], name_or_path: str | os.PathLike[str]
-) -> type[Bert4RecForMaskedLM] | type[Bert4RecForCausalLM]:
-    """The class that wrote a checkpoint: a causal model read as a masked one gives wrong scores silently."""
-    if config.get("model_type") != "bert4rec":
+def load_network(
+    name_or_path: str | os.PathLike[str], *, revision: str | None = None, **kwargs: Any
+) -> tuple[PreTrainedModel, ItemTokenizer]:
+    """`load_checkpoint` for what trains a model or changes its catalogue, which a blend is not made for.
+
+    Raises:
+        ValueError: The checkpoint is a blend; else as `load_checkpoint`.
+    """
+    model, tokenizer = load_checkpoint(name_or_path, revision=revision, **kwargs)
+    if objective_of(model) == "blend":
         raise ValueError(
-            f"`{name_or_path}` is a checkpoint of {config.get('model_type')!r}, expected one of 'bert4rec'."
+            f"`{name_or_path}` is a blend, whose parts were fitted apart: expected a masked or causal model. Train or "
+            "change that and make the blend again with `hfrec blend`, or `hfrec baseline` where it has no network."
+        )
+    return model, tokenizer
+
+
+def _model_class(config: dict[str, Any], name_or_path: str | os.PathLike[str]) -> type[PreTrainedModel]:
+    """The class that wrote a checkpoint: a causal model read as a masked one gives wrong scores silently."""
+    if config.get("model_type") not in ("bert4rec", "hfrec_blend"):
+        raise ValueError(
+            f"`{name_or_path}` is a checkpoint of {config.get('model_type')!r}, expected one of 'bert4rec' or "
+            "'hfrec_blend'."
         )
     architecture = (config.get("architectures") or ["none"])[0]
-    for model_class in (Bert4RecForMaskedLM, Bert4RecForCausalLM):
-        if architecture == model_class.__name__:
+    for model_class in _CLASSES:
+        if architecture == model_class.__name__ and (config["model_type"] == "hfrec_blend") == (model_class is Blend):
             return model_class
     raise ValueError(
-        f"`{name_or_path}` holds a {architecture}, expected one of Bert4RecForMaskedLM, Bert4RecForCausalLM."
+        f"`{name_or_path}` holds a {architecture}, expected one of "
+        f"{', '.join(model_class.__name__ for model_class in _CLASSES)}."
     )
 
 
@@ -138,6 +157,9 @@ def check_sizes(
     Raises:
         ValueError: With the size that the config claims and the one that the weights have.
     """
+    if config.get("model_type") == "hfrec_blend":
+        _check_component_sizes(config, shapes, name_or_path)
+        return
     layers = {match[1] for name in shapes if (match := re.match(r"model\.layers\.(\d+)\.", name))}
     items = shapes.get("model.embeddings.item_embeddings.weight", shapes.get("decoder.weight", ()))
     found: dict[str, int] = {"num_hidden_layers": len(layers)}
@@ -150,6 +172,31 @@ def check_sizes(
     ):
         if name in shapes:
             found[key] = shapes[name][dimension]
+    _compare_sizes(config, found, name_or_path)
+
+
+def _check_component_sizes(
+    config: dict[str, Any], shapes: dict[str, tuple[int, ...]], name_or_path: str | os.PathLike[str]
+) -> None:
+    """`check_sizes` of each part of a blend."""
+    tokens = {"vocab_size": shapes.get("popularity", (0,))[0]}
+    _compare_sizes(config, tokens, name_or_path)
+    for place, component in enumerate(config.get("components") or []):
+        prefix = f"components.{place}."
+        own = {name.removeprefix(prefix): shape for name, shape in shapes.items() if name.startswith(prefix)}
+        if component.get("kind") == "network":
+            network = {name.removeprefix("network."): shape for name, shape in own.items()}
+            check_sizes({**component["config"], "model_type": "bert4rec"}, network, name_or_path)
+        elif component.get("kind") == "neighbours":
+            entries = {"num_neighbours": own.get("ids", (0,))[0]}
+            _compare_sizes(
+                {**config, **component}, {**entries, "vocab_size": own.get("offsets", (0,))[0] - 1}, name_or_path
+            )
+        else:
+            _compare_sizes(config, {"vocab_size": own.get("shares", (0,))[0]}, name_or_path)
+
+
+def _compare_sizes(config: dict[str, Any], found: dict[str, int], name_or_path: str | os.PathLike[str]) -> None:
     for key, size in found.items():
         claimed = config.get(key)
         if claimed is not None and claimed != size:

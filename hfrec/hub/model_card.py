@@ -13,6 +13,11 @@ from .errors import redact
 TEMPLATE = Path(__file__).with_name("card_template.md.jinja")
 PLACEHOLDER = "path/to/checkpoint"  # `push_to_hub` puts the repository's name in its place
 EVAL_RESULTS = ".eval_results/hfrec.yaml"
+_OBJECTIVES = {
+    "masked": ("masked items (BERT4Rec)", "AutoModelForMaskedLM"),
+    "causal": ("next item everywhere (SASRec)", "AutoModelForCausalLM"),
+    "blend": ("a weighted sum of the scores of its parts", "AutoModel"),
+}
 METRICS = ("ndcg@10", "hit_rate@10", "mrr@10")
 BEYOND = ("coverage@10", "mean_popularity@10")
 
@@ -26,8 +31,8 @@ def write_model_card(
 ) -> Path:
     """Write `README.md`, and `.eval_results/hfrec.yaml` for a data set of the hub, into a checkpoint folder.
 
-    Everything comes from `config.json`, `items.parquet` and the `all_results.json` that `hfrec pretrain` and
-    `hfrec finetune` write.
+    Everything comes from `config.json`, `items.parquet` and the `all_results.json` that `hfrec pretrain`,
+    `finetune`, `baseline` and `blend` write.
 
     Args:
         folder: The checkpoint.
@@ -55,6 +60,7 @@ def write_model_card(
         **_model_facts(config, results),
         **_data_facts(results, dataset_license),
         **_evaluation_facts(results),
+        **_blend_facts(results),
         "model_name": repo_id or folder.resolve().name,
         "repo_id": repo_id or PLACEHOLDER,
         "num_parameters": _num_parameters(folder),
@@ -159,6 +165,8 @@ def _metadata(config: Mapping[str, Any], results: Mapping[str, Any], name: str, 
 
 
 def _objective(config: Mapping[str, Any]) -> str:
+    if "Blend" in str(config.get("architectures")):
+        return "blend"
     return "causal" if "ForCausalLM" in str(config.get("architectures")) else "masked"
 
 
@@ -239,10 +247,8 @@ def _model_facts(config: Mapping[str, Any], results: Mapping[str, Any]) -> dict[
         base = base if _is_hub_id(base) else Path(base).name
         base += f", revision {start['model_revision']}" if start.get("model_revision") else ""
     return {
-        "objective": {"masked": "masked items (BERT4Rec)", "causal": "next item everywhere (SASRec)"}[
-            _objective(config)
-        ],
-        "auto_class_suffix": "CausalLM" if _objective(config) == "causal" else "MaskedLM",
+        "objective": _OBJECTIVES[_objective(config)][0],
+        "auto_class": _OBJECTIVES[_objective(config)][1],
         "max_length": config["max_position_embeddings"],
         "base_model": base,
         "l2sp": _l2sp(results),
@@ -251,6 +257,35 @@ def _model_facts(config: Mapping[str, Any], results: Mapping[str, Any]) -> dict[
         "versions": ", ".join(f"{name} {value}" for name, value in versions.items()),
         "seed": str(results["seed"]) if "seed" in results else None,  # to the template, 0 is nothing
     }
+
+
+def _blend_facts(results: Mapping[str, Any]) -> dict[str, Any]:
+    """Parts, weights and cost of a blend; nothing for other models."""
+    blend = results.get("blend")
+    if blend is None:
+        return {}
+    settings = {part["name"]: part["settings"] for part in blend["components"]}
+    facts = {
+        "summary": "A blend for sequential recommendation: given the items that a user took, oldest first, it ranks "
+        "every item of its catalogue as the next one.",
+        "components": " + ".join(f"{part['weight']:.3g} × {part['name']}" for part in blend["components"]),
+        "request_cost": f"{blend['request']['milliseconds']:.1f} ms on one thread where it was fitted, "
+        f"{blend['request']['megabytes']:.1f} MB in memory",
+        "hyperparameters": "; ".join(
+            f"{name}: {', '.join(f'{key} {value:g}' for key, value in chosen.items())}"
+            for name, chosen in settings.items()
+            if chosen
+        ),
+        "base_model": "its parts, fitted and trained one by one",
+    }
+    if "fit" in blend:
+        fit = blend["fit"]
+        facts["blend_fit"] = (
+            f"fitted on {fit['num_users']:,} validation users; on those held out, NDCG@20 of the blend less that of "
+            f"{fit['best_part']} alone is {fit['difference']:+.4f} ± {fit['standard_error']:.4f}"
+            + ("" if fit["mixes"] else ", which is not worth mixing")
+        )
+    return facts
 
 
 def _l2sp(results: Mapping[str, Any]) -> str | None:
@@ -306,6 +341,7 @@ def _evaluation_facts(results: Mapping[str, Any]) -> dict[str, Any]:
         "num_targets": f"{test['n_users']:,}",
         "results_table": _results_table(test),
         "verdict": test.get("verdict", {}).get("text"),
+        "baseline_settings": _baseline_settings(test),
         "popularity_bias": _popularity_bias(test),
         "limits": _limits(test),
     }
@@ -347,6 +383,12 @@ def _results_table(test: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _baseline_settings(test: Mapping[str, Any]) -> str | None:
+    rows = {name: row.get("settings") for name, row in test.get("baselines", {}).items()}
+    shown = {name: ", ".join(f"{key} {value:g}" for key, value in row.items()) for name, row in rows.items() if row}
+    return "; ".join(f"{name}: {text}" for name, text in shown.items()) or None
+
+
 def _popularity_bias(test: Mapping[str, Any]) -> str | None:
     mine = test["filter_seen"]
     popular = test.get("baselines", {}).get("popularity", {}).get("filter_seen", {})
@@ -371,4 +413,5 @@ def _limits(test: Mapping[str, Any]) -> list[str]:
             limits.append(f"On this data it does not beat {name} (ndcg@10 {row[setting]['ndcg@10']:.4f}).")
         elif mine["ndcg@10_ci"][0] <= high and low <= mine["ndcg@10_ci"][1]:
             limits.append(f"Its interval overlaps that of {name}: the difference may be chance.")
-    return limits
+    skipped = test.get("skipped_baselines", {})
+    return limits + [f"It is not compared with {name}: {reason}" for name, reason in skipped.items()]

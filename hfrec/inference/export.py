@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..data.collators import objective_of
 from ..data.files import check_new_folder, read_json_object, sha256_of, whole_files, write_json
 from ..data.repeats import filters_seen
 from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer
-from .recommend import checked_vocab_size, objective_of, recommend
+from .recommend import checked_vocab_size, recommend
 from .serving import INT8_FILE, MODEL_FILE, SETTINGS_FILE, OnnxRecommender
 
 LIBRARIES = ("onnx", "onnxruntime", "onnxscript")
@@ -28,6 +29,7 @@ SERVING_FILE = "onnx_recommender.py"
 TOP_K = 100
 TOLERANCE = 1e-4
 Lists = list[list[dict[str, Any]]]
+_LONGEST = 400  # items of a random history
 _CHECKED_ALONE = 32  # histories that are checked in a batch of their own
 
 
@@ -47,7 +49,7 @@ def export_onnx(
     are compared with PyTorch's: scores within 1e-4, the same items except where their scores are as close.
 
     Args:
-        model: `Bert4RecForMaskedLM` or `Bert4RecForCausalLM` in float32 on the CPU.
+        model: `Bert4RecForMaskedLM`, `Bert4RecForCausalLM` or `Blend` in float32 on the CPU.
         tokenizer: The tokenizer of this model.
         output_dir: A new or empty folder. It gets `model.onnx`, `recommender.json` (items and settings),
             `onnx_recommender.py` (serves them: [`OnnxRecommender`]) and `export_results.json` (what is returned).
@@ -75,6 +77,10 @@ def export_onnx(
     top_k = min(TOP_K, num_items) if top_k is None else top_k
     if not 1 <= top_k <= num_items:
         raise ValueError(f"`top_k` must be between 1 and the {num_items} items of the model, found {top_k}.")
+    if int8 and objective == "blend":
+        raise ValueError(
+            "`int8` is not for a blend, most of which is tables: leave it out, or export its network alone."
+        )
     weight = next(model.parameters())
     if weight.device.type != "cpu" or weight.dtype != torch.float32:
         raise ValueError(
@@ -82,7 +88,7 @@ def export_onnx(
             "`load_checkpoint`."
         )
     if histories is None:
-        histories = random_histories(tokenizer, 256, longest=2 * model.config.max_position_embeddings)
+        histories = random_histories(tokenizer, 256, longest=min(2 * model.config.max_position_embeddings, _LONGEST))
     if not len(histories):
         raise ValueError("`histories` is empty: expected at least one to check the graph on. Or leave it out.")
     was_training = model.training

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..data.collators import DataCollatorForNextItem
+from ..data.collators import DataCollatorForNextItem, objective_of
 from ..data.repeats import filters_seen
 from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer, UnknownPolicy
 from .recommend import (
@@ -19,7 +19,6 @@ from .recommend import (
     checked_vocab_size,
     encode_histories,
     name_items,
-    objective_of,
     recommend,
 )
 
@@ -49,6 +48,11 @@ class ItemIndex:
             import faiss
         except ImportError as error:
             raise ImportError("An approximate index needs faiss: pip install 'hfrec[faiss]'.") from error
+        if objective_of(model) == "blend":
+            raise ValueError(
+                "`model` is a blend, whose scores are no product of vectors: expected a masked or causal model. "
+                "Recommend with `recommend`, which scores every item."
+            )
         self.model, self.tokenizer = model.eval(), tokenizer
         vocab_size = checked_vocab_size(model, tokenizer)
         vectors = _item_vectors(model)  # (num_items, embedding_size + 1)

@@ -8,10 +8,11 @@ from typing import Any
 from transformers import PreTrainedConfig
 from transformers.pipelines.base import Pipeline
 
-from ..models import Bert4RecForCausalLM, Bert4RecForMaskedLM
+from ..data.collators import objective_of
+from ..models import Bert4RecForCausalLM, Bert4RecForMaskedLM, Blend
 from ..tokenization import ItemTokenizer
 from .prior import PopularityPrior, load_prior
-from .recommend import objective_of, recommend
+from .recommend import recommend
 
 _PARAMETERS = ("top_k", "filter_seen", "allow", "deny", "unknown_items", "prior", "segments")
 _HUB_PARAMETERS = ("revision", "token", "cache_dir", "local_files_only", "subfolder")
@@ -27,30 +28,30 @@ class CheckpointLoader:
     @classmethod
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
-    ) -> Bert4RecForMaskedLM | Bert4RecForCausalLM:
-        """Load a masked or a causal model.
+    ) -> Bert4RecForMaskedLM | Bert4RecForCausalLM | Blend:
+        """Load a masked model, a causal one or a blend.
 
         Args:
             pretrained_model_name_or_path: Folder or hub id.
             kwargs: Those of the model's own `from_pretrained`.
 
         Raises:
-            ValueError: The checkpoint is neither.
+            ValueError: The checkpoint is none of them.
         """
         hub = {name: kwargs[name] for name in _HUB_PARAMETERS if kwargs.get(name) is not None}
         config, _ = PreTrainedConfig.get_config_dict(pretrained_model_name_or_path, **hub)
         architectures = config.get("architectures") or []
-        for model_class in (Bert4RecForMaskedLM, Bert4RecForCausalLM):
+        for model_class in (Bert4RecForMaskedLM, Bert4RecForCausalLM, Blend):
             if model_class.__name__ in architectures:
-                model: Bert4RecForMaskedLM | Bert4RecForCausalLM = model_class.from_pretrained(
+                model: Bert4RecForMaskedLM | Bert4RecForCausalLM | Blend = model_class.from_pretrained(
                     pretrained_model_name_or_path, **kwargs
                 )
                 # transformers keeps no revision, and the items must be of the same one as the weights.
                 model.hub_revision = kwargs.get("revision")  # type: ignore[assignment]  # modules hold strings too
                 return model
         raise ValueError(
-            f"Expected a checkpoint of Bert4RecForMaskedLM or Bert4RecForCausalLM, found {architectures} in "
-            f"`{pretrained_model_name_or_path}`: pass a model that `hfrec pretrain` or `hfrec finetune` wrote."
+            f"Expected a checkpoint of Bert4RecForMaskedLM, Bert4RecForCausalLM or Blend, found {architectures} in "
+            f"`{pretrained_model_name_or_path}`: pass a model that `hfrec pretrain`, `finetune` or `blend` wrote."
         )
 
 

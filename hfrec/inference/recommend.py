@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..data.collators import DataCollatorForNextItem
+from ..data.collators import DataCollatorForNextItem, objective_of
 from ..data.repeats import filters_seen
 from ..scoring import ITEM_CHUNK_SIZE, TopItems, chunk_bounds, rankable_mask, without_nan
 from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer, UnknownPolicy
@@ -40,7 +40,8 @@ def recommend(
     than `(batch_size, 16384)` scores exist at a time. Equal scores are ordered by token id.
 
     Args:
-        model: `Bert4RecForMaskedLM` or `Bert4RecForCausalLM`; computes where it is, its training mode is restored.
+        model: `Bert4RecForMaskedLM`, `Bert4RecForCausalLM` or `Blend`; computes where it is, its training mode is
+            restored.
         tokenizer: The tokenizer of this model.
         histories: Raw item ids of each user, oldest first, of any length; ids that are not strings are turned into
             strings. Lists, or an Arrow list array.
@@ -233,23 +234,6 @@ def _membership(name: str, tokenizer: ItemTokenizer, vocab_size: int, items: Ite
         )
     places = torch.from_numpy(tokens.to_numpy(zero_copy_only=False).astype(np.int64))
     return torch.zeros(vocab_size, dtype=torch.bool).index_fill(0, places, True)
-
-
-def objective_of(model: Any) -> Literal["masked", "causal"]:
-    """What the model was trained for.
-
-    By the name of its class: a model loaded as remote code has a class of its own, an adapter wraps it in another.
-    """
-    names = [kind.__name__ for kind in type(model).__mro__] + list(model.config.architectures or [])
-    for name in names:
-        if name == "Bert4RecForCausalLM":
-            return "causal"
-        if name == "Bert4RecForMaskedLM":
-            return "masked"
-    raise TypeError(
-        f"`model` must be a Bert4RecForMaskedLM or a Bert4RecForCausalLM, found {type(model).__name__}. Load the "
-        "checkpoint with one of these classes."
-    )
 
 
 def checked_vocab_size(model: Any, tokenizer: ItemTokenizer) -> int:

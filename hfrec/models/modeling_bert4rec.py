@@ -4,14 +4,12 @@ This file and its neighbours travel with every checkpoint, so they import only t
 """
 
 import os
-import shutil
-from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import PreTrainedModel, initialization
+from transformers import initialization
 from transformers.masking_utils import create_bidirectional_mask, create_causal_mask
 from transformers.modeling_outputs import (
     BaseModelOutput,
@@ -19,9 +17,7 @@ from transformers.modeling_outputs import (
     MaskedLMOutput,
     SequenceClassifierOutput,
 )
-from transformers.utils import SAFE_WEIGHTS_NAME, WEIGHTS_INDEX_NAME, WEIGHTS_NAME
 from transformers.utils.generic import can_return_tuple, is_flash_attention_requested, merge_with_config_defaults
-from transformers.utils.hub import has_file
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_bert4rec import Bert4RecConfig
@@ -47,6 +43,7 @@ from .losses import (
     smoothing_terms,
 )
 from .packing import Packing
+from .self_contained import SelfContainedModel
 
 AUTO_MAP = {
     "AutoConfig": "configuration_bert4rec.Bert4RecConfig",
@@ -55,30 +52,22 @@ AUTO_MAP = {
     "AutoModelForCausalLM": "modeling_bert4rec.Bert4RecForCausalLM",
     "AutoModelForSequenceClassification": "modeling_bert4rec.Bert4RecForSequenceClassification",
 }
-REMOTE_CODE_FILES = ("configuration_bert4rec.py", "modeling_bert4rec.py", "layers.py", "losses.py", "packing.py")
-
-
-_PICKLES = (
-    "Pickled weights may run code when they are loaded: ask their author to save the model again, as safetensors, or "
-    "convert them where you trust them."
+REMOTE_CODE_FILES = (
+    "configuration_bert4rec.py",
+    "modeling_bert4rec.py",
+    "layers.py",
+    "losses.py",
+    "packing.py",
+    "self_contained.py",
 )
 
 
-def _pickled_weights(
-    name: str | os.PathLike[str], subfolder: str = "", revision: str | None = None, token: Any = None, **kwargs: Any
-) -> str | None:
-    """Name of the pickled weights of a folder or repository, which are not downloaded for it; None without."""
-    hub = {key: kwargs[key] for key in ("cache_dir", "local_files_only") if key in kwargs}
-    for file in (WEIGHTS_NAME, WEIGHTS_INDEX_NAME):
-        if has_file(name, os.path.join(subfolder, file), revision=revision, token=token, **hub):
-            return file
-    return None
-
-
-class Bert4RecPreTrainedModel(PreTrainedModel):
+class Bert4RecPreTrainedModel(SelfContainedModel):
     """What every Bert4Rec model shares: initialisation, and checkpoints that carry their own code."""
 
     config_class = Bert4RecConfig
+    remote_code_map = AUTO_MAP
+    remote_code_files = REMOTE_CODE_FILES
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
     _no_split_modules = ["Bert4RecEmbeddings", "Bert4RecLayer"]  # noqa: RUF012  # the parent declares it
@@ -87,67 +76,6 @@ class Bert4RecPreTrainedModel(PreTrainedModel):
     _supports_flex_attn = True
     _supports_attention_backend = True
     _can_record_outputs = {"hidden_states": Bert4RecLayer, "attentions": Bert4RecAttention}  # noqa: RUF012  # the parent declares it
-
-    @classmethod
-    def from_pretrained(
-        cls, pretrained_model_name_or_path: str | os.PathLike[str] | None, *model_args: Any, **kwargs: Any
-    ) -> Any:
-        """Load as the parent does, from safetensors weights alone: pickled ones may run code when they are loaded.
-
-        The weights must be all that the config describes: the parent fills up what is missing with random numbers. Only
-        a head may be new, of a class that did not write the checkpoint.
-
-        Raises:
-            OSError: The folder or repository holds only pickled weights.
-            ValueError: `use_safetensors` is False, or tensors are missing, too many or of another shape.
-        """
-        if kwargs.pop("use_safetensors", None) is False:
-            raise ValueError(f"`use_safetensors` must not be False: pickled weights are not read. {_PICKLES}")
-        name = pretrained_model_name_or_path
-        wants_info, may_differ = (kwargs.pop(key, False) for key in ("output_loading_info", "ignore_mismatched_sizes"))
-        kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True, "use_safetensors": True}
-        try:
-            loaded: Any = super().from_pretrained(name, *model_args, **kwargs)
-        except OSError as error:
-            found = _pickled_weights(name, **kwargs) if SAFE_WEIGHTS_NAME in str(error) and name is not None else None
-            if found is None:
-                raise
-            raise OSError(f"`{name}`: expected {SAFE_WEIGHTS_NAME}, found {found}. {_PICKLES}") from error
-        model, info = loaded
-        if name is not None:
-            cls._check_loaded(model, name, info, may_differ=may_differ)
-        return (model, info) if wants_info else model
-
-    @classmethod
-    def _check_loaded(cls, model: Any, name: Any, info: dict[str, Any], *, may_differ: bool) -> None:
-        """Refuse a checkpoint that left weights as they were initialised."""
-        # `label_counts` comes and goes with the loss.
-        wrote_it = cls.__name__ in (model.config.architectures or ())
-        required = "" if wrote_it or cls is Bert4RecModel else f"{cls.base_model_prefix}."
-        missing, unexpected = (set(info[key]) - {"label_counts"} for key in ("missing_keys", "unexpected_keys"))
-        wrong = {
-            "lack": sorted(key for key in missing if key.startswith(required)),
-            "hold beside those of the config": sorted(unexpected if wrote_it else ()),
-            "hold in another shape": [] if may_differ else sorted(str(key[0]) for key in info["mismatched_keys"]),
-        }
-        for what, keys in wrong.items():
-            if keys:
-                more = f" and {len(keys) - 5} more" if len(keys) > 5 else ""
-                raise ValueError(
-                    f"The weights of `{name}` {what}: {', '.join(keys[:5])}{more}. The checkpoint is damaged: copy or "
-                    "save it again."
-                )
-
-    def save_pretrained(
-        self, save_directory: str | os.PathLike[str], is_main_process: bool = True, *args: Any, **kwargs: Any
-    ) -> None:
-        """Save weights, config and the remote code with the full `auto_map`, so that every Auto class loads it."""
-        self.config.auto_map = dict(AUTO_MAP)
-        super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
-        here = Path(__file__).parent
-        for name in REMOTE_CODE_FILES if is_main_process else ():
-            if (Path(save_directory) / name).resolve() != (here / name).resolve():
-                shutil.copyfile(here / name, Path(save_directory) / name)
 
     def tie_weights(self, *args: Any, **kwargs: Any) -> None:
         """Tie the head to the item embeddings; features stay untrained, also after loading, which makes new weights."""

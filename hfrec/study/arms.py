@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, TrainerCallback
 
-from ..hub.checkpoint import load_checkpoint
+from ..hub.checkpoint import load_network
 from ..models import Bert4RecConfig
 from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer
 from ..training.freezing import freeze
@@ -92,7 +92,7 @@ def start_arm(arm: Arm, checkpoint: str, items: Sequence[str], *, seed: int) -> 
         seed: Seed of new weights and of the shuffle.
     """
     torch.manual_seed(seed)
-    model, tokenizer = load_checkpoint(checkpoint)
+    model, tokenizer = load_network(checkpoint)
     if not arm.pretrained:
         tokenizer = ItemTokenizer.from_items(items)
         settings = {**model.config.to_dict(), "vocab_size": len(tokenizer)}

@@ -15,11 +15,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from transformers import PreTrainedModel, PrinterCallback, set_seed
 
+from ..classical import ItemKNNBaseline, PopularityBaseline
 from ..data.interactions import Interactions, load_interactions
 from ..data.repeats import Choice, repeat_share, settle_filter_seen
 from ..data.sequences import to_evaluation_sequences, to_sequences
 from ..data.splits import hold_out_users, leave_one_out
-from ..evaluation.baselines import ItemKNNBaseline, PopularityBaseline, rank_baseline
+from ..evaluation.baseline_ranking import rank_baseline
 from ..evaluation.metrics.functions import ranking_metrics
 from ..evaluation.protocol import decided_by, rank_among
 from ..tokenization import ItemTokenizer

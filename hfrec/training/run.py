@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedModel, Trainer, TrainerCallback, set_seed
 from transformers.utils import logging
 
-from ..data.collators import DataCollatorForMaskedItems, DataCollatorForNextItem
+from ..data.collators import DataCollatorForMaskedItems, DataCollatorForNextItem, Objective, objective_of
 from ..data.files import check_folder, check_new_folder, whole_files
 from ..data.files import write_json as write_json
 from ..data.interactions import Interactions, load_interactions
@@ -19,15 +19,7 @@ from ..data.sequences import to_sequences
 from ..data.shards import SequenceShards, StreamedBatches
 from ..data.splits import Split, split_facts
 from ..data.temporal import ProtocolArguments, split_log
-from ..evaluation.protocol import (
-    Objective,
-    RankedTest,
-    objective_of,
-    rank_checkpoint,
-    rank_rows,
-    rows_to_rank,
-    versions,
-)
+from ..evaluation.protocol import RankedTest, rank_checkpoint, rank_rows, rows_to_rank, versions
 from ..evaluation.ranking import make_compute_metrics, preprocess_ranks
 from ..evaluation.user_ranks import RANKS_FILE
 from ..models import Bert4RecConfig, Bert4RecForCausalLM, Bert4RecForMaskedLM

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from hfrec import load_checkpoint, load_prior, recommend
 from hfrec.commands.recommend import write_rows
 from hfrec.data.files import RUN_FILE
+from hfrec.evaluation.table import results_table
 from hfrec_command import COMMANDS, main, usage
 
 ROOT = Path(__file__).parents[2]
@@ -48,6 +49,18 @@ def test_evaluate_repeats_the_numbers_of_pretrain(checkpoint: Path, log_file: Pa
         assert again[part] == first[part], part
 
 
+def test_the_baselines_stand_beside_the_model_with_their_settings(checkpoint: Path) -> None:
+    """An opponent with fixed settings, or one left out in silence, makes any model look good."""
+    test = json.loads((checkpoint / "all_results.json").read_text())["test"]
+    assert list(test["baselines"]) == ["popularity", "recent_popularity", "markov", "item_knn", "ease"]
+    assert test["skipped_baselines"] == {}
+    assert set(test["baselines"]["ease"]["settings"]) == {"decay", "l2", "k"}
+    assert "at most 4,000 users" in test["protocol"]["baselines_tuned_on"]
+    shown = results_table({**test, "skipped_baselines": {"slim": "no time"}}).splitlines()
+    assert sum(line.startswith("markov") for line in shown) == 2
+    assert shown[-1] == "slim is left out: no time"
+
+
 def test_evaluate_by_cohort(
     checkpoint: Path, log_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -57,7 +70,7 @@ def test_evaluate_by_cohort(
     results = json.loads((tmp_path / "eval_results.json").read_text())
     for setting in ("filter_seen", "unfiltered"):
         cohorts = results["cohorts"][setting]
-        assert set(cohorts["target warm"]) == {"model", "popularity", "item_knn"}
+        assert set(cohorts["target warm"]) == {"model", *results["baselines"]}
         pairs = [["target cold", "target warm"], ["target head", "target tail"]]
         for names in [*pairs, [name for name in cohorts if name.startswith("history")]]:
             parts = [cohorts[name]["model"] for name in names]

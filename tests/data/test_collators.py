@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 import torch
 
-from hfrec.data.collators import DataCollatorForMaskedItems, DataCollatorForNextItem, pad_newest
+from hfrec import Bert4RecConfig, Bert4RecForCausalLM, Bert4RecForMaskedLM, Bert4RecModel, Blend, BlendConfig
+from hfrec.data.collators import DataCollatorForMaskedItems, DataCollatorForNextItem, objective_of, pad_newest
 from hfrec.tokenization import ItemTokenizer
 
 
@@ -221,3 +222,38 @@ def test_next_item_collator_refuses_wrong_values(tokenizer: ItemTokenizer) -> No
         DataCollatorForNextItem(tokenizer, "masked", train=True)
     with pytest.raises(ValueError, match="`max_length`"):
         DataCollatorForNextItem(tokenizer, max_length=0)
+
+
+def test_a_blend_gets_the_history_as_it_is(tokenizer: ItemTokenizer) -> None:
+    """A [MASK] or an [UNK] would be one item too many to its tables."""
+    batch = DataCollatorForNextItem(tokenizer, "blend")([{"input_ids": [3, 4]}, {"input_ids": []}])
+    assert batch["input_ids"].tolist() == [[3, 4], [0, 0]]
+    assert batch["seen_ids"].tolist() == [[3, 4], [0, 0]]
+
+
+def test_the_objective_is_found_in_subclasses_and_in_wraps() -> None:
+    """A causal model asked as a masked one answers at a token it never saw, and its scores look like scores."""
+
+    class Mine(Bert4RecForCausalLM):
+        pass
+
+    config = Bert4RecConfig(vocab_size=5, hidden_size=8)
+    masked, causal = Bert4RecForMaskedLM(config), Mine(config)
+    assert (objective_of(masked), objective_of(causal)) == ("masked", "causal")
+    assert objective_of(torch.nn.parallel.DataParallel(causal)) == "causal"
+    network = {"name": "n", "kind": "network", "weight": 1.0, "architecture": "Bert4RecForMaskedLM"}
+    assert (
+        objective_of(Blend(BlendConfig(vocab_size=5, components=[{**network, "config": config.to_dict()}]))) == "blend"
+    )
+    with pytest.raises(TypeError, match="found Bert4RecModel"):
+        objective_of(Bert4RecModel(config))
+
+
+def test_the_objective_of_an_adapter_from_disk(tmp_path: Any) -> None:
+    """An adapter hides the class of its model."""
+    peft = pytest.importorskip("peft")
+    model = Bert4RecForCausalLM(Bert4RecConfig(vocab_size=5, hidden_size=8))
+    model.save_pretrained(tmp_path / "base")
+    peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=["query_key_value"])).save_pretrained(tmp_path)
+    base = Bert4RecForCausalLM.from_pretrained(tmp_path / "base")
+    assert objective_of(peft.PeftModel.from_pretrained(base, tmp_path)) == "causal"

@@ -175,8 +175,15 @@ def test_a_model_worse_than_a_baseline_says_so(runs: Path, tmp_path: Path) -> No
     folder = shutil.copytree(runs / "tuned", tmp_path / "tuned")
     results = results_of(folder)
     results["test"]["baselines"]["item_knn"][results["test"]["decided_by"]]["ndcg@10"] = 1.0
+    results["test"]["skipped_baselines"] = {"ease": "too many items."}
     (folder / "all_results.json").write_text(json.dumps(results))
-    assert "does not beat item_knn (ndcg@10 1.0000)" in write_model_card(folder).read_text()
+    card = write_model_card(folder).read_text()
+    assert "does not beat item_knn (ndcg@10 1.0000)" in card
+    assert "- It is not compared with ease: too many items." in card
+    settings = ", ".join(
+        f"{name} {value:g}" for name, value in results["test"]["baselines"]["ease"]["settings"].items()
+    )
+    assert f"ease: {settings}" in card
 
 
 def test_a_card_holds_no_html_of_others(runs: Path, tmp_path: Path) -> None:

@@ -101,5 +101,5 @@ def test_another_models_checkpoint_is_refused(tmp_path: Path, tokenizer: ItemTok
     with pytest.raises(ValueError, match=r"found \['BertForMaskedLM'\]"):
         CheckpointLoader.from_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    with pytest.raises(TypeError, match=r"`model` must be a Bert4RecForMaskedLM.*found BertForMaskedLM"):
+    with pytest.raises(TypeError, match=r"`model` must be a Bert4RecForMaskedLM.*Blend, found BertForMaskedLM"):
         build("recommendation", model=str(tmp_path), device="cpu")

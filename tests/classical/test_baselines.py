@@ -8,10 +8,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from hfrec.evaluation.baselines import EASEBaseline, ItemKNNBaseline, PopularityBaseline, rank_baseline
+from hfrec.classical import EASEBaseline, ItemKNNBaseline, MarkovBaseline, PopularityBaseline
+from hfrec.evaluation import rank_baseline
 
 SEQUENCES = [[3, 4, 5], [3, 4], [6, 2], [3, 6]]
-BASELINES = [PopularityBaseline, ItemKNNBaseline, EASEBaseline]
+BASELINES = [PopularityBaseline, ItemKNNBaseline, EASEBaseline, MarkovBaseline]
 
 
 def dense(sequences: list[list[int]], vocab_size: int) -> np.ndarray:
@@ -86,7 +87,7 @@ def test_out_of_range_settings_are_refused() -> None:
     with pytest.raises(ValueError, match="`decay`"):
         ItemKNNBaseline(decay=1.5)
     with pytest.raises(ValueError, match="`decay`"):
-        EASEBaseline(decay=0.0)
+        EASEBaseline(decay=-0.1)
     with pytest.raises(ValueError, match="`l2`"):
         EASEBaseline(l2=0.0)
 

@@ -1,0 +1,1 @@
+"""Blends: what they are made of, how their weights are fitted, what they are worth."""

@@ -1,0 +1,146 @@
+"""Item-to-item weights as a table of the strongest neighbours of each item, and what scores with one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .histories import IntArray, not_fitted, weighted_histories, without_specials
+
+FloatArray = NDArray[np.float32]
+MAX_DENSE_ENTRIES = 50_000_000  # 200 MB
+Fitted = TypeVar("Fitted", bound="ItemToItemBaseline")
+
+
+@dataclass(frozen=True, eq=False)
+class NeighbourTable:
+    """The neighbours of each item, strongest first by absolute weight, of equal ones the lower id first.
+
+    Args:
+        offsets: (vocab_size + 1,) where the neighbours of each item begin.
+        ids: (num_neighbours,) their token ids.
+        weights: (num_neighbours,) their weights.
+
+    Example:
+        >>> table = NeighbourTable.from_rows([strongest(np.array([0, 2]), np.array([0.5, -2.0]), k=1)])
+        >>> table.ids.tolist(), table.weights.tolist()
+        ([2], [-2.0])
+    """
+
+    offsets: IntArray
+    ids: NDArray[np.int32]
+    weights: FloatArray
+
+    @classmethod
+    def from_rows(cls, rows: Sequence[tuple[NDArray[np.int32], FloatArray]]) -> NeighbourTable:
+        """The table of what `strongest` gives for each token."""
+        offsets = np.concatenate([[0], np.cumsum([len(ids) for ids, _ in rows])]).astype(np.int64)
+        ids = np.concatenate([np.zeros(0, np.int32), *(ids for ids, _ in rows)])
+        return cls(offsets, ids, np.concatenate([np.zeros(0, np.float32), *(weights for _, weights in rows)]))
+
+    @cached_property
+    def matrix(self) -> Any:
+        """The table as a (vocab_size, vocab_size) matrix: dense while it is small, which multiplies faster."""
+        from scipy import sparse
+
+        size = len(self.offsets) - 1
+        matrix = sparse.csr_array((self.weights, self.ids, self.offsets), shape=(size, size))
+        return matrix.toarray() if size**2 <= MAX_DENSE_ENTRIES else matrix
+
+    def first(self, k: int) -> NeighbourTable:
+        """The table of the k strongest neighbours only."""
+        lengths = np.diff(self.offsets)
+        if lengths.max(initial=0) <= k:
+            return replace(self)  # the dense matrix of a copy goes with the copy
+        place = np.arange(len(self.ids)) - np.repeat(self.offsets[:-1], lengths)  # (num_neighbours,)
+        offsets = np.concatenate([[0], np.cumsum(np.minimum(lengths, k))]).astype(np.int64)
+        return NeighbourTable(offsets, self.ids[place < k], self.weights[place < k])
+
+    def padded(self) -> tuple[IntArray, FloatArray]:
+        """(vocab_size, longest row) ids and weights, filled up with id 0 and weight 0."""
+        lengths = np.diff(self.offsets)
+        filled = np.arange(lengths.max(initial=0)) < lengths[:, None]
+        ids, weights = np.zeros(filled.shape, dtype=np.int64), np.zeros(filled.shape, dtype=np.float32)
+        ids[filled], weights[filled] = self.ids, self.weights
+        return ids, weights
+
+
+def strongest(ids: NDArray[Any], weights: NDArray[Any], k: int) -> tuple[NDArray[np.int32], FloatArray]:
+    """The k neighbours of one item with the largest absolute weight, 0 being none; `ids` rise."""
+    weights = weights.astype(np.float32)
+    strength = np.abs(weights)
+    if len(ids) > k:
+        limit = np.partition(strength, len(ids) - k)[len(ids) - k]
+        tied = np.flatnonzero(strength == limit)
+        above = strength > limit
+        above[tied[: k - int(above.sum())]] = True
+        ids, weights, strength = ids[above], weights[above], strength[above]
+    order = np.argsort(-strength, kind="stable")
+    order = order[: np.count_nonzero(strength)]
+    return ids[order].astype(np.int32), weights[order]
+
+
+class ItemToItemBaseline:
+    """Scores `score(u, j) = sum_i decay^age(u, i) * W[i, j]` over the history, the newest item having age 0.
+
+    Items whose `decay^age` is below the resolution of float32, 1.2e-7, are left out of the sum.
+
+    Args:
+        k: neighbours kept of each item, at least 1.
+        decay: weight of an item against the one after it, in [0, 1]; 1 forgets the order, 0 all but the newest item.
+    """
+
+    def __init__(self, *, k: int, decay: float) -> None:
+        if not k >= 1:
+            raise ValueError(f"`k` must be at least 1, found {k}. Keep some hundred neighbours of each item.")
+        if not 0.0 <= decay <= 1.0:
+            raise ValueError(f"`decay` must lie in [0, 1], found {decay}. Use 1 to weigh all of the history alike.")
+        self.k = k
+        self.decay = decay
+        self._table: NeighbourTable | None = None
+
+    def table(self) -> tuple[IntArray, FloatArray]:
+        """The neighbours of each item, strongest first.
+
+        Returns:
+            (vocab_size, k) int64 token ids and float32 weights, filled up with id 0 and weight 0; fewer columns where
+            no item has k neighbours.
+
+        Raises:
+            RuntimeError: if the baseline is not fitted.
+        """
+        return self._fitted().padded()
+
+    def score(self, histories: Any) -> FloatArray:
+        """Weighted sum of the neighbours of the history.
+
+        Args:
+            histories: n lists of token ids, oldest first, or an Arrow list array.
+
+        Returns:
+            (n, vocab_size) float32, -inf at special tokens.
+
+        Raises:
+            RuntimeError: if the baseline is not fitted.
+            ValueError: if a token id lies outside the vocabulary.
+        """
+        matrix = self._fitted().matrix
+        scores = weighted_histories(histories, matrix.shape[0], self.decay) @ matrix  # (n, vocab_size)
+        return without_specials(scores if isinstance(scores, np.ndarray) else scores.toarray())
+
+    def with_table(self: Fitted, table: NeighbourTable) -> Fitted:
+        """A copy, fitted: the table cut to `k` neighbours."""
+        fitted = copy(self)
+        fitted._table = table.first(self.k)
+        return fitted
+
+    def _fitted(self) -> NeighbourTable:
+        if self._table is None:
+            raise not_fitted(self)
+        return self._table

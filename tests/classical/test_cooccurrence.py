@@ -1,0 +1,69 @@
+"""Counts of common users: the same for any block, at a bounded cost, and said aloud where the bound bites."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+
+from hfrec.classical import CostError, ItemKNNBaseline, cooccurrence
+from hfrec.classical.cooccurrence import bounded_k, cooccurrence_rows, num_pairs, training_matrix
+from hfrec.classical.histories import user_item_matrix
+
+
+@pytest.fixture
+def warnings_of(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
+    monkeypatch.setattr(logging.getLogger("hfrec"), "propagate", True)
+    monkeypatch.setattr(cooccurrence.logger, "propagate", True)
+    return caplog
+
+
+@pytest.mark.parametrize("limit", [1, 7, 10**9])
+def test_counts_are_those_of_the_whole_product(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A block that ends early or late would lose or shift the neighbours of its last items."""
+    rng = np.random.default_rng(0)
+    histories = [rng.integers(3, 20, size=6).tolist() for _ in range(25)]
+    dense = user_item_matrix(histories, 20).toarray()
+    monkeypatch.setattr(cooccurrence, "BLOCK_ENTRIES", limit)
+    found = np.zeros((20, 20))
+    rows = list(cooccurrence_rows(user_item_matrix(histories, 20)))
+    for item, (ids, counts) in enumerate(rows):
+        assert (np.diff(ids) > 0).all(), "ids must rise: ties are broken by their order"
+        found[item, ids] = counts
+    assert len(rows) == 20
+    np.testing.assert_array_equal(found, dense.T @ dense)
+
+
+def test_long_histories_are_cut_to_their_newest_items_aloud(warnings_of: pytest.LogCaptureFixture) -> None:
+    """2,000 items of one user are four million pairs; leaving out the newest of them would be the wrong cut."""
+    histories = [list(range(3, 103)), [3, 4]]
+    matrix = training_matrix(histories, 103, max_pairs=2504)
+    kept = matrix[[0]].nonzero()[1]
+    assert 40 <= len(kept) <= 50 and kept.max() == 102 and (np.diff(kept) == 1).all()
+    assert num_pairs(np.diff(matrix.indptr), 1000) <= 2504
+    assert f"the newest {len(kept)} of each history" in warnings_of.text
+
+
+def test_a_log_within_the_limit_is_not_cut(warnings_of: pytest.LogCaptureFixture) -> None:
+    """Cutting without need would weaken the opponent."""
+    assert training_matrix([list(range(3, 103))], 103, max_pairs=10_000).sum() == 100
+    assert warnings_of.text == ""
+
+
+def test_too_many_pairs_in_the_newest_items_are_refused() -> None:
+    """The alternative is an hour of one core, or the end of memory."""
+    with pytest.raises(CostError, match=r"4,000 pairs of items in the newest 20"):
+        training_matrix([list(range(3, 103))] * 10, 103, max_pairs=3999)
+
+
+def test_a_table_too_large_keeps_fewer_neighbours_aloud(
+    warnings_of: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A million items of a thousand neighbours each take 8 GB."""
+    monkeypatch.setattr(cooccurrence, "MAX_TABLE_ENTRIES", 30)
+    assert bounded_k(10, np.array([0, 100, 100, 2]), num_tables=1) == 10
+    assert bounded_k(10, np.array([0, 100, 100, 2]), num_tables=2) == 6
+    assert "6 neighbours of each are kept and not 10" in warnings_of.text
+    histories = [list(range(3, 13))] * 2
+    assert ItemKNNBaseline(k=9).fit(histories, 13).table()[0].shape == (13, 3)
