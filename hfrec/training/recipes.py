@@ -110,6 +110,7 @@ def choose_settings(recipe: RecipeName, log: LogStatistics) -> list[Choice]:
     lengths = f"{log.mean_length:.0f} interactions of a user on average"
     negatives = "drawn negatives are faster" if large else "the exact loss is fast"
     return [
+        Choice("objective", "causal", "learns from every item of a history in each step"),
         Choice("max_length", length, f"nine users of ten have at most {log.long_length:,} interactions"),
         Choice("hidden_size", effort.hidden_size, f"recipe {recipe}"),
         Choice("hidden_dropout_prob", _dropout(log.mean_length), lengths),
