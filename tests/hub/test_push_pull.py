@@ -24,6 +24,7 @@ EXPECTED = [
     "model.safetensors",
     "modeling_bert4rec.py",
     "packing.py",
+    "self_contained.py",
     "tokenizer.json",
     "tokenizer_config.json",
 ]
