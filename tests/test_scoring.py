@@ -9,7 +9,7 @@ import torch
 
 from hfrec import Bert4RecConfig, Bert4RecForCausalLM, ItemTokenizer, recommend
 from hfrec.data.collators import DataCollatorForNextItem
-from hfrec.evaluation.baselines import rank_baseline
+from hfrec.evaluation.baseline_ranking import rank_baseline
 from hfrec.evaluation.ranking import rank_dataset
 from hfrec.scoring import TopItems, chunk_bounds, decode_keys, encode_keys, rankable_mask
 

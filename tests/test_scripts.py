@@ -30,5 +30,5 @@ def test_script_is_its_command(path: Path) -> None:
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_settings_file_parses(path: Path) -> None:
     """A key that no dataclass has would be found only by whoever follows the file."""
-    data, *_, training = parse([str(path)])
-    assert data.source and training.output_dir
+    arguments = parse([str(path)])
+    assert arguments.data.source and arguments.training.output_dir

@@ -43,6 +43,7 @@ def parse(words: Sequence[str]) -> DemoArguments:
 
 def main(arguments: DemoArguments) -> dict[str, Any]:
     """Run every arm, print the table, ten recommendations and how to load the checkpoint."""
+    from ..data.files import check_new_folder
     from ..data.interactions import load_interactions
     from ..data.splits import hold_out_users, leave_one_out
     from ..evaluation.protocol import evaluate_checkpoint
@@ -50,8 +51,7 @@ def main(arguments: DemoArguments) -> dict[str, Any]:
     from ..training.run import write_json
 
     folder = Path(arguments.output_dir)
-    if folder.is_dir() and any(folder.iterdir()):
-        raise ValueError(f"`output_dir` {folder} is not empty: expected a new or empty folder.")
+    check_new_folder(folder)
     print(f"1/5  Reading {arguments.dataset}", flush=True)
     log = load_interactions(arguments.dataset)
     source, target = hold_out_users(log, fraction=arguments.target_fraction, by="latest")
@@ -68,7 +68,7 @@ def main(arguments: DemoArguments) -> dict[str, Any]:
             arms[name] = evaluate_checkpoint(model, tokenizer, leave_one_out(target), baselines=False)
         arms[name]["source"] = evaluate_checkpoint(model, tokenizer, split, baselines=False)
     print_table(arms)
-    show_recommendations(folder / "finetuned_l2sp", target)
+    show_recommendations(folder / "blend", target)
     write_json(folder / "demo_results.json", arms)
     return arms
 
@@ -85,8 +85,8 @@ def write_log(interactions: Any, path: Path, folder: Path) -> None:
 
 
 def train_arms(arguments: DemoArguments, folder: Path, files: dict[str, Path]) -> dict[str, Any]:
-    """Pretrain, fine-tune with and without L2-SP, and train from scratch; test results by arm."""
-    from . import finetune, pretrain
+    """Pretrain, fine-tune with and without L2-SP, train from scratch, and blend; test results by arm."""
+    from . import blend, finetune, pretrain
 
     shared = ["--max_length", arguments.max_length, "--seed", arguments.seed, "--warmup_steps", 50]
     shared += ["--per_device_train_batch_size", 32]
@@ -101,8 +101,10 @@ def train_arms(arguments: DemoArguments, folder: Path, files: dict[str, Path]) -
     print("3/5  Fine-tuning on the target, without and with L2-SP", flush=True)
     results["fine-tuned"] = run(finetune, [*start, "--output_dir", folder / "finetuned"])
     results["fine-tuned + L2-SP"] = run(finetune, [*start, *pull, "--output_dir", folder / "finetuned_l2sp"])
-    print("4/5  Training from scratch on the target", flush=True)
+    print("4/5  Training from scratch on the target, and blending the fine-tuned model", flush=True)
     results["scratch"] = run(pretrain, [*on_target, "--output_dir", folder / "scratch"])
+    mixed = ["--model_name_or_path", folder / "finetuned_l2sp", "--train_file", files["target"]]
+    results["blend"] = run(blend, [*mixed, "--output_dir", folder / "blend"])
     return results
 
 
@@ -119,7 +121,8 @@ def print_table(arms: dict[str, Any]) -> None:
 
     baselines = arms["fine-tuned"]["baselines"]
     rows = {"popularity": baselines["popularity"], "item-kNN": baselines["item_knn"]}
-    rows |= {name: arms[name] for name in ("scratch", "zero-shot", "fine-tuned", "fine-tuned + L2-SP")}
+    rows |= {"EASE": baselines["ease"]} if "ease" in baselines else {}
+    rows |= {name: arms[name] for name in ("scratch", "zero-shot", "fine-tuned", "fine-tuned + L2-SP", "blend")}
     metrics = ("ndcg@10", "hit_rate@10")
     body = [
         [
@@ -132,6 +135,7 @@ def print_table(arms: dict[str, Any]) -> None:
     print(f"\n5/5  Users' last items, whole catalogue, seen filtered; target: {arms['fine-tuned']['n_users']} users")
     print(align([["", "NDCG@10 [95 %]", "HR@10 [95 %]", "source: NDCG@10 [95 %]"], *body]))
     print(verdict_text(arms["fine-tuned + L2-SP"]["verdict"], "The model fine-tuned with L2-SP"))
+    print(verdict_text(arms["blend"]["verdict"], "The blend of it with Markov chain, item-kNN and EASE"))
 
 
 def show_recommendations(checkpoint: Path, target: Any) -> None:

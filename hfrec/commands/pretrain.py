@@ -7,9 +7,8 @@ hfrec pretrain --train_file sequences --streaming true --output_dir out
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -56,8 +55,7 @@ CLASSES = (
 )
 
 
-@dataclass(frozen=True)
-class PretrainArguments:
+class PretrainArguments(NamedTuple):
     """The dataclasses of the command, and the words that they came from."""
 
     words: tuple[str, ...]

@@ -67,7 +67,7 @@ class SelfContainedModel(PreTrainedModel):
         """Refuse a checkpoint that left weights as they were initialised."""
         # `label_counts` comes and goes with the loss.
         wrote_it = cls.__name__ in (model.config.architectures or ())
-        required = "" if wrote_it or not cls.base_model_prefix else f"{cls.base_model_prefix}."
+        required = "" if wrote_it or model.base_model is model else f"{cls.base_model_prefix}."
         missing, unexpected = (set(info[key]) - {"label_counts"} for key in ("missing_keys", "unexpected_keys"))
         wrong = {
             "lack": sorted(key for key in missing if key.startswith(required)),

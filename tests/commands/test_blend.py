@@ -97,14 +97,14 @@ def test_it_recommends_in_every_way(blended: Path, log_file: Path, tmp_path: Pat
     """A folder that one command reads and another refuses is no checkpoint."""
     model, tokenizer = load_checkpoint(blended)
     history = tokenizer.items["item_id"].to_pylist()[:4]
-    (expected,) = recommend(model, tokenizer, [history], 5)
+    (expected,) = recommend(model, tokenizer, [history], 5, filter_seen=None)
     assert pipeline("recommendation", model=str(blended))(history, top_k=5) == expected
     words = ["--history_file", str(log_file), "--output_file", str(tmp_path / "out.csv"), "--unknown_items", "drop"]
     assert main(["recommend", "--model_name_or_path", str(blended), *words]) == 0
     assert main(["export", "--model_name_or_path", str(blended), "--output_dir", str(tmp_path / "exported")]) == 0
     graph = OnnxRecommender.from_pretrained(tmp_path / "exported")
     for row in (history, history * 9, []):
-        (found,), (expected,) = graph.recommend([row], 5), recommend(model, tokenizer, [row], 5)
+        (found,), (expected,) = graph.recommend([row], 5), recommend(model, tokenizer, [row], 5, filter_seen=None)
         assert [item["item_id"] for item in found] == [item["item_id"] for item in expected]
         np.testing.assert_allclose([i["score"] for i in found], [i["score"] for i in expected], rtol=1e-4)
 
