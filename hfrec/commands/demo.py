@@ -68,7 +68,7 @@ def main(arguments: DemoArguments) -> dict[str, Any]:
             arms[name] = evaluate_checkpoint(model, tokenizer, leave_one_out(target), baselines=False)
         arms[name]["source"] = evaluate_checkpoint(model, tokenizer, split, baselines=False)
     print_table(arms)
-    show_recommendations(folder / "blend", target)
+    show_recommendations(folder / "finetuned_l2sp", target)
     write_json(folder / "demo_results.json", arms)
     return arms
 

@@ -18,6 +18,7 @@ LARGEST_EXACT_CATALOGUE = 6_000  # more items, and a step is faster with drawn n
 
 # With these the user has set the budget: how long a run is, how often it is looked at and when it stops.
 BUDGET_FLAGS = ("num_train_epochs", "max_steps", "time_budget", "eval_strategy", "eval_steps")
+MASKING = ("mlm_probability", "mask_last_probability")  # whoever gives one of these means the masked objective
 BUDGET = ("max_steps", "warmup_steps", "eval_steps", "early_stopping_patience")
 
 
@@ -142,6 +143,8 @@ def recipe_defaults(choices: Sequence[Choice], given: Collection[str]) -> dict[s
         for choice in choices
         if choice.name not in given and not (own_budget and choice.name in BUDGET)
     }
+    if not set(MASKING).isdisjoint(given):
+        kept.pop("objective", None)
     if "eval_steps" in kept:
         steps = dict.fromkeys(("eval_strategy", "save_strategy", "logging_strategy"), "steps")
         kept |= {**steps, "save_steps": kept["eval_steps"], "logging_steps": kept["eval_steps"]}

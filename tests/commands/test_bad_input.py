@@ -248,6 +248,7 @@ def test_output_in_use(log_file: Path, checkpoint: Path, tmp_path: Path, refusal
 
 def pretraining(log: Path, output: Path) -> list[str]:
     words = ["pretrain", "--train_file", str(log), "--output_dir", str(output), "--load_best_model_at_end", "false"]
+    words += ["--objective", "masked"]
     return [*words, *TINY, *QUIET, "--num_train_epochs", "3", "--save_total_limit", "5"]
 
 

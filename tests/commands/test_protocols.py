@@ -64,7 +64,7 @@ def evaluate(folder: Path, log: Path, output: Path, *words: str) -> dict[str, An
 @pytest.fixture(scope="module")
 def temporal(logs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("temporal") / "run"
-    pretrain(logs["once"], folder, "--protocol", "temporal", "--test_ratio", "0.2")
+    pretrain(logs["once"], folder, "--objective", "masked", "--protocol", "temporal", "--test_ratio", "0.2")
     return folder
 
 

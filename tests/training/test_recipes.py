@@ -73,3 +73,10 @@ def test_a_run_says_what_the_recipe_chose_and_why(
     assert results["recipe"]["name"] == "fast" and "hidden_size" not in chosen and chosen["max_length"] == 20
     assert "Recipe fast: 40 users" in shown and "--max_length 20" in shown
     assert results["settings"]["max_length"] == 20
+
+
+def test_a_masking_probability_means_the_masked_objective() -> None:
+    """The causal objective would ignore the flag in silence."""
+    choices = choose_settings("balanced", FILMS)
+    assert recipe_defaults(choices, set())["objective"] == "causal"
+    assert "objective" not in recipe_defaults(choices, {"mlm_probability"})
