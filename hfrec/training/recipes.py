@@ -104,7 +104,7 @@ def choose_settings(recipe: RecipeName, log: LogStatistics) -> list[Choice]:
     effort = EFFORTS[recipe]
     length = next((length for length in LENGTHS if length >= min(log.long_length, effort.longest)), LENGTHS[-1])
     rows = _rows(log, length)
-    batch = 64 if rows < 20_000 else 128
+    batch = 64 if rows < 50_000 else 128
     steps = int(np.clip(effort.epochs * rows / batch, effort.fewest_steps, effort.most_steps))
     every = -(-steps // EVALUATIONS)
     large = log.num_items > LARGEST_EXACT_CATALOGUE
@@ -117,6 +117,7 @@ def choose_settings(recipe: RecipeName, log: LogStatistics) -> list[Choice]:
         Choice("hidden_dropout_prob", _dropout(log.mean_length), lengths),
         Choice("loss", "sampled_softmax" if large else "chunked", f"{log.num_items:,} items: {negatives}"),
         Choice("per_device_train_batch_size", batch, f"about {rows:,.0f} rows an epoch"),
+        Choice("learning_rate", 2e-3, "starts from the log need no caution"),
         Choice("max_steps", steps, f"{steps * batch / rows:.0f} epochs"),
         Choice("warmup_steps", steps // 20, "a twentieth of the steps"),
         Choice("eval_steps", every, f"{EVALUATIONS} evaluations"),
