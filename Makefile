@@ -4,13 +4,14 @@
 #   make check   ruff, ruff format and mypy --strict
 #   make bench   seconds an epoch, into outputs/bench (HFREC_BENCH_DATA=log.csv; synthetic without)
 #   make bench-peers  the same beside other libraries, into outputs/peers (HFREC_BENCH_DATA=log.csv; MovieLens-100K without)
+#   make reproduce RECIPE=ml-100k-causal  a row of the results over three seeds (HFREC_DATA=folder of logs)
 
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := test
-.PHONY: demo test check bench bench-peers clean
+.PHONY: demo test check bench bench-peers reproduce clean
 
 demo: $(STAMP)
 	$(BIN)/hfrec demo --output_dir outputs/demo
@@ -28,6 +29,10 @@ bench: $(STAMP)
 
 bench-peers: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_peers.py --output_dir outputs/peers
+
+reproduce: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/quality/reproduce.py $(RECIPE)
+	$(BIN)/python benchmarks/quality/table.py
 
 # The stamp is written last, so that an interrupted install is taken up again by the next call.
 $(STAMP): pyproject.toml constraints.txt
