@@ -36,7 +36,7 @@ def require_optuna() -> None:
         import optuna
     except ImportError as error:
         raise ImportError("`hfrec tune` needs optuna: pip install 'hfrec[tune]'.") from error
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # a failed trial has its line, an error its own
 
 
 def study_options(folder: Path, *, seed: int, warmup_steps: int) -> dict[str, Any]:

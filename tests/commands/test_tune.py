@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,23 @@ def test_several_processes_share_one_study(log_file: Path, tmp_path: Path) -> No
     assert [trial.state.name for trial in trials] == ["COMPLETE"] * 4
     assert len({json.dumps(trial.user_attrs[VALUES]) for trial in trials}) == 4
     assert trials[0].value == _values(tmp_path / "alone")[0]
+
+
+@pytest.mark.slow
+def test_an_interrupted_search_leaves_no_process_and_goes_on(log_file: Path, tmp_path: Path) -> None:
+    """Trials that train on after Ctrl-C hold the cores and write into a study that nobody owns."""
+    code = "import sys; from hfrec_command import main; sys.exit(main(sys.argv[1:]))"
+    words = ["tune", "--train_file", str(log_file), "--output_dir", str(tmp_path), "--n_jobs", "2"]
+    command = [sys.executable, "-c", code, *words, "--trial_steps", "400"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        while not process.stdout.readline().startswith("trial 0"):
+            assert process.poll() is None
+        process.terminate()
+        _, errors = process.communicate(timeout=60)  # its pipes close when the last of its processes ends
+    assert process.returncode == 128 + 15
+    assert errors.strip() == f"hfrec tune: interrupted. The same command goes on with the study in {tmp_path}."
+    assert _study(tmp_path).best_value > 0
 
 
 def test_no_trial_starts_after_the_timeout(log_file: Path, tmp_path: Path) -> None:
