@@ -1,4 +1,4 @@
-"""Make a row of the results again: `hfrec pretrain` with a settings file of scripts/configs, over three seeds.
+"""Make a row of the results again: `hfrec pretrain` with a settings file of `recipes/`, over three seeds.
 
 A seed whose run is finished is not run again. What is kept lies in `benchmarks/quality/results/RECIPE.json`, from which
 the table of the README is made (`table.py`).
@@ -21,19 +21,18 @@ from typing import Any
 import numpy as np
 import yaml
 
-ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).parent / "results"
-CONFIGS = ROOT / "scripts" / "configs"
+RECIPES = Path(__file__).parent / "recipes"
 METRICS = ("ndcg@10", "hit_rate@10")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recipe", choices=sorted(path.stem for path in CONFIGS.glob("*.yaml")))
+    parser.add_argument("recipe", choices=sorted(path.stem for path in RECIPES.glob("*.yaml")))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/reproduce"), help="Folder of the runs.")
     options = parser.parse_args()
-    settings = yaml.safe_load((CONFIGS / f"{options.recipe}.yaml").read_text(encoding="utf-8"))
+    settings = yaml.safe_load((RECIPES / f"{options.recipe}.yaml").read_text(encoding="utf-8"))
     runs = [run(options.recipe, settings, seed, options.output_dir) for seed in options.seeds]
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{options.recipe}.json"

@@ -16,6 +16,7 @@ from .rows import ItemRows
 
 Floats = NDArray[np.float32]
 BLOCK_HISTORIES = 8192  # whose pairs are counted at a time
+EXACT_CELLS = 5_000_000  # of a matrix that is factorised until it converges; a larger one gets a fixed number of passes
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class CooccurrenceSettings:
 
     window: int = 10
     row_norm: float = 0.5
-    max_pairs: int = 32_000_000
+    max_pairs: int = 16_000_000
 
     def __post_init__(self) -> None:
         for name in ("window", "row_norm", "max_pairs"):
@@ -222,12 +223,25 @@ def _factors(matrix: Any, size: int, seed: int) -> Floats:
         return vectors
     if matrix.shape[0] <= 2 * size:  # ARPACK wants fewer values than rows
         left, values, _ = np.linalg.svd(matrix.toarray())
-    else:
+    elif matrix.nnz <= EXACT_CELLS:
         start = np.random.default_rng(seed).standard_normal(matrix.shape[0], dtype=np.float32)
         left, values, _ = svds(matrix, k=size, v0=start)
+    else:
+        left, values = _randomised(matrix, size, seed)
     order = np.argsort(-values)[:size]
     vectors[:, : len(order)] = left[:, order] * np.sqrt(values[order])
     return vectors
+
+
+def _randomised(matrix: Any, size: int, seed: int) -> tuple[Floats, Floats]:
+    """Left vectors and values in a fixed number of passes (Halko, Martinsson and Tropp, SIAM Review 2011)."""
+    cells = matrix.tocoo()
+    places = torch.from_numpy(np.stack([cells.row, cells.col]))
+    tensor = torch.sparse_coo_tensor(places, torch.from_numpy(cells.data), cells.shape, check_invariants=False)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        left, values, _ = torch.svd_lowrank(tensor, q=size + 8, niter=3)
+    return left.numpy(), values.numpy()
 
 
 def _of_length(vectors: Floats, length: float, seed: int) -> Floats:

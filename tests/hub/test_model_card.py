@@ -29,7 +29,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     log, _ = synthetic_tables(num_users=60, num_items=30, num_groups=4, min_length=5, max_length=14)
     pyarrow.csv.write_csv(log, folder / "shop.csv")
     shared = ["--train_file", str(folder / "shop.csv"), *QUIET]
-    assert main(["pretrain", *shared, *TINY, "--output_dir", str(folder / "pretrained")]) == 0
+    assert main(["pretrain", *shared, *TINY, "--objective", "masked", "--output_dir", str(folder / "pretrained")]) == 0
     start = ["--model_name_or_path", str(folder / "pretrained"), "--l2sp_alpha", "0.5"]
     assert main(["finetune", *shared, *start, "--output_dir", str(folder / "tuned")]) == 0
     return folder

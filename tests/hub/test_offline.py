@@ -55,7 +55,7 @@ def test_a_process_without_hfrec_recommends_the_same(hub: Hub, client: Client, l
     train = ["--train_file", str(log_file), "--num_train_epochs", "1", "--disable_tqdm", "true"]
     shape = ["--max_length", "12", "--hidden_size", "16", "--num_hidden_layers", "1"]
     base, tuned = str(tmp_path / "base"), str(tmp_path / "tuned")
-    assert client("command", "pretrain", *train, *shape, "--output_dir", base) == 0
+    assert client("command", "pretrain", *train, *shape, "--objective", "masked", "--output_dir", base) == 0
     start = ["--model_name_or_path", base, "--l2sp_alpha", "0.1", "--push_to_hub", "true", "--hub_strategy", "end"]
     assert client("command", "finetune", *train, *start, "--output_dir", tuned, "--hub_model_id", "ann/tuned") == 0
     client("tag", "ann/tuned", "v1")

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from hfrec import Bert4RecConfig, Bert4RecForCausalLM, ItemTokenizer, add_items
+from hfrec.transfer import cooccurrence
 from hfrec.transfer.cooccurrence import (
     CooccurrenceSettings,
     cooccurrence_rows,
@@ -61,8 +62,10 @@ def test_positive_pmi_is_the_formula() -> None:
     assert found[1, 2] == 0
 
 
-def test_embeddings_are_the_truncated_factors_of_the_matrix() -> None:
-    """The iteration for large catalogues gives what a dense decomposition gives, up to the sign of a column."""
+@pytest.mark.parametrize("exact", [True, False])
+def test_embeddings_are_the_truncated_factors_of_the_matrix(exact: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The iterations for large catalogues give what a dense decomposition gives, up to the sign of a column."""
+    monkeypatch.setattr(cooccurrence, "EXACT_CELLS", 10**9 if exact else 0)
     histories = _groups()
     counts = _counts(histories, 43)
     rows = cooccurrence_rows([histories], counts, size=4, settings=CooccurrenceSettings(row_norm=2.0)).embeddings
@@ -70,7 +73,10 @@ def test_embeddings_are_the_truncated_factors_of_the_matrix() -> None:
     left, values, _ = np.linalg.svd(matrix)
     wanted = left[:, :4] * np.sqrt(values[:4])
     wanted *= 2.0 / np.linalg.norm(wanted, axis=1, keepdims=True)
-    assert np.abs(rows.numpy() @ rows.numpy().T - wanted @ wanted.T).max() < 1e-3
+    products, expected = rows.numpy() @ rows.numpy().T, wanted @ wanted.T
+    if exact:
+        assert np.abs(products - expected).max() < 1e-3
+    assert np.corrcoef(products.ravel(), expected.ravel())[0, 1] > 0.95  # noise in directions of like values
     assert torch.allclose(rows.norm(dim=1), torch.tensor(2.0))
 
 
