@@ -48,6 +48,7 @@ def search_space(own: Mapping[str, Any], log: LogStatistics, given: Collection[s
         >>> own = {"learning_rate": 1e-3, "hidden_dropout_prob": 0.5, "max_length": 20, "hidden_size": 64}
         >>> own |= {"num_hidden_layers": 2, "num_attention_heads": 2, "loss": "chunked", "objective": "causal"}
         >>> own |= {"per_device_train_batch_size": 64, "weight_decay": 0.0, "label_smoothing_factor": 0.0}
+        >>> own |= {"position_embedding_type": "absolute", "negative_sampling": "uniform"}
         >>> space = search_space(own, LogStatistics(400, 120, 8_000, 20.0, 38), {"hidden_size"})
         >>> space["max_length"], space["num_hidden_layers"], "hidden_size" in space, "loss" in space
         ((20, 50), (1, 2), False, False)
@@ -60,7 +61,7 @@ def search_space(own: Mapping[str, Any], log: LogStatistics, given: Collection[s
         "hidden_dropout_prob": Interval(max(dropout - 0.2, 0.0), min(dropout + 0.2, 0.9), step=0.05),
         "per_device_train_batch_size": (max(batch // 2, 1), batch, 2 * batch),
         "max_length": _lengths(own["max_length"], log),
-        "hidden_size": _sizes(own["hidden_size"], own["num_attention_heads"], small),
+        "hidden_size": _sizes(own, small),
         "num_hidden_layers": tuple(range(max(layers - 1, 1), layers + (1 if small else 2))),
         "weight_decay": tuple(sorted({0.0, 0.01, 0.1, own["weight_decay"]})),
         **_losses(own, log),
@@ -113,9 +114,12 @@ def _lengths(own: int, log: LogStatistics) -> tuple[int, ...]:
     return (*shorter, own, *longer)
 
 
-def _sizes(own: int, heads: int, small: bool) -> tuple[int, ...]:
-    sizes = (own // 2, own) if small else (own // 2, own, 2 * own)
-    return tuple(size for size in sizes if size % heads == 0 and size > 0)
+def _sizes(own: Mapping[str, Any], small: bool) -> tuple[int, ...]:
+    """Sizes that the heads divide; rotary positions turn the units of a head in pairs."""
+    size = own["hidden_size"]
+    unit = own["num_attention_heads"] * (2 if own["position_embedding_type"] == "rotary" else 1)
+    sizes = (size // 2, size) if small else (size // 2, size, 2 * size)
+    return tuple(size for size in sizes if size % unit == 0 and size > 0)
 
 
 def _losses(own: Mapping[str, Any], log: LogStatistics) -> SearchSpace:
@@ -124,5 +128,7 @@ def _losses(own: Mapping[str, Any], log: LogStatistics) -> SearchSpace:
         return {}
     exact = () if log.num_items > LARGEST_EXACT_CATALOGUE else ("chunked",)
     negatives = {number for number in (256, 1024, 4096) if number <= log.num_items}
-    losses = dict.fromkeys((own["loss"], *exact, *SAMPLED))
+    gbce = not own["label_smoothing_factor"] and own["negative_sampling"] == "uniform"  # it takes nothing else
+    drawn = [loss for loss in SAMPLED if loss != "gbce" or gbce]
+    losses = dict.fromkeys((own["loss"], *exact, *drawn))
     return {"loss": tuple(losses), "num_negatives": tuple(sorted({*negatives, own["num_negatives"]}))}

@@ -68,3 +68,17 @@ def test_heads_divide_every_size() -> None:
     """A width that the heads do not divide is refused by the model in the middle of a search."""
     space = search_space(_own(FILMS, num_attention_heads=64), FILMS, {"num_attention_heads"})
     assert space["hidden_size"] == (64, 128)
+
+
+def test_rotary_positions_get_sizes_that_pair_up() -> None:
+    """A head of an odd width is refused by the model in the middle of a search."""
+    given = {"num_attention_heads": 32, "position_embedding_type": "rotary"}
+    assert search_space(_own(FILMS, **given), FILMS, given)["hidden_size"] == (64, 128)
+
+
+@pytest.mark.parametrize("given", [{"label_smoothing_factor": 0.1}, {"negative_sampling": "log_uniform"}])
+def test_gbce_is_not_searched_beside_a_flag_that_it_refuses(given: dict[str, Any]) -> None:
+    """The model refuses the two together: the first trial that draws gbce would end the search."""
+    losses = search_space(_own(FILMS, **given), FILMS, given)["loss"]
+    assert losses == ("chunked", "sampled_softmax")
+    assert search_space(_own(FILMS), FILMS, ())["loss"] == (*losses, "gbce")
