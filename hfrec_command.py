@@ -24,6 +24,7 @@ COMMANDS = {
     "pull": "Pull a checkpoint from a hub, pinned and checked.",
     "items": "Add, remove or rename items of a checkpoint, or align it with another catalogue.",
     "prepare": "Read, filter and report a log; write it as Parquet.",
+    "tune": "Search for better settings of pretrain than the recipe's, on validation.",
     "study": "Compare ways of transfer on ever larger shares of a target's users.",
     "cold_items": "Measure how well items that were never trained are ranked.",
     "estimate": "Estimate the memory of a training run before it starts.",

@@ -72,6 +72,7 @@ def test_every_imported_library_is_declared(project: dict[str, Any]) -> None:
         "matplotlib",
         "onnx",
         "onnxruntime",
+        "optuna",
         "pandas",
         "peft",
         "polars",

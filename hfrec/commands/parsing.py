@@ -39,13 +39,13 @@ def parse_arguments(
     return tuple(parser.parse_args_into_dataclasses(flags, look_for_args_file=False))
 
 
-def given_names(name: str, classes: Sequence[Any], words: Sequence[str]) -> set[str]:
-    """The fields that `words` set, of those that `parse_arguments` takes."""
+def given_values(name: str, classes: Sequence[Any], words: Sequence[str]) -> dict[str, Any]:
+    """The fields that `words` set, of those that `parse_arguments` takes, with their values as they were given."""
     parser = _parser(name, classes)
     flags, nulls = _flags(parser, name, classes, words)
     for action in parser._actions:
         action.default, action.required = SUPPRESS, False
-    return {*vars(parser.parse_args(flags)), *nulls}
+    return {**vars(parser.parse_args(flags)), **dict.fromkeys(nulls)}
 
 
 def _flags(parser: Any, name: str, classes: Sequence[Any], words: Sequence[str]) -> tuple[list[str], list[str]]:

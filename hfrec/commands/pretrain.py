@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
+from transformers import PreTrainedModel
 
-from ..data.interactions import user_codes
+from ..data.interactions import Interactions, user_codes
 from ..data.shards import SequenceShards
 from ..data.temporal import ProtocolArguments
 from ..evaluation.table import align, results_table
@@ -42,7 +43,7 @@ from ..training.runfile import begin_run, split_content, streamed_content
 from ..training.seen import settle_seen_items
 from ..training.start import histories_and_counts, start_from_log
 from .content import ContentArguments, read_content
-from .parsing import given_names, parse_arguments
+from .parsing import given_values, parse_arguments
 
 CLASSES = (
     DataArguments,
@@ -100,21 +101,17 @@ def main(arguments: PretrainArguments) -> dict[str, Any]:
         log = LogStatistics.of(np.bincount(user_codes(split.train.table)), num_items=split.train.num_items)
     arguments, chosen = follow_recipe(arguments, log)
     data, shape, training = arguments.data, arguments.shape, arguments.training
-    max_length = data.max_length or DEFAULT_MAX_LENGTH
     seed_everything(training)
     if data.streaming:
         tokenizer = shards.tokenizer
-        model = build_model(shape, len(tokenizer), max_length)
+        model = build_model(shape, len(tokenizer), data.max_length or DEFAULT_MAX_LENGTH)
         rows = streamed_rows(shards, model, data=data, training=training)
         log_content = streamed_content(rows.train, shards.info)
         if shape.item_start == "svd":
             start_from_log(model, shards.histories("train"), rows.train.item_counts(), seed=training.seed)
     else:
         tokenizer = build_tokenizer(split.train)
-        features = item_features(tokenizer, arguments.content) if shape.item_features else None
-        model = build_model(shape, len(tokenizer), max_length, features=features)
-        if shape.item_start == "svd":
-            start_from_log(model, *histories_and_counts(split.train, tokenizer), seed=training.seed)
+        model = start_model(arguments, split.train, tokenizer)
         rows = split_rows(model, tokenizer, split, data)
         log_content = split_content(split)
     named = {"model": vars(shape), "content": vars(arguments.content), "protocol": vars(arguments.protocol)}
@@ -132,12 +129,22 @@ def follow_recipe(arguments: PretrainArguments, log: LogStatistics) -> tuple[Pre
     if name == "none":
         return arguments, {}
     choices = choose_settings(name, log)
-    defaults = recipe_defaults(choices, given_names("pretrain", CLASSES, arguments.words))
+    defaults = recipe_defaults(choices, given_values("pretrain", CLASSES, arguments.words))
     chosen = [choice for choice in choices if choice.name in defaults]
     if chosen:
         print(f"Recipe {name}: {log.num_users:,} users, {log.num_items:,} items, {log.num_interactions:,} interactions")
         print(align([[f"  --{choice.name} {choice.value}", choice.reason] for choice in chosen]))
     return parse(arguments.words, defaults=defaults), {choice.name: choice.value for choice in chosen}
+
+
+def start_model(arguments: PretrainArguments, train: Interactions, tokenizer: ItemTokenizer) -> PreTrainedModel:
+    """A new model of a log that lies in memory, at its start."""
+    shape, max_length = arguments.shape, arguments.data.max_length or DEFAULT_MAX_LENGTH
+    features = item_features(tokenizer, arguments.content) if shape.item_features else None
+    model = build_model(shape, len(tokenizer), max_length, features=features)
+    if shape.item_start == "svd":
+        start_from_log(model, *histories_and_counts(train, tokenizer), seed=arguments.training.seed)
+    return model
 
 
 def item_features(tokenizer: ItemTokenizer, content: ContentArguments) -> Tensor:

@@ -15,6 +15,7 @@ from typing import Any
 # The Trainer's own pushes leave out names that begin with an underscore.
 LOCK_FILE = "_lock"
 RUN_FILE = "_run.json"
+STUDY_FILE = "study.db"
 DRAFT_PREFIX = ".hfrec-draft-"  # of folders that are being written
 
 

@@ -27,8 +27,12 @@ EVALUATIONS = 20  # of a run that is not stopped early
 _RESERVE = 0.9  # of the budget is planned for; the rest is for loading, saving and the test
 
 
-def parse_duration(text: str) -> float:
+def parse_duration(text: str, name: str = "time_budget") -> float:
     """Seconds of a duration such as `90s`, `15m` or `1h30m`.
+
+    Args:
+        text: The duration.
+        name: Of the argument that it is the value of.
 
     Raises:
         ValueError: Another form, or no time at all.
@@ -40,7 +44,7 @@ def parse_duration(text: str) -> float:
     parts = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", text.strip())
     values = [float(part or 0) for part in parts.groups()] if parts else [0.0]
     if sum(values) == 0:
-        raise ValueError(f"`time_budget` must be a duration such as 90s, 15m or 1h30m, found {text!r}.")
+        raise ValueError(f"`{name}` must be a duration such as 90s, 15m or 1h30m, found {text!r}.")
     return sum(value * _UNITS[unit] for value, unit in zip(values, "hms", strict=True))
 
 

@@ -24,8 +24,8 @@ SEAL_FILE = "sha256.json"
 class StopOnNaN(TrainerCallback):
     """Ends a run whose loss or weights are no longer numbers, before a checkpoint of it is written over good ones.
 
-    It acts in `on_log` on the loss and the gradient norm, and in `on_step_end` and `on_epoch_end` on the weights when a
-    checkpoint is due. It must stand behind the Trainer's own callbacks, which decide whether one is.
+    It acts in `on_log` on the loss and the gradient norm, in `on_step_end` and `on_epoch_end` on the weights when an
+    evaluation or a checkpoint is due. It must stand behind the Trainer's own callbacks, which decide whether one is.
 
     Raises:
         FloatingPointError: with the step and the checkpoint that is kept.
@@ -46,8 +46,8 @@ class StopOnNaN(TrainerCallback):
                 raise _diverged(f"`{name}` became {value}", args, state)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Looks at the weights before they are saved."""
-        if control.should_save:
+        """Looks at the weights before they are ranked with or saved."""
+        if control.should_save or control.should_evaluate:
             for name, weight in kwargs["model"].named_parameters():
                 if not torch.isfinite(weight).all():
                     raise _diverged(f"weights of `{name}` are no longer finite", args, state)

@@ -106,7 +106,6 @@ def choose_settings(recipe: RecipeName, log: LogStatistics) -> list[Choice]:
     rows = _rows(log, length)
     batch = 64 if rows < 50_000 else 128
     steps = int(np.clip(effort.epochs * rows / batch, effort.fewest_steps, effort.most_steps))
-    every = -(-steps // EVALUATIONS)
     large = log.num_items > LARGEST_EXACT_CATALOGUE
     lengths = f"{log.mean_length:.0f} interactions of a user on average"
     negatives = "drawn negatives are faster" if large else "the exact loss is fast"
@@ -118,9 +117,16 @@ def choose_settings(recipe: RecipeName, log: LogStatistics) -> list[Choice]:
         Choice("loss", "sampled_softmax" if large else "chunked", f"{log.num_items:,} items: {negatives}"),
         Choice("per_device_train_batch_size", batch, f"about {rows:,.0f} rows an epoch"),
         Choice("learning_rate", 2e-3, "starts from the log need no caution"),
-        Choice("max_steps", steps, f"{steps * batch / rows:.0f} epochs"),
+        *choose_budget(steps, f"{steps * batch / rows:.0f} epochs"),
+    ]
+
+
+def choose_budget(steps: int, reason: str) -> list[Choice]:
+    """The settings named in `BUDGET` of a run of so many steps."""
+    return [
+        Choice("max_steps", steps, reason),
         Choice("warmup_steps", steps // 20, "a twentieth of the steps"),
-        Choice("eval_steps", every, f"{EVALUATIONS} evaluations"),
+        Choice("eval_steps", -(-steps // EVALUATIONS), f"{EVALUATIONS} evaluations"),
         Choice("early_stopping_patience", EVALUATIONS // 3, "evaluations, a third of the run"),
     ]
 

@@ -348,24 +348,15 @@ def build_trainer(
         callbacks: Further callbacks; they stand before the reporters, so that what they log is reported.
         optimizer: In place of the Trainer's own.
     """
-    if training.attn_implementation is not None:
-        model.set_attn_implementation(training.attn_implementation)
-    choose_metric(training, model)
+    prepare_model(model, training)
     if training.early_stopping_patience and training.load_best_model_at_end:
         callbacks = [*callbacks, EarlyStopping(early_stopping_patience=training.early_stopping_patience)]
     check_best_metric(training)
-    if training.label_smoothing_factor:
-        model.config.label_smoothing = training.label_smoothing_factor
-        model.config.validate()
     open_repository(training)
-    # Unshuffled rows would have the same masks in every epoch.
-    seed = None if training.train_sampling_strategy == "sequential" else training.seed
     trainer = (StreamingTrainer if isinstance(train_dataset, StreamedBatches) else Trainer)(
         model=model,
         args=training,
-        data_collator=build_collator(
-            tokenizer, objective_of(model), data, model.config.max_position_embeddings, seed=seed
-        ),
+        data_collator=train_and_evaluate_collator(model, tokenizer, data, training),
         train_dataset=train_dataset,
         eval_dataset=eval_dataset,
         processing_class=tokenizer,
@@ -379,6 +370,25 @@ def build_trainer(
     if training.push_to_hub:
         trainer.add_callback(PushWatchCallback(trainer))
     return trainer
+
+
+def train_and_evaluate_collator(
+    model: PreTrainedModel, tokenizer: ItemTokenizer, data: DataArguments, training: RecommenderTrainingArguments
+) -> TrainAndEvaluateCollator:
+    """The collator of a run of a model."""
+    # Unshuffled rows would have the same masks in every epoch.
+    seed = None if training.train_sampling_strategy == "sequential" else training.seed
+    return build_collator(tokenizer, objective_of(model), data, model.config.max_position_embeddings, seed=seed)
+
+
+def prepare_model(model: PreTrainedModel, training: RecommenderTrainingArguments) -> None:
+    """Settle what model and arguments must agree on: attention, the metric that decides, and label smoothing."""
+    if training.attn_implementation is not None:
+        model.set_attn_implementation(training.attn_implementation)
+    choose_metric(training, model)
+    if training.label_smoothing_factor:
+        model.config.label_smoothing = training.label_smoothing_factor
+        model.config.validate()
 
 
 def whole_model(trainer: Trainer) -> PreTrainedModel:

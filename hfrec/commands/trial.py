@@ -1,0 +1,212 @@
+"""One trial of `hfrec tune`: a run of `hfrec pretrain` with other values, which stops before the test."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from dataclasses import dataclass, field, fields, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel, PrinterCallback, Trainer
+from transformers.trainer_utils import SaveStrategy
+
+from ..data.interactions import user_codes
+from ..data.repeats import repeat_share, settle_filter_seen
+from ..data.splits import Split
+from ..tokenization import ItemTokenizer
+from ..training.arguments import RecommenderTrainingArguments
+from ..training.budget import parse_duration
+from ..training.recipes import BUDGET, LogStatistics, RecipeName, choose_budget, choose_settings, recipe_defaults
+from ..training.run import (
+    RunRows,
+    build_tokenizer,
+    build_trainer,
+    load_split,
+    prepare_model,
+    seed_everything,
+    split_rows,
+    train_and_evaluate_collator,
+)
+from ..training.runfile import split_content
+from ..training.space import SearchSpace, search_space, space_facts, suggest
+from ..training.tuning import METRIC, VALUES, require_optuna, sampler_seed, study_options
+from .parsing import given_values
+from .pretrain import CLASSES as PRETRAIN_CLASSES
+from .pretrain import PretrainArguments, start_model
+from .pretrain import parse as parse_pretrain
+
+if TYPE_CHECKING:
+    import optuna
+
+
+@dataclass
+class TuneArguments:
+    """How much is tried; every flag of `hfrec pretrain` that is given stays fixed."""
+
+    n_trials: int = field(default=20, metadata={"help": "Trials in all, those of earlier commands included."})
+    timeout: str | None = field(
+        default=None, metadata={"help": "No trial starts after this time, such as 30m or 2h; those begun end."}
+    )
+    n_jobs: int = field(
+        default_factory=lambda: 1 if torch.cuda.is_available() else os.cpu_count() or 1,
+        metadata={"help": "Trials at a time, each a process with its share of the threads. Default: one a core."},
+    )
+    trial_steps: int | None = field(
+        default=None, metadata={"help": "Steps of a trial, where the recipe's are too many."}
+    )
+
+    def __post_init__(self) -> None:
+        for name in ("n_trials", "n_jobs", "trial_steps"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"`{name}` must be at least 1, found {value}.")
+        if self.timeout is not None:
+            parse_duration(self.timeout, "timeout")
+
+
+CLASSES = (*PRETRAIN_CLASSES, TuneArguments)
+TUNE_FIELDS = {place.name for place in fields(TuneArguments)}
+
+
+@dataclass(frozen=True)
+class Search:
+    """What all trials of a command have in common.
+
+    Args:
+        folder: Of the study.
+        split: The log; its test part is never read.
+        tokenizer: Vocabulary of the training part.
+        settings: Flags that were given and what the recipe chose, names as the flags of `hfrec pretrain`.
+        space: What is searched.
+        own: The values of the recipe's own settings in this space.
+    """
+
+    folder: Path
+    split: Split
+    tokenizer: ItemTokenizer
+    settings: dict[str, Any]
+    space: SearchSpace
+    own: dict[str, Any]
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a study that goes on has in common with its earlier commands."""
+        return {"log": split_content(self.split), "space": space_facts(self.space), "settings": self.settings}
+
+    def suggest(self, trial: optuna.trial.Trial) -> dict[str, Any]:
+        """The values of a trial."""
+        return suggest(trial, self.space, self.settings["loss"])
+
+    def arguments(self, values: dict[str, Any], output_dir: str) -> PretrainArguments:
+        """The arguments of the run with these values."""
+        fixed = {"output_dir": output_dir, "disable_tqdm": True, "report_to": ["none"]}
+        arguments = parse_pretrain((), defaults={**self.settings, **values, **fixed})
+        # The best step is still found by its metric; a trial's settings make its model again.
+        arguments.training.save_strategy = SaveStrategy.NO
+        return arguments
+
+    def rows(self, model: PreTrainedModel, arguments: PretrainArguments) -> RunRows:
+        """The rows of the run; the model's config says whether seen items are filtered, as `pretrain` decides it."""
+        rows = split_rows(model, self.tokenizer, self.split, arguments.data)
+        share = repeat_share(rows.validation)
+        model.config.filter_seen = settle_filter_seen(arguments.protocol.filter_seen, share)[0]
+        return rows
+
+
+@lru_cache(maxsize=1)
+def search_of(words: tuple[str, ...]) -> Search:
+    """The log of a command and the space around the recipe's choice for it, read once in a process."""
+    given = given_values("tune", CLASSES, words)
+    tune = TuneArguments(**{name: given.pop(name) for name in TUNE_FIELDS & set(given)})
+    folder = Path(given.pop("output_dir", RecommenderTrainingArguments.output_dir))
+    arguments = parse_pretrain((), defaults=given)
+    _, split = load_split(arguments.data, arguments.protocol)
+    log = LogStatistics.of(np.bincount(user_codes(split.train.table)), num_items=split.train.num_items)
+    choices = choose_settings(cast(RecipeName, arguments.recipe.recipe), log)  # `parse` refuses none
+    if tune.trial_steps is not None:
+        choices = [choice for choice in choices if choice.name not in BUDGET]
+        choices += choose_budget(tune.trial_steps, "trial_steps")
+    settings = {**given, **recipe_defaults(choices, given)}
+    arguments = parse_pretrain((), defaults=settings)
+    own = {**vars(arguments.training), **vars(arguments.data), **vars(arguments.shape)}
+    space = search_space(own, log, given)
+    if not space:
+        raise ValueError("every setting that is searched was given as a flag: leave some of them out.")
+    return Search(folder, split, build_tokenizer(split.train), settings, space, {name: own[name] for name in space})
+
+
+def run_trial(words: tuple[str, ...], number: int, deadline: float | None, *, may_diverge: bool = True) -> int | None:
+    """One trial through `Trainer.hyperparameter_search`, with a Trainer of its own.
+
+    Args:
+        words: The command.
+        number: Trials before it, for the seed of the sampler.
+        deadline: Nothing starts after this time, in seconds since the epoch.
+        may_diverge: Whether a loss that is no number makes a failed trial, or ends the command.
+
+    Returns:
+        The number of the trial in the study, None where the time was over.
+
+    Raises:
+        FloatingPointError: The loss became NaN in a trial that must end.
+    """
+    if deadline is not None and time.time() > deadline:
+        return None
+    require_optuna()
+    search, ended = search_of(words), []
+    with tempfile.TemporaryDirectory() as scratch:
+        trainer = own_trainer(search, scratch)
+        training: Any = trainer.args
+        metric, found = f"eval_{training.metric_for_best_model.removeprefix('eval_')}", [float("-inf")]
+
+        def best_so_far(metrics: dict[str, float]) -> float:
+            """What the best checkpoint of the run has on validation."""
+            found[0] = max(found[0], metrics[metric])
+            return found[0]
+
+        def start(trial: optuna.trial.Trial) -> PreTrainedModel:
+            """The model of the trial, after the Trainer got its rows."""
+            values = search.suggest(trial)
+            arguments = search.arguments(values, scratch)
+            model = start_model(arguments, search.split.train, search.tokenizer)
+            trainer.train_dataset = search.rows(model, arguments).train
+            trainer.data_collator = train_and_evaluate_collator(model, search.tokenizer, arguments.data, training)
+            prepare_model(model, arguments.training)
+            trial.set_user_attr(VALUES, values)
+            trial.set_user_attr(METRIC, metric.removeprefix("eval_"))
+            ended.append(trial.number)
+            seed_everything(training)  # as `pretrain`, whose Trainer is made, and seeds, after its model
+            return model
+
+        trainer.model_init = start
+        trainer.hyperparameter_search(
+            hp_space=lambda trial: {k: v for k, v in search.suggest(trial).items() if hasattr(training, k)},
+            compute_objective=best_so_far,
+            n_trials=1,
+            backend="optuna",
+            catch=(FloatingPointError,) if may_diverge else (),
+            **study_options(
+                search.folder,
+                seed=sampler_seed(training.seed, number),
+                warmup_steps=training.max_steps // 4,
+            ),
+        )
+    return ended[0]
+
+
+def own_trainer(search: Search, output_dir: str) -> Trainer:
+    """The Trainer of the recipe's own settings; trials put their model, rows and values into it."""
+    arguments = search.arguments({}, output_dir)
+    shape = replace(arguments.shape, item_start="random")  # this model is never trained
+    model = start_model(arguments._replace(shape=shape), search.split.train, search.tokenizer)
+    rows = search.rows(model, arguments)
+    trainer = build_trainer(
+        model, search.tokenizer, rows.train, rows.validation, data=arguments.data, training=arguments.training
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
