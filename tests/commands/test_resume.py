@@ -105,7 +105,7 @@ def test_other_settings_are_no_resumption(
     """The run went on with the checkpoint's settings and told of the new ones in its results."""
     cut(interrupted, tmp_path / "cut", 3)
     for words, expected in (
-        (["--learning_rate", "0.5", "--seed", "7"], ["`learning_rate` 0.001 there, 0.5 now", "`seed` 42 there, 7 now"]),
+        (["--learning_rate", "0.5", "--seed", "7"], ["`learning_rate` 0.002 there, 0.5 now", "`seed` 42 there, 7 now"]),
         (["--hidden_size", "32"], ["`hidden_size` 16 there, 32 now"]),
         (["--mlm_probability", "0.5"], ["`mlm_probability` 0.2 there, 0.5 now"]),
     ):
