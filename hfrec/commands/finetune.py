@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from transformers import PreTrainedModel, TrainerCallback
@@ -57,15 +57,7 @@ Arguments = tuple[
 
 def parse(words: Sequence[str]) -> Arguments:
     """Flags or a settings file into the dataclasses."""
-    classes = (
-        DataArguments,
-        ProtocolArguments,
-        FinetuneArguments,
-        TaskArguments,
-        CardArguments,
-        RecommenderTrainingArguments,
-    )
-    data, protocol, start, task, card, training = parse_arguments("finetune", classes, words)
+    data, protocol, start, task, card, training = parse_arguments("finetune", get_args(Arguments), words)
     if task.task == "classification" and card.license is not None:
         raise ValueError("`license` is for the model card, which `--task classification` does not write: leave it out.")
     if task.task == "classification" and protocol != ProtocolArguments():

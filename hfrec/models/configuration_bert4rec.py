@@ -9,6 +9,22 @@ from transformers.activations import ACT2FN
 MAX_LABELS = 100_000
 
 
+def refuse_named_weights(settings: dict[str, Any]) -> None:
+    """Refuse a config that names the file of its weights.
+
+    Args:
+        settings: What the config holds beside its fields.
+
+    Raises:
+        ValueError: It names one, which may be a pickle.
+    """
+    if settings.get("transformers_weights") is not None:
+        raise ValueError(
+            f"`transformers_weights` must not be given, found {settings['transformers_weights']!r}: the parent would "
+            "read this file in place of model.safetensors, a pickle too. Take it out of config.json."
+        )
+
+
 @strict
 class Bert4RecConfig(PreTrainedConfig):
     r"""Configuration of [`Bert4RecModel`] and its heads.
@@ -92,11 +108,7 @@ class Bert4RecConfig(PreTrainedConfig):
     tie_word_embeddings: bool = True
 
     def __post_init__(self, **kwargs: Any) -> None:
-        if kwargs.get("transformers_weights") is not None:
-            raise ValueError(
-                f"`transformers_weights` must not be given, found {kwargs['transformers_weights']!r}: the parent would "
-                "read this file in place of model.safetensors, a pickle too. Take it out of config.json."
-            )
+        refuse_named_weights(kwargs)
         if isinstance(labels := kwargs.get("num_labels"), int) and labels > MAX_LABELS:
             raise ValueError(
                 f"`num_labels` must be at most {MAX_LABELS:,}, found {labels:,}: the parent would name each of them."

@@ -5,6 +5,8 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
+from .configuration_bert4rec import refuse_named_weights
+
 _NEEDED = {
     "network": ("architecture", "config"),
     "neighbours": ("scale", "decay", "num_neighbours", "longest_row"),
@@ -46,11 +48,7 @@ class BlendConfig(PreTrainedConfig):
     tie_word_embeddings: bool = True
 
     def __post_init__(self, **kwargs: Any) -> None:
-        if kwargs.get("transformers_weights") is not None:
-            raise ValueError(
-                f"`transformers_weights` must not be given, found {kwargs['transformers_weights']!r}: the parent would "
-                "read this file in place of model.safetensors, a pickle too. Take it out of config.json."
-            )
+        refuse_named_weights(kwargs)
         if self.components is None:
             self.components = [{"name": "popularity", "kind": "popularity", "weight": 1.0}]
         super().__post_init__(**kwargs)
