@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers.utils.hub import cached_file
 
-from ..data.files import write_json
 from ..scoring import chunk_bounds
 from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer
 
@@ -150,7 +149,9 @@ class PopularityPrior:
         content = {"weights": list(self.weights), "shrinkage": self.shrinkage}
         content |= {"segment_column": self.segment_column, "segments": segments}
         path = Path(folder) / PRIOR_FILE
-        write_json(path, content)
+        draft = path.with_name(f".{path.name}.tmp")
+        draft.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        os.replace(draft, path)
         return path
 
 
