@@ -87,6 +87,8 @@ class SelfContainedModel(PreTrainedModel):
     ) -> None:
         """Save weights, config and the remote code with the full `auto_map`, so that every Auto class loads it."""
         self.config.auto_map = dict(self.remote_code_map)
+        if is_main_process:
+            Path(save_directory, "sha256.json").unlink(missing_ok=True)  # `data.files.SEAL_FILE`, of what lay there
         super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
         here = Path(__file__).parent
         for name in self.remote_code_files if is_main_process else ():

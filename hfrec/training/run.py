@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback, set_seed
 from transformers.utils import logging
 
 from ..data.collators import DataCollatorForMaskedItems, DataCollatorForNextItem, Objective, objective_of
-from ..data.files import check_folder, check_new_folder, whole_files
+from ..data.files import check_folder, check_new_folder, seal, whole_files
 from ..data.files import write_json as write_json
 from ..data.interactions import Interactions, load_interactions
 from ..data.sequences import to_sequences
@@ -412,6 +412,7 @@ def save_checkpoint(model: PreTrainedModel, tokenizer: ItemTokenizer, folder: Pa
             # Not `trainer.save_model`, which pickles the training arguments into the folder.
             model.save_pretrained(draft)
             tokenizer.save_pretrained(draft)
+            seal(draft)
     except Exception as error:  # safetensors and tokenizers each have an error of their own for a full disk
         remedy = "Free disk space and run the same command again."
         raise OSError(f"The checkpoint could not be written into {folder}: {error}. {remedy}") from error
