@@ -33,14 +33,10 @@ from ..study.refresh import (
 from ..tokenization import ItemTokenizer
 from ..training.arguments import DataArguments, FinetuneArguments, RecommenderTrainingArguments
 from ..training.resuming import train as train_from
-from ..training.run import (
-    build_trainer,
-    check_output_folder,
-    load_log,
-    save_checkpoint,
-    training_sequences,
-)
+from ..training.rows import load_log, training_sequences
+from ..training.run import check_output_folder, save_checkpoint
 from ..training.runfile import begin_run
+from ..training.trainer import build_trainer
 from .finetune import build_callbacks, build_optimizer, fit_to_log, start_settings
 from .parsing import parse_arguments
 

@@ -16,6 +16,7 @@ from typing import Any
 LOCK_FILE = "_lock"
 RUN_FILE = "_run.json"
 STUDY_FILE = "study.db"
+VALIDATION_FOLDER = "validation"  # of a run that is trained again on all rows
 DRAFT_PREFIX = ".hfrec-draft-"  # of folders that are being written
 
 
