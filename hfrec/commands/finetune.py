@@ -46,7 +46,7 @@ from ..training.seen import settle_seen_items
 from ..training.start import histories_and_counts, start_new_items
 from ..training.trainer import seed_everything
 from .parsing import parse_arguments
-from .pretrain import report
+from .pretrain import finish_card, report
 
 Arguments = tuple[
     DataArguments,
@@ -80,6 +80,7 @@ def parse(words: Sequence[str]) -> Arguments:
 def main(arguments: Arguments) -> dict[str, Any]:
     """Fine-tune and test; returns what `all_results.json` holds."""
     data, protocol, start, task, card, training, final = arguments
+    finish_card(training, card)
     check_output_folder(training, final=final.final)
     repo_id = hub_target(training)
     if task.task == "classification":

@@ -37,14 +37,7 @@ def check_output_folder(arguments: RecommenderTrainingArguments, *, final: bool 
     folder = Path(arguments.output_dir)
     check_folder(folder)
     if (folder / "all_results.json").exists() and arguments.resume_from_checkpoint is None:
-        raise ValueError(
-            f"`output_dir` {folder} holds a finished run: choose another folder or remove it."
-            + (
-                ""
-                if (folder / "README.md").exists()
-                else " Its card is missing: `hfrec.write_model_card(folder)` writes it."
-            )
-        )
+        raise ValueError(f"`output_dir` {folder} holds a finished run: choose another folder or remove it.")
     last = last_whole_checkpoint(folder)
     validation = folder / VALIDATION_FOLDER
     if not final and validation.exists():

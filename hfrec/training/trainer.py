@@ -16,7 +16,7 @@ from ..models import Bert4RecConfig, Bert4RecForCausalLM, Bert4RecForMaskedLM
 from ..tokenization import ItemTokenizer
 from ..transfer.features import MARKERS, set_item_features
 from .arguments import DataArguments, ModelArguments, RecommenderTrainingArguments
-from .checkpoints import SealCheckpoint, StopOnNaN
+from .checkpoints import SaveOnExit, SealCheckpoint, StopOnNaN
 from .pushes import PushWatchCallback, open_repository
 from .resuming import EarlyStopping, check_best_metric
 from .seen import choose_metric
@@ -115,7 +115,7 @@ def build_trainer(
         compute_metrics=make_compute_metrics(),
         preprocess_logits_for_metrics=preprocess_ranks,  # type: ignore[arg-type]  # two label names give a tuple
         optimizers=(optimizer, None),
-        callbacks=[StopOnNaN(), SealCheckpoint()],
+        callbacks=[*([SaveOnExit()] if training.save_on_exit else []), StopOnNaN(), SealCheckpoint()],
     )
     trainer.label_smoother = None  # it needs scores of all items, and would smooth over the special tokens too
     trainer.callback_handler.callbacks[:0] = callbacks
