@@ -66,7 +66,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for line in (
             "prepare --dataset synthetic --output_dir prepared",
             f"pretrain --dataset synthetic --output_dir pretrained --hidden_size 32 {small}",
-            f"finetune --model_name_or_path pretrained --dataset synthetic --output_dir tuned --l2sp_alpha 0.01 {small}",
+            f"finetune --model_name_or_path pretrained --dataset synthetic --output_dir tuned {small}",
         ):
             assert main(line.split()) == 0
     import pyarrow.csv
