@@ -336,9 +336,9 @@ def _data_facts(results: Mapping[str, Any], dataset_license: str | None) -> dict
         "data_fingerprint": results.get("data", {}).get("train_fingerprint"),
     }
     if sizes:
-        part = "all that the log has" if "final" in results else "in the training part"
+        part = ", all that the log has" if "final" in results else " in the training part"
         facts["dataset_size"] = (
-            f"{sizes['users']:,} users, {sizes['items']:,} items, {sizes['interactions']:,} interactions, {part}"
+            f"{sizes['users']:,} users, {sizes['items']:,} items, {sizes['interactions']:,} interactions{part}"
         )
     if settings:
         facts["dataset_filters"] = (
