@@ -46,8 +46,11 @@ _LAZY = {
     "Split": "data.splits",
     "StreamedBatches": "data.shards",
     "TitleIndex": "data.titles",
+    "DataArguments": "training.arguments",
+    "RecommenderTrainingArguments": "training.arguments",
     "add_items": "transfer.vocabulary",
     "align_catalogue": "transfer.vocabulary",
+    "build_trainer": "training.trainer",
     "category_vectors": "transfer.content",
     "compare_ranks": "evaluation.compare",
     "concatenate_interactions": "data.interactions",
@@ -60,6 +63,7 @@ _LAZY = {
     "feature_rows": "transfer.features",
     "fit_prior": "evaluation.cold_users",
     "load_checkpoint": "hub.checkpoint",
+    "make_compute_metrics": "evaluation",
     "match_titles": "transfer.matching",
     "plan_catalogue": "transfer.matching",
     "rank_baseline": "evaluation",
@@ -75,6 +79,7 @@ _LAZY = {
     "leave_one_out": "data.splits",
     "load_prior": "inference.prior",
     "load_interactions": "data.interactions",
+    "preprocess_ranks": "evaluation",
     "paired_bootstrap": "evaluation",
     "pull_from_hub": "hub.pull",
     "push_to_hub": "hub.push",
@@ -120,3 +125,8 @@ def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return getattr(import_module(f".{_LAZY[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """What `dir(hfrec)` shows and an editor completes: also what is loaded when it is first asked for."""
+    return sorted({*globals(), *__all__})

@@ -296,3 +296,14 @@ def test_every_public_name_can_be_imported() -> None:
 
     missing = [name for name in hfrec.__all__ if not hasattr(hfrec, name)]
     assert not missing, f"`hfrec.__all__` lists names that do not exist: {missing}"
+
+
+def test_dir_shows_what_is_public() -> None:
+    """An editor completed nothing: the public names are loaded when they are first asked for."""
+    import hfrec
+
+    assert set(hfrec.__all__) <= set(dir(hfrec))
+    assert {"build_trainer", "RecommenderTrainingArguments", "make_compute_metrics", "paired_bootstrap"} <= set(
+        dir(hfrec)
+    )
+    assert [name for name in hfrec.__all__ if not hasattr(hfrec, name)] == []
