@@ -24,6 +24,7 @@ from .data.splits import leave_one_out as leave_one_out
 from .data.splits import split_by_time as split_by_time
 from .data.streams import InteractionStream as InteractionStream
 from .data.temporal import temporal_split as temporal_split
+from .data.titles import TitleIndex as TitleIndex
 from .evaluation import paired_bootstrap as paired_bootstrap
 from .evaluation import rank_baseline as rank_baseline
 from .evaluation import rank_dataset as rank_dataset
@@ -42,6 +43,7 @@ from .inference.pipeline import RecommendationPipeline as RecommendationPipeline
 from .inference.prior import load_prior as load_prior
 from .inference.recommend import recommend as recommend
 from .inference.serving import OnnxRecommender as OnnxRecommender
+from .inference.similar import similar_items as similar_items
 from .models import Bert4RecConfig as Bert4RecConfig
 from .models import Bert4RecForCausalLM as Bert4RecForCausalLM
 from .models import Bert4RecForMaskedLM as Bert4RecForMaskedLM
