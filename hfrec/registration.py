@@ -67,7 +67,7 @@ _PACKAGES = ("transformers.", "hfrec.")
 
 
 class RegisterWhenLoaded(MetaPathFinder):
-    """Loads modules as ever; once a table is there and no module of the two is half loaded, it runs the table's step."""
+    """Loads modules as ever; runs the step of a table that is there once no module of the two is half loaded."""
 
     def __init__(self) -> None:
         self._steps = dict(_STEPS)

@@ -285,7 +285,12 @@ def test_import_loads_no_library(imported: dict[str, list[str]]) -> None:
 def test_config_data_and_tokenizer_load_no_heavy_part(imported: dict[str, list[str]]) -> None:
     """transformers' models, Trainer and pipelines cost more than torch itself; who reads a log needs none of them."""
     assert imported["without_torch"], "data and tokenizer load torch: import it where used"
-    heavy = {"transformers.modeling_utils", "transformers.activations", "transformers.trainer", "transformers.pipelines"}
+    heavy = {
+        "transformers.modeling_utils",
+        "transformers.activations",
+        "transformers.trainer",
+        "transformers.pipelines",
+    }
     heavy |= {"transformers.models.auto.modeling_auto", "transformers.training_args", "datasets", "torch._dynamo"}
     assert not heavy & set(imported["with_config"]), f"loaded {sorted(heavy & set(imported['with_config']))}"
 

@@ -22,17 +22,21 @@ assert "recommendation" in PIPELINE_REGISTRY.get_supported_tasks()
 """
 
 
+def slow(first: str) -> object:
+    return pytest.param(first, marks=pytest.mark.slow)  # each is a new interpreter that loads torch
+
+
 @pytest.mark.parametrize(
     "first",
     [
-        "import hfrec",
         "import transformers.pipelines, hfrec",  # the tables are there before
-        "import hfrec; from transformers import AutoTokenizer, AutoModel",
-        "import hfrec; from transformers import Trainer",
         "import hfrec; hfrec.Bert4RecForMaskedLM",  # a table is loaded when the classes are half loaded
-        "import hfrec; import hfrec.models.packing",
-        "import hfrec; import transformers.modeling_layers",
-        "import hfrec; hfrec.RecommendationPipeline",
+        slow("import hfrec"),
+        slow("import hfrec; from transformers import AutoTokenizer, AutoModel"),
+        slow("import hfrec; from transformers import Trainer"),
+        slow("import hfrec; import hfrec.models.packing"),
+        slow("import hfrec; import transformers.modeling_layers"),
+        slow("import hfrec; hfrec.RecommendationPipeline"),
     ],
 )
 def test_classes_are_registered_in_every_order(first: str) -> None:
@@ -40,6 +44,10 @@ def test_classes_are_registered_in_every_order(first: str) -> None:
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     environment["PYTHONPATH"] = str(Path(__file__).resolve().parents[1])
     process = subprocess.run(
-        [sys.executable, "-c", f"{first}\nimport hfrec{CHECK}"], capture_output=True, text=True, env=environment, check=False
+        [sys.executable, "-c", f"{first}\nimport hfrec{CHECK}"],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
     )
     assert process.returncode == 0, process.stderr
