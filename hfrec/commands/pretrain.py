@@ -27,7 +27,7 @@ from ..training.arguments import (
     RecommenderTrainingArguments,
 )
 from ..training.pushes import hub_target
-from ..training.recipes import LogStatistics, choose_settings, recipe_defaults
+from ..training.recipes import LogStatistics, choose_settings, objective_meant, recipe_defaults
 from ..training.run import (
     DEFAULT_MAX_LENGTH,
     build_model,
@@ -128,8 +128,9 @@ def follow_recipe(arguments: PretrainArguments, log: LogStatistics) -> tuple[Pre
     name = arguments.recipe.recipe
     if name == "none":
         return arguments, {}
-    choices = choose_settings(name, log)
-    defaults = recipe_defaults(choices, given_values("pretrain", CLASSES, arguments.words))
+    given = given_values("pretrain", CLASSES, arguments.words)
+    choices = choose_settings(name, log, objective_meant(given))
+    defaults = recipe_defaults(choices, given)
     chosen = [choice for choice in choices if choice.name in defaults]
     if chosen:
         print(f"Recipe {name}: {log.num_users:,} users, {log.num_items:,} items, {log.num_interactions:,} interactions")
