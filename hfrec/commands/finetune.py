@@ -43,7 +43,7 @@ from ..training.runfile import begin_run, split_content, weights_digest
 from ..training.seen import settle_seen_items
 from ..training.start import histories_and_counts, start_new_items
 from .parsing import parse_arguments
-from .pretrain import report
+from .pretrain import finish_card, report
 
 Arguments = tuple[
     DataArguments,
@@ -71,6 +71,7 @@ def parse(words: Sequence[str]) -> Arguments:
 def main(arguments: Arguments) -> dict[str, Any]:
     """Fine-tune and test; returns what `all_results.json` holds."""
     data, protocol, start, task, card, training = arguments
+    finish_card(training, card)
     check_output_folder(training)
     repo_id = hub_target(training)
     if task.task == "classification":

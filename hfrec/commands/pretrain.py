@@ -6,6 +6,7 @@ hfrec pretrain --train_file sequences --streaming true --output_dir out
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -88,6 +89,7 @@ def parse(words: Sequence[str], *, defaults: dict[str, Any] | None = None) -> Pr
 
 def main(arguments: PretrainArguments) -> dict[str, Any]:
     """Pretrain and test; returns what `all_results.json` holds."""
+    finish_card(arguments.training, arguments.card)
     check_output_folder(arguments.training)
     repo_id = hub_target(arguments.training)
     if arguments.data.streaming:
@@ -153,6 +155,16 @@ def item_features(tokenizer: ItemTokenizer, content: ContentArguments) -> Tensor
     from ..transfer.features import unit_features
 
     return unit_features(*read_content(tokenizer.items, content).values())
+
+
+def finish_card(training: RecommenderTrainingArguments, card: CardArguments) -> None:
+    """Write the card of a run that was killed between its results and its card."""
+    from ..hub.model_card import write_model_card
+
+    folder = Path(training.output_dir)
+    if (folder / "all_results.json").is_file() and not (folder / "README.md").exists():
+        write_model_card(folder, repo_id=training.hub_model_id, license=card.license)
+        print(f"The run was finished but for its card, which is written now: {folder / 'README.md'}", file=sys.stderr)
 
 
 def report(
