@@ -72,11 +72,12 @@ def finish(
     from ..hub.model_card import write_model_card
     from ..training.facts import log_sizes
     from ..training.run import save_checkpoint
-    from ..training.seen import settle_seen_items
+    from ..training.seen import decide_seen_items
 
     data, protocol, card = arguments
-    blend, fit = mix(parts, tokenizer, split)
-    seen = settle_seen_items(blend, to_evaluation_sequences(split.train, split.validation_targets, tokenizer), protocol)
+    validation = to_evaluation_sequences(split.train, split.validation_targets, tokenizer)
+    seen = decide_seen_items(validation, protocol)
+    blend, fit = mix(parts, tokenizer, validation, filter_seen=seen["seen_items"]["filter_seen"])
     test, report = measure_blend(blend, fit, parts, tokenizer=tokenizer, split=split)
     results = {
         "test": test.results(),
