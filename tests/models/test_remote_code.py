@@ -114,7 +114,7 @@ def test_plain_auto_tokenizer_loads_without_hfrec(found: dict[str, Any]) -> None
 
 def test_the_pipeline_needs_no_hfrec(found: dict[str, Any], folder: Path) -> None:
     """Without `import hfrec` the task was a KeyError; with other items than hfrec's own it would be worse."""
-    from hfrec.inference import recommend
+    from hfrec import recommend
 
     model, tokenizer = Bert4RecForMaskedLM.from_pretrained(folder).eval(), ItemTokenizer.from_pretrained(folder)
     expected = [
