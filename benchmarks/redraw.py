@@ -1,6 +1,6 @@
 """Draw the pictures of cards of transfer studies again, from the tables of the cards.
 
-python benchmarks/redraw.py model_cards/transfer-movielens.md model_cards/transfer-retail.md model_cards/transfer-xmarket.md
+python benchmarks/redraw.py model_cards/transfer-*.md
 """
 
 from __future__ import annotations
