@@ -117,4 +117,6 @@ def train(trainer: Trainer, checkpoint: str | None) -> dict[str, float]:
                 trainer._load_best_model()
             trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)
             metrics = {"train_runtime": 0.0, "epoch": float(trainer.state.epoch or 0.0)}
+    if checkpoint is not None:
+        metrics.pop("train_loss", None)  # the Trainer has that of the steps since the checkpoint only
     return metrics
