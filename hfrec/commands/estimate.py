@@ -67,17 +67,16 @@ def main(arguments: tuple[EstimateArguments, ModelArguments]) -> dict[str, Any]:
     config = Bert4RecConfig(vocab_size=vocab_size, max_position_embeddings=sizes.max_length, **shape.shape())
     workload = sizes.workload(shape.objective)
     memory = estimate_memory(config, workload)
-    results = {**vars(memory), "training": memory.training, "total": memory.total}
     start = estimate_start(config, sizes.num_interactions) if shape.item_start == "svd" else None
-    if start is not None:
-        results["start"] = start.memory
-        results["total"] = max(memory.total, memory.parameters + start.memory)
+    before = 0 if start is None else memory.parameters + start.memory
+    results = {**vars(memory), "training": memory.training} | ({} if start is None else {"start": start.memory})
+    results["total"] = max(memory.total, before)
     for name, size in results.items():
         print(f"{name:<12} {size / 2**20:>10,.0f} MiB")
     print("One process, float32, AdamW; Python and its libraries come on top, about 500 MiB.")
     if start is not None:
         print(f"The start from the log (--item_start svd) takes up to {start.seconds:,.0f} CPU seconds.")
-    less = suggestions(config, workload)
+    less = suggestions(config, workload, at_least=before)
     for text in less:
         print(f"Less with {text}")
     return {**results, "suggestions": less}

@@ -239,8 +239,14 @@ def _rows(config: Bert4RecConfig, workload: Workload) -> int:
     return min(config.vocab_size, workload.tokens + workload.labels + _negatives(config))
 
 
-def suggestions(config: Bert4RecConfig, workload: Workload) -> list[str]:
-    """What would save the most, largest saving first; each with the peak that it leads to."""
+def suggestions(config: Bert4RecConfig, workload: Workload, *, at_least: int = 0) -> list[str]:
+    """What would save the most, largest saving first; each with the peak that it leads to.
+
+    Args:
+        config: The model.
+        workload: Batch, length and processes.
+        at_least: Bytes that are taken in any case, such as those of the start.
+    """
     changes: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
         ("--loss chunked", {"loss": "chunked"}, {}),
         ("--loss sampled_softmax", {"loss": "sampled_softmax"}, {}),
@@ -253,12 +259,12 @@ def suggestions(config: Bert4RecConfig, workload: Workload) -> list[str]:
     if config.loss in SAMPLED_LOSSES and workload.world_size == 1:
         changes += [("--rowwise_embeddings true", {}, {"rowwise_embeddings": True})]
     changes += [(f"--per_device_eval_batch_size {eighth}", {}, {"eval_batch_size": eighth})]
-    now, found = estimate_memory(config, workload).total, []
+    now, found = max(estimate_memory(config, workload).total, at_least), []
     for flag, model, batch in changes:
         other = copy.deepcopy(config)
         for name, value in model.items():
             setattr(other, name, value)
-        after = estimate_memory(other, replace(workload, **batch)).total
+        after = max(estimate_memory(other, replace(workload, **batch)).total, at_least)
         if after < 0.9 * now:
             found.append((after, f"{flag}: {after / 2**20:,.0f} MiB"))
     return [text for _, text in sorted(found)]

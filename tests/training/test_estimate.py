@@ -166,3 +166,5 @@ def test_the_start_counts_where_there_is_one(capsys: pytest.CaptureFixture[str])
     assert "start" in capsys.readouterr().out
     assert main([*words, "--item_start", "random"]) == 0
     assert "start " not in capsys.readouterr().out
+    config = Bert4RecConfig(vocab_size=1_000_003, loss="sampled_softmax")
+    assert suggestions(config, Workload()) and not suggestions(config, Workload(), at_least=2**40)
