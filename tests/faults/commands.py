@@ -31,7 +31,9 @@ STEPS = ["--save_strategy", "steps", "--save_steps", 3, "--eval_strategy", "step
 SMALL = ["--hidden_size", 16, "--num_hidden_layers", 1]
 ONE_EPOCH = [*TINY, *STEPS, "--num_train_epochs", 1]
 # Times, speeds and sizes of processes are of one run; so is where it lay.
-_OF_ONE_RUN = re.compile(r"runtime|per_second|second|elapsed|memory|milliseconds|versions|what_more|duration")
+_OF_ONE_RUN = re.compile(
+    r"runtime|train_loss|per_second|second|elapsed|memory|milliseconds|versions|what_more|duration"
+)
 
 
 @dataclass(frozen=True)
