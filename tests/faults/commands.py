@@ -42,7 +42,7 @@ class Inputs:
 
     Args:
         folder: Holds all of it.
-        log, newer, labels: Logs as CSV: the first, one of other interactions, and one with a label for each user.
+        log, newer, labels: CSV files: a log, one of other interactions, and a label of each user.
         sequences: The log prepared for streaming.
         model: A trained checkpoint.
         catalogue: Items with titles, of which the model knows most.
@@ -66,9 +66,8 @@ def make_inputs(server: Server, folder: Path) -> Inputs:
     for seed, path in ((0, found.log), (1, found.newer)):
         table = synthetic_tables(num_users=60, num_items=30, num_groups=4, min_length=5, max_length=14, seed=seed)[0]
         pyarrow.csv.write_csv(table, path)
-    rows = found.log.read_text().splitlines()
-    labelled = [f"{row},{'a' if hash_of(row.split(',')[0]) < '8' else 'b'}" for row in rows[1:]]
-    found.labels.write_text("\n".join([f'{rows[0]},"group"', *labelled]) + "\n")
+    users = dict.fromkeys(row.split(",")[0].strip('"') for row in found.log.read_text().splitlines()[1:])
+    found.labels.write_text("user_id,group\n" + "".join(f"{user},{'ab'[hash_of(user) < '8']}\n" for user in users))
     run_whole(server, ["prepare", "--layout", "sequences", "--train_file", found.log, "--output_dir", found.sequences])
     words = ["pretrain", "--train_file", found.log, "--output_dir", found.model]
     run_whole(server, [*words, *ONE_EPOCH, *SMALL, "--objective", "masked"])
@@ -132,7 +131,7 @@ COMMANDS: dict[str, Words] = {
         "--model_name_or_path",
         i.model,
         "--train_file",
-        i.labels,
+        i.log,
         "--output_dir",
         o,
         *TINY,
@@ -140,11 +139,13 @@ COMMANDS: dict[str, Words] = {
         1,
         "--task",
         "classification",
+        "--label_file",
+        i.labels,
         "--label_column",
         "group",
         "--folds",
         2,
-    ],
+    ],  # fmt: skip
     "refresh": lambda i, o: [
         "refresh",
         "--model_name_or_path",
