@@ -38,6 +38,7 @@ def run(name: str, words: Sequence[str]) -> int:
         with _told_to_stop():
             arguments = module.parse(words)
             folder = _output_folder(arguments)
+            _hide_short_bars()
             with locked_folder(folder):
                 results = module.main(arguments)
     except REFUSALS as error:
@@ -55,6 +56,17 @@ def run(name: str, words: Sequence[str]) -> int:
         _say(name, f"interrupted. {_what_is_left(folder)}")
         return 128 + (signal.SIGTERM if isinstance(error, _Terminated) else signal.SIGINT)
     return int(results.get("exit_code", 0)) if isinstance(results, dict) else 0
+
+
+def _hide_short_bars() -> None:
+    """No bars of transformers for what takes a moment here, such as writing weights; those of downloads stay."""
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, enable_progress_bars
+    from transformers.utils import logging
+
+    hidden = are_progress_bars_disabled()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    if not hidden:
+        enable_progress_bars()
 
 
 def _say(name: str, text: str) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel, PrinterCallback, Trainer
+from transformers import PreTrainedModel, Trainer
 from transformers.trainer_utils import SaveStrategy
 
 from ..data.interactions import user_codes
@@ -21,6 +21,7 @@ from ..data.splits import Split
 from ..tokenization import ItemTokenizer
 from ..training.arguments import RecommenderTrainingArguments
 from ..training.budget import parse_duration
+from ..training.printing import ProgressLines
 from ..training.recipes import (
     BUDGET,
     LogStatistics,
@@ -208,5 +209,5 @@ def own_trainer(search: Search, output_dir: str) -> Trainer:
     trainer = build_trainer(
         model, search.tokenizer, rows.train, rows.validation, data=arguments.data, training=arguments.training
     )
-    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(ProgressLines)
     return trainer

@@ -17,6 +17,7 @@ from typing import Any
 # The Trainer's own pushes leave out names that begin with an underscore.
 LOCK_FILE = "_lock"
 RUN_FILE = "_run.json"
+LOG_FILE = "_training_log.jsonl"
 STUDY_FILE = "study.db"
 VALIDATION_FOLDER = "validation"  # of a run that is trained again on all rows
 DRAFT_PREFIX = ".hfrec-draft-"  # of files and folders that are being written
