@@ -1,6 +1,7 @@
 """Write a checkpoint as an ONNX graph that recommends without torch.
 
-hfrec export --model_name_or_path out --output_dir exported
+hfrec export out exported
+hfrec export out exported --int8 true --history_file interactions.csv
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from .recommend import histories_of
 class ExportArguments:
     """What is exported, and on what it is checked."""
 
-    model_name_or_path: str = field(metadata={"help": "Checkpoint: a folder or a hub id."})
-    output_dir: str = field(metadata={"help": "New or empty folder for the graph, the items and the serving code."})
+    model_name_or_path: str = field(metadata={"positional": 1, "help": "Checkpoint: a folder or a hub id."})
+    output_dir: str = field(metadata={"positional": 2, "help": "New folder for graph, items and serving code."})
     top_k: int | None = field(default=None, metadata={"help": "Most items that can be asked for; 100 if None."})
     int8: bool = field(default=False, metadata={"help": "Also write the graph with weights of 8 bits."})
     history_file: str | None = field(

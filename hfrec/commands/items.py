@@ -1,6 +1,7 @@
 """Change the catalogue of a saved checkpoint: add, remove or rename items, or go over to another catalogue.
 
-hfrec items align --model_name_or_path out --items_file catalogue.csv --match title --output_dir aligned
+hfrec items add out --items_file new.csv --output_dir grown
+hfrec items align out --items_file catalogue.csv --match title --output_dir aligned
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ ACTIONS = {
 class ItemsArguments(ContentArguments):
     """The checkpoint, the items, how they are matched, where new ones start, and where the new checkpoint goes."""
 
-    model_name_or_path: str = field(metadata={"help": "Checkpoint: a folder or a hub id."})
+    model_name_or_path: str = field(metadata={"positional": 1, "help": "Checkpoint: a folder or a hub id."})
     output_dir: str | None = field(default=None, metadata={"help": "New or empty folder for the new checkpoint."})
     items_file: str | None = field(
         default=None, metadata={"help": "Table with a column of item ids and, for new items, titles and the like."}

@@ -1,7 +1,7 @@
 """Read, filter and report a log; write it as Parquet.
 
 hfrec prepare --dataset ml-100k --output_dir prepared --min_user_interactions 5
-hfrec prepare --train_file "logs/*.parquet" --output_dir sequences --layout sequences
+hfrec prepare "logs/*.parquet" sequences --layout sequences
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..data.temporal import SplitArguments
+from ..data.arguments import SplitArguments
 from .parsing import parse_arguments
 
 if TYPE_CHECKING:
@@ -22,8 +22,12 @@ if TYPE_CHECKING:
 class PrepareArguments:
     """The source, what is dropped, and where the table goes."""
 
-    output_dir: str = field(metadata={"help": "Folder that gets interactions.parquet, items.parquet and report.json."})
-    train_file: str | None = field(default=None, metadata={"help": "File, folder or glob of the interaction log."})
+    output_dir: str = field(
+        metadata={"positional": 2, "help": "Folder that gets interactions.parquet, items.parquet and report.json."}
+    )
+    train_file: str | None = field(
+        default=None, metadata={"positional": 1, "help": "File, folder or glob of the interaction log."}
+    )
     dataset: str | None = field(default=None, metadata={"help": "Named data set or hub id."})
     user_column: str = field(default="user_id", metadata={"help": "Column of the user ids."})
     item_column: str = field(default="item_id", metadata={"help": "Column of the item ids."})

@@ -1,5 +1,6 @@
 """Pull a checkpoint from a hub, pinned and checked.
 
+hfrec pull me/films films
 hfrec pull me/films films --revision v2 --verify
 """
 

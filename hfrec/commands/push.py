@@ -1,6 +1,7 @@
 """Push a checkpoint to a hub as one commit.
 
-hfrec push out me/films --revision v2
+hfrec push out me/films
+hfrec push out me/films --revision v2 --private
 """
 
 from __future__ import annotations

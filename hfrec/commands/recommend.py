@@ -1,6 +1,7 @@
 """Recommend items for the histories in a file.
 
-hfrec recommend --model_name_or_path out --history_file interactions.csv --top_k 10 --output_file recommendations.csv
+hfrec recommend out interactions.csv --output_file recommendations.csv
+hfrec recommend me/films interactions.csv --output_file lists.jsonl --top_k 20 --filter_seen false
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ FORMATS = (".csv", ".parquet", ".jsonl")
 class RecommendArguments:
     """Whose histories, how many items, and where they go."""
 
-    model_name_or_path: str = field(metadata={"help": "Checkpoint: a folder or a hub id."})
-    history_file: str = field(metadata={"help": "Log of the users to recommend for."})
+    model_name_or_path: str = field(metadata={"positional": 1, "help": "Checkpoint: a folder or a hub id."})
+    history_file: str = field(metadata={"positional": 2, "help": "Log of the users to recommend for."})
     output_file: str = field(metadata={"help": "Recommendations: .csv, .parquet or .jsonl."})
     users_file: str | None = field(
         default=None,

@@ -1,6 +1,7 @@
 """Items like the ones that are named, by id or by title.
 
-hfrec similar --model_name_or_path out --titles "Star Wars" --top_k 5
+hfrec similar out --titles "Star Wars" --top_k 5
+hfrec similar me/films --items 50 181 --output_file similar.csv
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from .parsing import parse_arguments
 class SimilarArguments:
     """The checkpoint and the items to start from."""
 
-    model_name_or_path: str = field(metadata={"help": "Checkpoint: a folder or a hub id."})
+    model_name_or_path: str = field(metadata={"positional": 1, "help": "Checkpoint: a folder or a hub id."})
     items: list[str] = field(default_factory=list, metadata={"help": "Item ids."})
     titles: list[str] = field(
         default_factory=list, metadata={"help": "Titles, or words of titles: the item that fits each best."}

@@ -15,12 +15,13 @@ from ..evaluation.ranking import make_compute_metrics, preprocess_ranks
 from ..models import Bert4RecConfig, Bert4RecForCausalLM, Bert4RecForMaskedLM
 from ..tokenization import ItemTokenizer
 from ..transfer.features import MARKERS, set_item_features
-from .arguments import DataArguments, ModelArguments, RecommenderTrainingArguments
+from .arguments import DataArguments, ModelArguments
 from .checkpoints import SaveOnExit, SealCheckpoint, StopOnNaN
 from .pushes import PushWatchCallback, open_repository
 from .resuming import EarlyStopping, check_best_metric
 from .seen import choose_metric
 from .streaming import StreamingTrainer
+from .trainer_arguments import RecommenderTrainingArguments
 
 DEFAULT_MAX_LENGTH = 100
 
