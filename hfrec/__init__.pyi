@@ -25,7 +25,9 @@ from .data.splits import split_by_time as split_by_time
 from .data.streams import InteractionStream as InteractionStream
 from .data.temporal import temporal_split as temporal_split
 from .data.titles import TitleIndex as TitleIndex
+from .evaluation import make_compute_metrics as make_compute_metrics
 from .evaluation import paired_bootstrap as paired_bootstrap
+from .evaluation import preprocess_ranks as preprocess_ranks
 from .evaluation import rank_baseline as rank_baseline
 from .evaluation import rank_dataset as rank_dataset
 from .evaluation import ranking_metrics as ranking_metrics
@@ -52,11 +54,14 @@ from .models import Bert4RecModel as Bert4RecModel
 from .models import Blend as Blend
 from .models import BlendConfig as BlendConfig
 from .tokenization import ItemTokenizer as ItemTokenizer
+from .training.arguments import DataArguments as DataArguments
+from .training.arguments import RecommenderTrainingArguments as RecommenderTrainingArguments
 from .training.freezing import GradualUnfreezingCallback as GradualUnfreezingCallback
 from .training.freezing import freeze as freeze
 from .training.freezing import layerwise_learning_rates as layerwise_learning_rates
 from .training.l2sp import L2SPCallback as L2SPCallback
 from .training.pushes import PushWatchCallback as PushWatchCallback
+from .training.trainer import build_trainer as build_trainer
 from .transfer.content import category_vectors as category_vectors
 from .transfer.content import content_rows as content_rows
 from .transfer.content import given_vectors as given_vectors

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -103,13 +104,22 @@ def _model_class(config: dict[str, Any], name_or_path: str | os.PathLike[str]) -
             "'hfrec_blend'."
         )
     architecture = (config.get("architectures") or ["none"])[0]
-    for model_class in _CLASSES:
-        if architecture == model_class.__name__ and (config["model_type"] == "hfrec_blend") == (model_class is Blend):
+    candidates = [kind for kind in _CLASSES if (config["model_type"] == "hfrec_blend") == (kind is Blend)]
+    for model_class in (*candidates, *(own for kind in candidates for own in _own_classes(kind))):
+        if architecture == model_class.__name__:
             return model_class
     raise ValueError(
         f"`{name_or_path}` holds a {architecture}, expected one of "
-        f"{', '.join(model_class.__name__ for model_class in _CLASSES)}."
+        f"{', '.join(model_class.__name__ for model_class in _CLASSES)}. A class of your own loads where it is "
+        "imported: in a script, not by `hfrec` commands."
     )
+
+
+def _own_classes(kind: type[PreTrainedModel]) -> Iterator[type[PreTrainedModel]]:
+    """Subclasses that this process has imported: whoever trains one evaluates it in the same script."""
+    for own in kind.__subclasses__():
+        yield own
+        yield from _own_classes(own)
 
 
 def weight_shapes(name_or_path: str | os.PathLike[str], **hub: Any) -> dict[str, tuple[int, ...]]:

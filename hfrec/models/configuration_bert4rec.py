@@ -8,6 +8,15 @@ from transformers import PreTrainedConfig
 MAX_LABELS = 100_000
 
 
+def leave_pipeline_to_hfrec(kwargs: dict[str, Any]) -> None:
+    """Take the stored `custom_pipelines` out of a config's arguments, unless this file came with a checkpoint.
+
+    Where hfrec is imported, transformers would run the checkpoint's pipeline in place of hfrec's own.
+    """
+    if not __name__.startswith("transformers_modules"):
+        kwargs.pop("custom_pipelines", None)
+
+
 def refuse_named_weights(settings: dict[str, Any]) -> None:
     """Refuse a config that names the file of its weights.
 
@@ -108,6 +117,7 @@ class Bert4RecConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         refuse_named_weights(kwargs)
+        leave_pipeline_to_hfrec(kwargs)
         if isinstance(labels := kwargs.get("num_labels"), int) and labels > MAX_LABELS:
             raise ValueError(
                 f"`num_labels` must be at most {MAX_LABELS:,}, found {labels:,}: the parent would name each of them."
