@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..data.arguments import TEMPORAL_FLAGS, ProtocolArguments
 from .parsing import parse_arguments
@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 class EvaluateArguments:
     """What is tested on what."""
 
-    model_name_or_path: str = field(metadata={"positional": 1, "help": "Checkpoint: a folder or a hub id."})
-    test_file: str = field(metadata={"positional": 2, "help": "Log; --protocol says which items are the targets."})
+    words: ClassVar[tuple[str, ...]] = ("model_name_or_path", "test_file")
+
+    model_name_or_path: str = field(metadata={"help": "Checkpoint: a folder or a hub id."})
+    test_file: str = field(metadata={"help": "Log; --protocol says which items are the targets."})
     output_dir: str = field(metadata={"help": "Folder that gets eval_results.json and test_ranks.parquet."})
     revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit on the hub."})
     user_column: str = field(default="user_id", metadata={"help": "Column of the user ids."})

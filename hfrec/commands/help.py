@@ -47,9 +47,10 @@ def help_text(name: str, classes: Sequence[Any], *, everything: bool) -> str:
 
 
 def positional(classes: Sequence[Any]) -> list[Field[Any]]:
-    """The fields that words before all flags stand for, in their order."""
-    places = [place for kind in classes for place in fields(kind) if place.metadata.get("positional")]
-    return sorted(places, key=lambda place: int(place.metadata["positional"]))
+    """The fields that words before all flags stand for, in their order: a checkpoint comes before a log."""
+    named = [({place.name: place for place in fields(kind)}, getattr(kind, "words", ())) for kind in classes]
+    places = [by_name[word] for by_name, words in named for word in words]
+    return sorted(places, key=lambda place: place.name != "model_name_or_path")
 
 
 def _described(name: str) -> tuple[str, list[str]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from .content import ContentArguments, read_content
 from .parsing import parse_arguments
@@ -26,7 +26,9 @@ ACTIONS = {
 class ItemsArguments(ContentArguments):
     """The checkpoint, the items, how they are matched, where new ones start, and where the new checkpoint goes."""
 
-    model_name_or_path: str = field(metadata={"positional": 1, "help": "Checkpoint: a folder or a hub id."})
+    words: ClassVar[tuple[str, ...]] = ("model_name_or_path",)
+
+    model_name_or_path: str = field(metadata={"help": "Checkpoint: a folder or a hub id."})
     output_dir: str | None = field(default=None, metadata={"help": "New or empty folder for the new checkpoint."})
     items_file: str | None = field(
         default=None, metadata={"help": "Table with a column of item ids and, for new items, titles and the like."}

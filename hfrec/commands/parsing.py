@@ -21,9 +21,9 @@ def parse_arguments(
 ) -> tuple[Any, ...]:
     """Parse `words` into one instance of each dataclass.
 
-    The values of a settings file go through the same checks as flags; `null` is None, whatever the default. A field
-    with `metadata={"positional": 1}` takes the first word that stands before all flags, one with 2 the second; a field
-    that is a list takes the rest of these words. Words that ask for help print it and exit.
+    The values of a settings file go through the same checks as flags; `null` is None, whatever the default. The
+    fields that a dataclass names in `words` (a class variable) take the words that stand before all flags; one that is
+    a list takes the rest of them. Words that ask for help print it and exit.
 
     Args:
         name: Subcommand, for the usage line.

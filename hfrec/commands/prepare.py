@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ..data.arguments import SplitArguments
 from .parsing import parse_arguments
@@ -22,12 +22,10 @@ if TYPE_CHECKING:
 class PrepareArguments:
     """The source, what is dropped, and where the table goes."""
 
-    output_dir: str = field(
-        metadata={"positional": 2, "help": "Folder that gets interactions.parquet, items.parquet and report.json."}
-    )
-    train_file: str | None = field(
-        default=None, metadata={"positional": 1, "help": "File, folder or glob of the interaction log."}
-    )
+    words: ClassVar[tuple[str, ...]] = ("train_file", "output_dir")
+
+    output_dir: str = field(metadata={"help": "Folder that gets interactions.parquet, items.parquet and report.json."})
+    train_file: str | None = field(default=None, metadata={"help": "File, folder or glob of the interaction log."})
     dataset: str | None = field(default=None, metadata={"help": "Named data set or hub id."})
     user_column: str = field(default="user_id", metadata={"help": "Column of the user ids."})
     item_column: str = field(default="item_id", metadata={"help": "Column of the item ids."})

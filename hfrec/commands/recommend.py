@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from .parsing import parse_arguments
 
@@ -22,8 +22,10 @@ FORMATS = (".csv", ".parquet", ".jsonl")
 class RecommendArguments:
     """Whose histories, how many items, and where they go."""
 
-    model_name_or_path: str = field(metadata={"positional": 1, "help": "Checkpoint: a folder or a hub id."})
-    history_file: str = field(metadata={"positional": 2, "help": "Log of the users to recommend for."})
+    words: ClassVar[tuple[str, ...]] = ("model_name_or_path", "history_file")
+
+    model_name_or_path: str = field(metadata={"help": "Checkpoint: a folder or a hub id."})
+    history_file: str = field(metadata={"help": "Log of the users to recommend for."})
     output_file: str = field(metadata={"help": "Recommendations: .csv, .parquet or .jsonl."})
     users_file: str | None = field(
         default=None,

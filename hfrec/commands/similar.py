@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from .parsing import parse_arguments
 
@@ -17,7 +17,9 @@ from .parsing import parse_arguments
 class SimilarArguments:
     """The checkpoint and the items to start from."""
 
-    model_name_or_path: str = field(metadata={"positional": 1, "help": "Checkpoint: a folder or a hub id."})
+    words: ClassVar[tuple[str, ...]] = ("model_name_or_path",)
+
+    model_name_or_path: str = field(metadata={"help": "Checkpoint: a folder or a hub id."})
     items: list[str] = field(default_factory=list, metadata={"help": "Item ids."})
     titles: list[str] = field(
         default_factory=list, metadata={"help": "Titles, or words of titles: the item that fits each best."}

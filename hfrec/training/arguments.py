@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from .durations import parse_duration
 
@@ -15,9 +15,9 @@ NewItemStart = Literal["cooccurrence", "random"]
 class DataArguments:
     """Where the log comes from and how it becomes sequences."""
 
-    train_file: str | None = field(
-        default=None, metadata={"positional": 2, "help": "File, folder or glob of the interaction log."}
-    )
+    words: ClassVar[tuple[str, ...]] = ("train_file",)
+
+    train_file: str | None = field(default=None, metadata={"help": "File, folder or glob of the interaction log."})
     dataset: str | None = field(default=None, metadata={"help": "ml-100k, ml-1m, synthetic or a hub id."})
     items_file: str | None = field(default=None, metadata={"help": "Item metadata (title, …) by item id."})
     user_column: str = field(default="user_id", metadata={"help": "Column of the user ids."})
@@ -135,7 +135,9 @@ class RecipeArguments:
 class FinetuneArguments:
     """Where fine-tuning starts from, what is frozen and how it is held to its start."""
 
-    model_name_or_path: str = field(metadata={"positional": 1, "help": "Pretrained checkpoint: a folder or a hub id."})
+    words: ClassVar[tuple[str, ...]] = ("model_name_or_path",)
+
+    model_name_or_path: str = field(metadata={"help": "Pretrained checkpoint: a folder or a hub id."})
     model_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit on the hub."})
     new_item_start: NewItemStart = field(
         default="cooccurrence",
