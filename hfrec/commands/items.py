@@ -1,6 +1,7 @@
 """Change the catalogue of a saved checkpoint: add, remove or rename items, or go over to another catalogue.
 
-hfrec items align --model_name_or_path out --items_file catalogue.csv --match title --output_dir aligned
+hfrec items add out --items_file new.csv --output_dir grown
+hfrec items align out --items_file catalogue.csv --match title --output_dir aligned
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from .content import ContentArguments, read_content
 from .parsing import parse_arguments
@@ -24,6 +25,8 @@ ACTIONS = {
 @dataclass(kw_only=True)
 class ItemsArguments(ContentArguments):
     """The checkpoint, the items, how they are matched, where new ones start, and where the new checkpoint goes."""
+
+    words: ClassVar[tuple[str, ...]] = ("model_name_or_path",)
 
     model_name_or_path: str = field(metadata={"help": "Checkpoint: a folder or a hub id."})
     output_dir: str | None = field(default=None, metadata={"help": "New or empty folder for the new checkpoint."})
@@ -77,7 +80,7 @@ def main(arguments: tuple[str, ItemsArguments]) -> dict[str, Any]:
     """Do the action and write the new checkpoint with `catalogue.json`, which says what became of each item."""
     import torch
 
-    from ..data.files import check_new_folder, whole_files, write_json
+    from ..data.files import check_new_folder, seal, whole_files, write_json
     from ..hub.checkpoint import load_network
     from ..transfer.optimizers import OPTIMIZER, load_optimizer, save_optimizer
 
@@ -97,6 +100,7 @@ def main(arguments: tuple[str, ItemsArguments]) -> dict[str, Any]:
     with whole_files(folder) as draft:
         model.save_pretrained(draft)
         changed.save_pretrained(draft)
+        seal(draft)
         write_json(draft / "catalogue.json", {"action": action, "from": settings.model_name_or_path, **report})
         if optimizer is not None:
             save_optimizer(optimizer, draft, source)

@@ -1,6 +1,6 @@
 """Train a model on an interaction log.
 
-hfrec pretrain --train_file interactions.csv --output_dir out --objective masked --max_length 100 --hidden_size 64
+hfrec pretrain interactions.csv --output_dir out
 hfrec pretrain --train_file sequences --streaming true --output_dir out
 """
 
@@ -15,22 +15,15 @@ import numpy as np
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from ..data.arguments import ProtocolArguments
 from ..data.interactions import Interactions, user_codes
 from ..data.shards import SequenceShards
 from ..data.splits import Split
-from ..data.temporal import ProtocolArguments
 from ..evaluation.table import align, results_table
 from ..tokenization import ItemTokenizer
-from ..training.arguments import (
-    CardArguments,
-    DataArguments,
-    ModelArguments,
-    RecipeArguments,
-    RecommenderTrainingArguments,
-)
+from ..training.arguments import CardArguments, DataArguments, FinalArguments, ModelArguments, RecipeArguments
 from ..training.final import (
     Chosen,
-    FinalArguments,
     check_final,
     final_text,
     finished_validation,
@@ -38,26 +31,19 @@ from ..training.final import (
     train_finally,
 )
 from ..training.pushes import hub_target
-from ..training.recipes import LogStatistics, choose_settings, objective_meant, recipe_defaults
+from ..training.recipes import LogStatistics, choose_settings, recipe_defaults
 from ..training.rows import build_tokenizer, load_split, split_rows, streamed_rows
 from ..training.run import check_output_folder, train_and_evaluate
 from ..training.runfile import begin_run, split_content, streamed_content
 from ..training.seen import settle_seen_items
 from ..training.start import histories_and_counts, start_from_log
 from ..training.trainer import DEFAULT_MAX_LENGTH, build_model, seed_everything
+from ..training.trainer_arguments import RecommenderTrainingArguments
 from .content import ContentArguments, read_content
+from .flags import FLAGS
 from .parsing import given_values, parse_arguments
 
-RUN_CLASSES = (  # of a run that ends with its test
-    DataArguments,
-    ProtocolArguments,
-    ModelArguments,
-    ContentArguments,
-    CardArguments,
-    RecommenderTrainingArguments,
-    RecipeArguments,
-)
-CLASSES = (*RUN_CLASSES, FinalArguments)
+CLASSES = FLAGS["pretrain"]
 
 
 class PretrainArguments(NamedTuple):
@@ -183,9 +169,8 @@ def follow_recipe(arguments: PretrainArguments, log: LogStatistics) -> tuple[Pre
     name = arguments.recipe.recipe
     if name == "none":
         return arguments, {"recipe": {"name": name, "settings": {}}}
-    given = given_values("pretrain", CLASSES, arguments.words)
-    choices = choose_settings(name, log, objective_meant(given))
-    defaults = recipe_defaults(choices, given)
+    choices = choose_settings(name, log)
+    defaults = recipe_defaults(choices, given_values("pretrain", CLASSES, arguments.words))
     chosen = [choice for choice in choices if choice.name in defaults]
     if chosen:
         print(f"Recipe {name}: {log.num_users:,} users, {log.num_items:,} items, {log.num_interactions:,} interactions")

@@ -15,13 +15,14 @@ from ..evaluation.ranking import make_compute_metrics, preprocess_ranks
 from ..models import Bert4RecConfig, Bert4RecForCausalLM, Bert4RecForMaskedLM
 from ..tokenization import ItemTokenizer
 from ..transfer.features import MARKERS, set_item_features
-from .arguments import DataArguments, ModelArguments, RecommenderTrainingArguments
+from .arguments import DataArguments, ModelArguments
 from .checkpoints import SaveOnExit, SealCheckpoint, StopOnNaN
 from .printing import print_like_a_tool
 from .pushes import PushWatchCallback, RecommenderTrainer, open_repository
 from .resuming import EarlyStopping, check_best_metric
 from .seen import choose_metric
 from .streaming import StreamingTrainer
+from .trainer_arguments import RecommenderTrainingArguments
 
 DEFAULT_MAX_LENGTH = 100
 
