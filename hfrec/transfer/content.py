@@ -109,7 +109,7 @@ def category_vectors(values: Sequence[str | None], *, separator: str = "|") -> T
         >>> category_vectors(["b", "a|b", None]).tolist()
         [[0.0, 1.0], [1.0, 1.0], [0.0, 0.0]]
     """
-    parts = [[name.strip() for name in (value or "").split(separator) if name.strip()] for value in values]
+    parts = split_categories(values, separator=separator)
     columns = {name: column for column, name in enumerate(sorted({name for names in parts for name in names}))}
     if not columns:
         raise ValueError("`values` must hold at least one category, found none. Check the column and `separator`.")
@@ -117,6 +117,16 @@ def category_vectors(values: Sequence[str | None], *, separator: str = "|") -> T
     pairs = [(row, columns[name]) for row, names in enumerate(parts) for name in names]
     vectors[tuple(torch.tensor(pairs).T)] = 1.0
     return vectors
+
+
+def split_categories(values: Sequence[str | None], *, separator: str) -> list[list[str]]:
+    """The categories of each item, without the blanks around them.
+
+    Example:
+        >>> split_categories(["b", "a | b", None], separator="|")
+        [['b'], ['a', 'b'], []]
+    """
+    return [[name.strip() for name in str(value or "").split(separator) if name.strip()] for value in values]
 
 
 def given_vectors(values: Sequence[Sequence[float] | None]) -> Tensor:
@@ -348,7 +358,7 @@ def _ridge_maps(features: Tensor, targets: Tensor, ridges: Sequence[float]) -> l
 
 @torch.no_grad()
 def _encode(texts: list[str], name: str, batch_size: int, max_length: int) -> Tensor:
-    pooling = _pooling(name)
+    pooling = encoder_pooling(name)
     tokenizer = AutoTokenizer.from_pretrained(name)
     model = AutoModel.from_pretrained(name)
     model.train(False)
@@ -372,7 +382,7 @@ def _encode(texts: list[str], name: str, batch_size: int, max_length: int) -> Te
     return torch.cat(parts)
 
 
-def _pooling(name: str) -> Literal["mean", "cls", "max"]:
+def encoder_pooling(name: str) -> Literal["mean", "cls", "max"]:
     """How the sentence-transformers files beside an encoder pool its tokens; the mean where there are none."""
     modules = _json_beside(name, "modules.json") or []
     kinds = [module["type"].rpartition(".")[2] for module in modules]
