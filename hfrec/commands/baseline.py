@@ -89,11 +89,11 @@ def finish(
         **seen,
     }
     folder = Path(output_dir)
-    save_checkpoint(blend, tokenizer, folder)
     with whole_files(folder) as draft:
+        save_checkpoint(blend, tokenizer, draft)
         test.user_ranks().save(draft / RANKS_FILE)
         write_json(draft / "all_results.json", results)
-    write_model_card(folder, license=card.license)
+        write_model_card(draft, license=card.license, name=folder.resolve().name)
     print(results_table(results["test"]))
     print(describe(report))
     print(f"Checkpoint: {folder}")

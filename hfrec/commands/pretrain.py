@@ -6,6 +6,7 @@ hfrec pretrain --train_file sequences --streaming true --output_dir out
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -90,13 +91,14 @@ def parse(words: Sequence[str], *, defaults: dict[str, Any] | None = None) -> Pr
 
 def main(arguments: PretrainArguments) -> dict[str, Any]:
     """Pretrain and test; returns what `all_results.json` holds."""
+    finish_card(arguments.training, arguments.card)
     check_output_folder(arguments.training)
     repo_id = hub_target(arguments.training)
     if arguments.data.streaming:
         if arguments.shape.item_representation != "id":
             raise ValueError(
-                f"`item_representation` {arguments.shape.item_representation!r} is not for `streaming`: give a log that "
-                "fits into memory."
+                f"`item_representation` {arguments.shape.item_representation!r} is not for `streaming`: give a log "
+                "that fits into memory."
             )
         shards = SequenceShards(Path(arguments.data.source))
         lengths = np.concatenate([np.asarray(piece.value_lengths()) for piece in shards.histories("train")])
@@ -156,6 +158,16 @@ def item_content(tokenizer: ItemTokenizer, content: ContentArguments) -> tuple[C
     """What the items are made of, and features `(num_items, width)` of the vocabulary."""
     specification = describe_content(tokenizer.items, **content.columns())
     return specification, content_features(specification, tokenizer.items)
+
+
+def finish_card(training: RecommenderTrainingArguments, card: CardArguments) -> None:
+    """Write the card of a run that was killed between its results and its card."""
+    from ..hub.model_card import write_model_card
+
+    folder = Path(training.output_dir)
+    if (folder / "all_results.json").is_file() and not (folder / "README.md").exists():
+        write_model_card(folder, repo_id=training.hub_model_id, license=card.license)
+        print(f"The run was finished but for its card, which is written now: {folder / 'README.md'}", file=sys.stderr)
 
 
 def report(

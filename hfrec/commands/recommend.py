@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from .content import over_to_items
 from .parsing import parse_arguments
 
 RECALL_USERS = 1000  # on whom an approximate index is compared with the exact lists
@@ -42,6 +43,12 @@ class RecommendArguments:
         default="error", metadata={"help": "What becomes of items outside the vocabulary."}
     )
     revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit on the hub."})
+    items_file: str | None = field(
+        default=None, metadata={"help": "Rank these items instead of the checkpoint's, by their content (zero-shot)."}
+    )
+    encoder: str | None = field(
+        default=None, metadata={"help": "Where the checkpoint's text encoder lies on this machine (with --items_file)."}
+    )
     user_column: str = field(default="user_id", metadata={"help": "Column of the user ids."})
     item_column: str = field(default="item_id", metadata={"help": "Column of the item ids."})
     timestamp_column: str = field(default="timestamp", metadata={"help": "Column of the times."})
@@ -68,13 +75,10 @@ def main(arguments: RecommendArguments) -> list[list[dict[str, Any]]]:
     from ..inference.prior import load_prior
     from ..inference.recommend import recommend
 
-    output = Path(arguments.output_file)
-    if output.suffix not in FORMATS:
-        raise ValueError(f"`output_file` must end in {', '.join(FORMATS)}, found {output.name!r}.")
-    if output.is_dir():
-        raise ValueError(f"`output_file` {output} is a folder: name a file.")
+    output = checked_output(arguments.output_file)
     check_overwrites(output, arguments)
     model, tokenizer = load_checkpoint(arguments.model_name_or_path, revision=arguments.revision)
+    tokenizer = over_to_items(model, tokenizer, arguments)
     interactions = load_interactions(
         arguments.history_file,
         user_column=arguments.user_column,
@@ -113,23 +117,38 @@ def main(arguments: RecommendArguments) -> list[list[dict[str, Any]]]:
     return found
 
 
+def checked_output(output_file: str) -> Path:
+    """The file that rows are written to.
+
+    Raises:
+        ValueError: Another kind of file, a folder, or part of a checkpoint, which would be lost.
+    """
+    from ..hub.push import checkpoint_names
+
+    output = Path(output_file)
+    if output.suffix not in FORMATS:
+        raise ValueError(f"`output_file` must end in {', '.join(FORMATS)}, found {output.name!r}.")
+    if output.is_dir():
+        raise ValueError(f"`output_file` {output} is a folder: name a file.")
+    if output.exists() and (output.parent / "config.json").exists() and output.name in checkpoint_names(output.parent):
+        raise ValueError(f"`output_file` {output} is part of a checkpoint, which would be lost: name another file.")
+    return output
+
+
 def check_overwrites(output: Path, arguments: RecommendArguments) -> None:
-    """Refuse an output file that is one of those that are read, or part of a checkpoint.
+    """Refuse an output file that is one of those that are read.
 
     Raises:
         ValueError: With what would be lost.
     """
     from ..data.readers import find_files
-    from ..hub.push import checkpoint_names
 
     if not output.exists():
         return
-    for name in ("history_file", "users_file"):
+    for name in ("history_file", "users_file", "items_file"):
         source = getattr(arguments, name)
         if source is not None and any(output.samefile(file) for file in find_files(source)):
             raise ValueError(f"`output_file` {output} is the `{name}`, which would be lost: name another file.")
-    if (output.parent / "config.json").exists() and output.name in checkpoint_names(output.parent):
-        raise ValueError(f"`output_file` {output} is part of a checkpoint, which would be lost: name another file.")
 
 
 def approximate(

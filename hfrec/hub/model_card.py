@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..data.files import read_json_object, whole_file
 from .errors import redact
 
 TEMPLATE = Path(__file__).with_name("card_template.md.jinja")
@@ -28,6 +29,7 @@ def write_model_card(
     repo_id: str | None = None,
     license: str | None = None,
     dataset_license: str | None = None,
+    name: str | None = None,
 ) -> Path:
     """Write `README.md`, and `.eval_results/hfrec.yaml` for a data set of the hub, into a checkpoint folder.
 
@@ -39,6 +41,7 @@ def write_model_card(
         repo_id: Where it will be pushed; left out, `push_to_hub` fills it in.
         license: Licence of the weights. It hangs on yours and on the data's, so there is no default.
         dataset_license: Licence and source of the data; known for the named data sets.
+        name: What the model is called where it has no `repo_id`; by its folder unless given.
 
     Returns:
         Path of the card.
@@ -53,27 +56,29 @@ def write_model_card(
     from huggingface_hub import ModelCard
 
     folder = Path(folder)
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = read_json_object(folder / "config.json")
     results = _results(folder)
     items = _first_items(folder)
+    title = repo_id or name or folder.resolve().name
     values = {
         **_model_facts(config, results),
         **_data_facts(results, dataset_license),
         **_evaluation_facts(results),
         **_blend_facts(results),
-        "model_name": repo_id or folder.resolve().name,
+        "model_name": title,
         "repo_id": repo_id or PLACEHOLDER,
         "num_parameters": _num_parameters(folder),
         "num_items": f"{config['vocab_size'] - config['num_special_tokens']:,}",
         "example_history": ", ".join(json.dumps(item, ensure_ascii=False) for item in items),
     }
-    data = _metadata(config, results, repo_id or folder.resolve().name, license)
+    data = _metadata(config, results, title, license)
     card = ModelCard.from_template(
         data, template_path=str(TEMPLATE), **{name: _plain(name, value) for name, value in values.items()}
     )
     path = folder / "README.md"
-    path.write_text(redact(str(card)), encoding="utf-8")
     _write_eval_results(folder, results)
+    with whole_file(path) as draft:  # last, as a folder with a card is finished
+        draft.write_text(redact(str(card)), encoding="utf-8")
     return path
 
 
@@ -112,7 +117,7 @@ def set_license(folder: str | os.PathLike[str], license: str) -> None:
 
 def _results(folder: Path) -> dict[str, Any]:
     path = folder / "all_results.json"
-    results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    results: dict[str, Any] = read_json_object(path) if path.exists() else {}
     if "test" not in results:
         raise ValueError(
             f"{folder} has no test results in all_results.json: a card states what was measured. Expected a folder "
@@ -235,7 +240,8 @@ def _write_eval_results(folder: Path, results: Mapping[str, Any]) -> None:
     about = {"id": dataset, "task_id": strategy, **({"revision": revision} if revision else {})}
     entries = [{"dataset": about, "value": results["test"][setting][METRICS[0]], "notes": f"{METRICS[0]}; {note}"}]
     (folder / EVAL_RESULTS).parent.mkdir(exist_ok=True)
-    (folder / EVAL_RESULTS).write_text(yaml.safe_dump(entries, sort_keys=False), encoding="utf-8")
+    with whole_file(folder / EVAL_RESULTS) as draft:
+        draft.write_text(yaml.safe_dump(entries, sort_keys=False), encoding="utf-8")
 
 
 def _model_facts(config: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, Any]:

@@ -120,7 +120,7 @@ def random_histories(tokenizer: ItemTokenizer, count: int, *, longest: int, seed
 
 
 def with_fixed_items(model: Any) -> Any:
-    """The model or, where its items or those of its parts are made of content, a copy with all embeddings worked out."""
+    """The model or, where items are made of content, a copy of it with their embeddings worked out."""
     scorers = (Bert4RecForMaskedLM, Bert4RecForCausalLM)
     parts = [part for part in model.modules() if isinstance(part, scorers)]
     if all(part.config.item_representation == "id" for part in parts):

@@ -4,8 +4,8 @@ An item's embedding is what the adapter makes of its features, plus in `content+
 passes the whitened features on as they are, and the path past the body compares the recent history with every item: an
 untrained model ranks by the cosine of whitened content. What is trained is a correction of that.
 
-References: whitening of text vectors and a mixture of adapters from Hou et al., Towards Universal Sequence Representation
-Learning for Recommender Systems (UniSRec), KDD 2022.
+References: whitening of text vectors and a mixture of adapters from Hou et al., Towards Universal Sequence
+Representation Learning for Recommender Systems (UniSRec), KDD 2022.
 """
 
 from dataclasses import dataclass

@@ -70,7 +70,7 @@ class Bert4RecEmbeddings(nn.Module):
         return self.content(ids) + own if self.has_residual else cast(torch.Tensor, self.content(ids))
 
     def table(self) -> torch.Tensor:
-        """Embeddings of all tokens `(vocab_size, embedding_size)`; without gradients, made once for the same weights."""
+        """Embeddings of all tokens `(vocab_size, embedding_size)`; without gradients made once for equal weights."""
         if self.content is None or self.training or torch.is_grad_enabled() or torch.compiler.is_compiling():
             return self.rows()
         weights = (self.item_embeddings.weight, *self.content.parameters(), *self.content.buffers())

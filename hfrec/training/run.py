@@ -28,7 +28,7 @@ from ..transfer.features import set_item_features
 from ..transfer.specification import ContentSpecification
 from .arguments import DataArguments, ModelArguments, RecommenderTrainingArguments
 from .budget import parse_duration, plan_steps, what_more_would_bring
-from .checkpoints import SealCheckpoint, StopOnNaN, last_whole_checkpoint, only_unfinished
+from .checkpoints import SaveOnExit, SealCheckpoint, StopOnNaN, last_whole_checkpoint, only_unfinished
 from .facts import run_facts, split_sizes
 from .l2sp import L2SPCallback
 from .pushes import PushWatchCallback, open_repository
@@ -160,14 +160,7 @@ def check_output_folder(arguments: RecommenderTrainingArguments) -> str | None:
     folder = Path(arguments.output_dir)
     check_folder(folder)
     if (folder / "all_results.json").exists() and arguments.resume_from_checkpoint is None:
-        raise ValueError(
-            f"`output_dir` {folder} holds a finished run: choose another folder or remove it."
-            + (
-                ""
-                if (folder / "README.md").exists()
-                else " Its card is missing: `hfrec.write_model_card(folder)` writes it."
-            )
-        )
+        raise ValueError(f"`output_dir` {folder} holds a finished run: choose another folder or remove it.")
     last = last_whole_checkpoint(folder)
     if last is None and arguments.resume_from_checkpoint is None and not only_unfinished(folder):
         check_new_folder(folder)
@@ -368,7 +361,7 @@ def build_trainer(
         compute_metrics=make_compute_metrics(),
         preprocess_logits_for_metrics=preprocess_ranks,  # type: ignore[arg-type]  # two label names give a tuple
         optimizers=(optimizer, None),
-        callbacks=[StopOnNaN(), SealCheckpoint()],
+        callbacks=[*([SaveOnExit()] if training.save_on_exit else []), StopOnNaN(), SealCheckpoint()],
     )
     trainer.label_smoother = None  # it needs scores of all items, and would smooth over the special tokens too
     trainer.callback_handler.callbacks[:0] = callbacks

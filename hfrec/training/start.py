@@ -38,8 +38,8 @@ def start_from_log(model: PreTrainedModel, histories: Iterable[Any], counts: NDA
     the history's items.
 
     Args:
-        model: A new masked or causal model, changed in place. Items that are made of content start as their content, and
-            what the co-occurrence adds is their residual.
+        model: A new masked or causal model, changed in place. Items that are made of content start as their content,
+            and what the co-occurrence adds is their residual.
         histories: Arrow list arrays of token ids to train on, oldest first.
         counts: Interactions of each token `(vocab_size,)`.
         seed: Of what is drawn.

@@ -39,6 +39,10 @@ class Adoption:
     num_bare: int
     whitened: bool
 
+    def to_dict(self) -> dict[str, Any]:
+        """The numbers, for a JSON file."""
+        return {name: value for name, value in vars(self).items() if name != "tokenizer"}
+
     def __str__(self) -> str:
         anew = "features, mean and spread of the content" if self.whitened else "features"
         bare = f"; {self.num_bare:,} have no content" if self.num_bare else ""

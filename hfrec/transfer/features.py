@@ -1,4 +1,4 @@
-"""The features of a model's items: written into a new model, given to items that come, whitened for another catalogue."""
+"""The features of a model's items: written into a new model, given to new items, whitened for another catalogue."""
 
 from __future__ import annotations
 
@@ -97,8 +97,8 @@ def check_features(model: Any, features: Tensor, number: int) -> None:
     if model.config.item_representation == "id" or tuple(features.shape) != (number, width):
         raise ValueError(
             f"Expected a model whose items are made of content and features of the shape {(number, width)} (items, "
-            f"width), found `item_representation={model.config.item_representation!r}` and {tuple(features.shape)}. Make "
-            "them as the model's were, with `content_features`."
+            f"width), found `item_representation={model.config.item_representation!r}` and {tuple(features.shape)}. "
+            "Make them as the model's were, with `content_features`."
         )
     if not torch.isfinite(features).all():
         raise ValueError("`features` must be finite, found NaN or infinity. Check the content they come from.")
@@ -123,8 +123,8 @@ def source_whitening(features: Tensor, rank: int) -> Whitening:
 def other_whitening(features: Tensor, source: Whitening) -> Whitening:
     """Statistics of another catalogue on the source's axes, drawn to the source's where there are few items.
 
-    A catalogue of toys lies in one corner of what beauty products span: whitened by the latter's statistics all toys look
-    alike. The axes stay, so that what was learnt of them holds.
+    A catalogue of toys lies in one corner of what beauty products span: whitened by the latter's statistics all toys
+    look alike. The axes stay, so that what was learnt of them holds.
     """
     known = features[(features != 0).any(dim=1)].double()
     number, basis, matrix = len(known), source.basis.double(), source.matrix.double()

@@ -17,8 +17,7 @@ class ItemRows:
     """Where new items start.
 
     Args:
-        embeddings: Rows of the item embeddings `(num_new, embedding_size)`.
-            Where items are made of content, their residuals.
+        embeddings: Rows of the item embeddings `(num_new, embedding_size)`. With content, the residuals.
         biases: Output biases `(num_new,)`; 0 when None.
         features: Where items are made of content, theirs `(num_new, width)`.
     """
@@ -133,7 +132,7 @@ def _fresh_features(features: Tensor, number: int, rows: ItemRows | None) -> Ten
     expected, found = (number, features.shape[1]), None if rows is None else rows.features
     if number and (found is None or tuple(found.shape) != expected):
         raise ValueError(
-            f"`rows.features` must hold the features {expected} of the new items, of which this model's items are made: "
+            f"`rows.features` must hold the features {expected} of the new items, of which the model's items are made: "
             f"found {None if found is None else tuple(found.shape)}. Pass `feature_rows(...)`; on a saved checkpoint, "
             "`hfrec items add`."
         )

