@@ -194,7 +194,7 @@ def cover_items(
     if shared == 0:
         raise ValueError(
             "No item of the log is in the checkpoint, which knows items by their ids: expected a shared catalogue, "
-            "found none shared. A checkpoint pretrained with `--item_representation content` or `content+id` takes up any."
+            "found none shared. One pretrained with `--item_representation content` or `content+id` takes up any."
         )
     if not new:
         return tokenizer
