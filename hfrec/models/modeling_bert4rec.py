@@ -500,7 +500,7 @@ class _ItemScorer(Bert4RecPreTrainedModel):
         if isinstance(module, _ItemScorer) and module.label_counts is not None:
             initialization.zeros_(module.label_counts)
         # The decoder is tied to the residuals; the head corrects the path past the body, by nothing at first.
-        if self.recent is not None and module in (self.decoder, self.head.last(self.config)):
+        if self.recent is not None and module in (self.decoder, self.head.last(cast(Bert4RecConfig, self.config))):
             initialization.zeros_(cast(nn.Linear, module).weight)
 
     def save_pretrained(
