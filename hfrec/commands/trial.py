@@ -22,22 +22,13 @@ from ..tokenization import ItemTokenizer
 from ..training.arguments import RecommenderTrainingArguments
 from ..training.budget import parse_duration
 from ..training.recipes import BUDGET, LogStatistics, RecipeName, choose_budget, choose_settings, recipe_defaults
-from ..training.run import (
-    RunRows,
-    build_tokenizer,
-    build_trainer,
-    load_split,
-    prepare_model,
-    seed_everything,
-    split_rows,
-    train_and_evaluate_collator,
-)
+from ..training.rows import RunRows, build_tokenizer, load_split, split_rows
 from ..training.runfile import split_content
 from ..training.space import SearchSpace, search_space, space_facts, suggest
+from ..training.trainer import build_trainer, prepare_model, seed_everything, train_and_evaluate_collator
 from ..training.tuning import METRIC, VALUES, require_optuna, sampler_seed, study_options
 from .parsing import given_values
-from .pretrain import CLASSES as PRETRAIN_CLASSES
-from .pretrain import PretrainArguments, start_model
+from .pretrain import RUN_CLASSES, PretrainArguments, start_model
 from .pretrain import parse as parse_pretrain
 
 if TYPE_CHECKING:
@@ -69,7 +60,7 @@ class TuneArguments:
             parse_duration(self.timeout, "timeout")
 
 
-CLASSES = (*PRETRAIN_CLASSES, TuneArguments)
+CLASSES = (*RUN_CLASSES, TuneArguments)
 TUNE_FIELDS = {place.name for place in fields(TuneArguments)}
 
 

@@ -14,6 +14,7 @@ from .budget import EVALUATIONS
 RecipeName = Literal["fast", "balanced", "best"]
 LENGTHS = (20, 50, 100, 200)
 LARGEST_EXACT_CATALOGUE = 6_000  # more items, and a step is faster with drawn negatives
+LARGE_CATALOGUE_SIZE = 128  # units, for more items than that: 64 hold too little of what goes together
 
 
 # With these the user has set the budget: how long a run is, how often it is looked at and when it stops.
@@ -112,13 +113,20 @@ def choose_settings(recipe: RecipeName, log: LogStatistics) -> list[Choice]:
     return [
         Choice("objective", "causal", "learns from every item of a history in each step"),
         Choice("max_length", length, f"nine users of ten have at most {log.long_length:,} interactions"),
-        Choice("hidden_size", effort.hidden_size, f"recipe {recipe}"),
+        _hidden_size(recipe, log.num_items),
         Choice("hidden_dropout_prob", _dropout(log.mean_length), lengths),
         Choice("loss", "sampled_softmax" if large else "chunked", f"{log.num_items:,} items: {negatives}"),
         Choice("per_device_train_batch_size", batch, f"about {rows:,.0f} rows an epoch"),
         Choice("learning_rate", 2e-3, "starts from the log need no caution"),
         *choose_budget(steps, f"{steps * batch / rows:.0f} epochs"),
     ]
+
+
+def _hidden_size(recipe: RecipeName, num_items: int) -> Choice:
+    size = EFFORTS[recipe].hidden_size
+    if num_items > LARGEST_EXACT_CATALOGUE and size < LARGE_CATALOGUE_SIZE:
+        return Choice("hidden_size", LARGE_CATALOGUE_SIZE, f"{num_items:,} items want a wide model")
+    return Choice("hidden_size", size, f"recipe {recipe}")
 
 
 def choose_budget(steps: int, reason: str) -> list[Choice]:

@@ -19,8 +19,8 @@ from safetensors.torch import load_file
 from transformers import Trainer
 
 from hfrec import Bert4RecForMaskedLM, ItemTokenizer, load_checkpoint
-from hfrec.data.files import RUN_FILE
-from hfrec.training.checkpoints import SEAL_FILE, last_whole_checkpoint
+from hfrec.data.files import RUN_FILE, SEAL_FILE
+from hfrec.training.checkpoints import last_whole_checkpoint
 from hfrec_command import main
 
 TINY = ["--max_length", "12", "--hidden_size", "16", "--num_hidden_layers", "1", "--per_device_train_batch_size", "16"]
@@ -215,7 +215,7 @@ def test_unknown_item_in_a_history(checkpoint: Path, tmp_path: Path, refusal: Ca
     """An item that the model does not know must not be read as another one."""
     log = tmp_path / "log.csv"
     log.write_text(HEADER + "u1,never-seen,1\n")
-    line = refusal(*command("recommend", log, checkpoint, tmp_path / "out"))
+    line = refusal(*command("recommend", log, checkpoint, tmp_path / "out"), "--unknown_items", "error")
     assert "'never-seen'" in line and "unknown_items='drop'" in line
 
 

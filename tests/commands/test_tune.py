@@ -110,14 +110,14 @@ def test_the_test_part_decides_nothing(
         rows[index]["item_id"] = "i0"
     changed = tmp_path / "log.csv"
     pyarrow.csv.write_csv(pyarrow.Table.from_pylist(rows), changed)
-    monkeypatch.setattr("hfrec.training.run.rank_checkpoint", pytest.fail)
+    monkeypatch.setattr("hfrec.training.rows.rank_checkpoint", pytest.fail)
     assert _tune(changed, tmp_path / "tuned", 3) == 0
     assert _values(tmp_path / "tuned") == _values(tuned)[:3]
 
 
 def test_a_hopeless_trial_is_pruned_and_one_that_diverges_ends_nothing(log_file: Path, tmp_path: Path) -> None:
     """A hopeless trial that runs to its end takes the time of better ones; NaN must not end the search."""
-    words = ("--item_start", "random", "--max_length", "10")
+    words = ("--item_start", "random", "--max_length", "10", "--mask_last_probability", "0.1")
     assert _tune(log_file, tmp_path, 4, *words) == 0
     good = _study(tmp_path).best_trial.params
     for rate in (1e-12, 1e300):

@@ -26,6 +26,7 @@ def test_settings_follow_the_log() -> None:
     films, shop = _values(FILMS), _values(SHOP)
     assert films["max_length"] == 100 and shop["max_length"] == 20
     assert films["loss"] == "chunked" and shop["loss"] == "sampled_softmax"
+    assert films["hidden_size"] == 64 and shop["hidden_size"] == 128
     assert float(str(films["hidden_dropout_prob"])) < float(str(shop["hidden_dropout_prob"]))
 
 

@@ -35,7 +35,9 @@ def test_the_recipes_own_settings_lie_inside(log: LogStatistics, objective: str)
     own = _own(log, objective=objective)
     space = search_space(own, log, {"objective"})
     assert all(_holds(space, name, own[name]) for name in space)
-    assert ("mlm_probability" in space) == (objective == "masked")
+    assert {"mlm_probability", "mask_last_probability"} & set(space) == (
+        {"mlm_probability", "mask_last_probability"} if objective == "masked" else set()
+    )
 
 
 def test_a_small_log_gets_a_small_space() -> None:
