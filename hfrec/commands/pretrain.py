@@ -1,6 +1,6 @@
 """Train a model on an interaction log.
 
-hfrec pretrain --train_file interactions.csv --output_dir out --objective masked --max_length 100 --hidden_size 64
+hfrec pretrain interactions.csv --output_dir out
 hfrec pretrain --train_file sequences --streaming true --output_dir out
 """
 
@@ -15,22 +15,15 @@ import numpy as np
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from ..data.arguments import ProtocolArguments
 from ..data.interactions import Interactions, user_codes
 from ..data.shards import SequenceShards
 from ..data.splits import Split
-from ..data.temporal import ProtocolArguments
 from ..evaluation.table import align, results_table
 from ..tokenization import ItemTokenizer
-from ..training.arguments import (
-    CardArguments,
-    DataArguments,
-    ModelArguments,
-    RecipeArguments,
-    RecommenderTrainingArguments,
-)
+from ..training.arguments import CardArguments, DataArguments, FinalArguments, ModelArguments, RecipeArguments
 from ..training.final import (
     Chosen,
-    FinalArguments,
     check_final,
     final_text,
     finished_validation,
@@ -45,20 +38,13 @@ from ..training.runfile import begin_run, split_content, streamed_content
 from ..training.seen import settle_seen_items
 from ..training.start import histories_and_counts, start_from_log
 from ..training.trainer import DEFAULT_MAX_LENGTH, build_model, seed_everything
+from ..training.trainer_arguments import RecommenderTrainingArguments
 from ..transfer.specification import ContentSpecification, content_features, describe_content
 from .content import ContentArguments
+from .flags import FLAGS
 from .parsing import given_values, parse_arguments
 
-RUN_CLASSES = (  # of a run that ends with its test
-    DataArguments,
-    ProtocolArguments,
-    ModelArguments,
-    ContentArguments,
-    CardArguments,
-    RecommenderTrainingArguments,
-    RecipeArguments,
-)
-CLASSES = (*RUN_CLASSES, FinalArguments)
+CLASSES = FLAGS["pretrain"]
 
 
 class PretrainArguments(NamedTuple):

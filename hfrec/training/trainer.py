@@ -16,12 +16,13 @@ from ..models import Bert4RecConfig, Bert4RecForCausalLM, Bert4RecForMaskedLM
 from ..tokenization import ItemTokenizer
 from ..transfer.features import set_item_features
 from ..transfer.specification import ContentSpecification
-from .arguments import DataArguments, ModelArguments, RecommenderTrainingArguments
+from .arguments import DataArguments, ModelArguments
 from .checkpoints import SaveOnExit, SealCheckpoint, StopOnNaN
 from .pushes import PushingTrainer, PushWatchCallback, open_repository
 from .resuming import EarlyStopping, check_best_metric
 from .seen import choose_metric
 from .streaming import StreamingTrainer
+from .trainer_arguments import RecommenderTrainingArguments
 
 DEFAULT_MAX_LENGTH = 100
 
