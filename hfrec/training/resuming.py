@@ -126,7 +126,8 @@ def train(trainer: Trainer, checkpoint: str | None) -> dict[str, float]:
             if trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint is not None:
                 trainer._load_best_model()
             trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)
-            metrics = {"train_runtime": 0.0, "epoch": float(trainer.state.epoch or 0.0)}
+            done = trainer.state
+            metrics = {"train_runtime": 0.0, "epoch": float(done.epoch or 0.0), "total_flos": done.total_flos}
     if checkpoint is not None:
         metrics.pop("train_loss", None)  # the Trainer has that of the steps since the checkpoint only
     return metrics

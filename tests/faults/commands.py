@@ -145,7 +145,7 @@ COMMANDS: dict[str, Words] = {
         "group",
         "--folds",
         2,
-    ],  # fmt: skip
+    ],
     "refresh": lambda i, o: [
         "refresh",
         "--model_name_or_path",
