@@ -75,7 +75,7 @@ def written(kind: str, rows: list[list[Any]]) -> bytes:
 
 def _column(values: list[Any]) -> pa.Array:
     try:
-        return pa.array(values)
+        return pa.array([None if value == {} else value for value in values])  # Parquet knows no empty struct
     except (pa.ArrowException, OverflowError):
         return pa.array([None if value is None else str(value) for value in values])
 
