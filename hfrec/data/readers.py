@@ -144,8 +144,11 @@ def read_file(path: Path, *, string_columns: tuple[str, ...] = ()) -> pa.Table:
         raise ValueError(f"{path}: the file is empty. Expected a log with at least one interaction.")
     with _unreadable(path, suffix):
         if suffix in DELIMITERS:
-            return pa_csv.read_csv(path, **_csv_options(DELIMITERS[suffix], string_columns))
-        return _read_json_lines(path, string_columns) if suffix in JSON_SUFFIXES else pa_parquet.read_table(path)
+            table = pa_csv.read_csv(path, **_csv_options(DELIMITERS[suffix], string_columns))
+        else:
+            table = _read_json_lines(path, string_columns) if suffix in JSON_SUFFIXES else pa_parquet.read_table(path)
+        _ = table.column_names  # those that are no UTF-8 fail here
+        return table
 
 
 def _read_json_lines(path: Path, string_columns: tuple[str, ...]) -> pa.Table:
@@ -174,7 +177,9 @@ def read_batches(path: Path, columns: tuple[str, ...]) -> Iterator[Part]:
     with _unreadable(path, suffix):
         if suffix in DELIMITERS:
             options = _csv_options(DELIMITERS[suffix], columns)
-            yield Part(str(path), pa_csv.open_csv(path, **options).schema.empty_table())
+            schema = pa_csv.open_csv(path, **options).schema
+            _ = schema.names  # those that are no UTF-8 fail here
+            yield Part(str(path), schema.empty_table())
             options["convert_options"].include_columns = list(columns)
             blocks = pa_csv.ReadOptions(block_size=CSV_BLOCK_SIZE)
             batches: Iterator[pa.RecordBatch] = iter(pa_csv.open_csv(path, read_options=blocks, **options))
@@ -192,7 +197,7 @@ def read_batches(path: Path, columns: tuple[str, ...]) -> Iterator[Part]:
 def _unreadable(path: Path, suffix: str) -> Iterator[None]:
     try:
         yield
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError, UnicodeDecodeError) as error:
         if "empty" in str(error).lower():
             raise ValueError(f"{path}: the file is empty. Expected a log with at least one interaction.") from error
         raise ValueError(

@@ -405,3 +405,11 @@ def test_a_log_in_two_formats_is_refused(tmp_path: Path) -> None:
     (tmp_path / "log.csv.gz").rename(tmp_path / "copy.csv.gz")
     with pytest.raises(ValueError, match=r"log\.csv holds the same interactions as .*copy\.csv\.gz"):
         load_interactions(tmp_path)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_header_that_is_no_text_is_named(streaming: bool, tmp_path: Path) -> None:
+    """The reason said which byte, and not of which file."""
+    (tmp_path / "log.csv").write_bytes(b"user_id\xff,item_id,timestamp\nu,a,1\n")
+    with pytest.raises(ValueError, match=r"log\.csv: not readable as \.csv"):
+        list(load_interactions(tmp_path / "log.csv", streaming=streaming) if streaming else load_interactions(tmp_path))
