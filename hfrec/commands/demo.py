@@ -1,6 +1,7 @@
 """The whole way on MovieLens-100K: pretrain on early users, fine-tune on late ones, compare, recommend.
 
-hfrec demo --output_dir outputs/demo
+hfrec demo
+hfrec demo --output_dir outputs/demo --source_epochs 5
 """
 
 from __future__ import annotations

@@ -1,19 +1,20 @@
 """Estimate the memory of a training run before it starts.
 
 hfrec estimate --num_items 1000000 --max_length 50 --per_device_train_batch_size 128 --loss chunked
+hfrec estimate --num_items 10000000 --max_length 50 --loss sampled_softmax --rowwise_embeddings true
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from ..models import Bert4RecConfig
-from ..tokenization import NUM_SPECIAL_TOKENS
 from ..training.arguments import ModelArguments
-from ..training.estimate import Workload, estimate_memory, suggestions
 from .parsing import parse_arguments
+
+if TYPE_CHECKING:
+    from ..training.estimate import Workload
 
 
 @dataclass
@@ -21,6 +22,10 @@ class EstimateArguments:
     """Sizes of the run; the model's flags are those of `hfrec pretrain`."""
 
     num_items: int = field(metadata={"help": "Items of the catalogue."})
+    num_interactions: int | None = field(
+        default=None,
+        metadata={"help": "Interactions to train on, for the start from the log; the longest log if None."},
+    )
     max_length: int = field(default=100, metadata={"help": "Newest tokens the model reads."})
     mean_length: int | None = field(default=None, metadata={"help": "Tokens of a row on average; max_length if None."})
     per_device_train_batch_size: int = field(default=128, metadata={"help": "Rows in a batch of one process."})
@@ -38,6 +43,8 @@ class EstimateArguments:
 
     def workload(self, objective: str) -> Workload:
         """The batch of one process."""
+        from ..training.estimate import Workload
+
         return Workload(
             batch_size=self.per_device_train_batch_size,
             length=self.mean_length or self.max_length,
@@ -58,16 +65,25 @@ def parse(words: Sequence[str]) -> tuple[EstimateArguments, ModelArguments]:
 
 def main(arguments: tuple[EstimateArguments, ModelArguments]) -> dict[str, Any]:
     """Print what a process holds and what would make it less; returns the bytes by name."""
+    from ..models import Bert4RecConfig
+    from ..tokenization import NUM_SPECIAL_TOKENS
+    from ..training.estimate import estimate_memory, estimate_start, suggestions
+
     sizes, shape = arguments
     vocab_size = sizes.num_items + NUM_SPECIAL_TOKENS
     config = Bert4RecConfig(vocab_size=vocab_size, max_position_embeddings=sizes.max_length, **shape.shape())
     workload = sizes.workload(shape.objective)
     memory = estimate_memory(config, workload)
-    results = {**vars(memory), "training": memory.training, "total": memory.total}
+    start = estimate_start(config, sizes.num_interactions) if shape.item_start == "svd" else None
+    before = 0 if start is None else memory.parameters + start.memory
+    results = {**vars(memory), "training": memory.training} | ({} if start is None else {"start": start.memory})
+    results["total"] = max(memory.total, before)
     for name, size in results.items():
         print(f"{name:<12} {size / 2**20:>10,.0f} MiB")
     print("One process, float32, AdamW; Python and its libraries come on top, about 500 MiB.")
-    less = suggestions(config, workload)
+    if start is not None:
+        print(f"The start from the log (--item_start svd) takes up to {start.seconds:,.0f} CPU seconds.")
+    less = suggestions(config, workload, at_least=before)
     for text in less:
         print(f"Less with {text}")
     return {**results, "suggestions": less}

@@ -99,6 +99,8 @@ class SelfContainedModel(PreTrainedModel):
         The config also names the pipeline of the remote code; in memory it does not, where hfrec has a better one.
         """
         self.config.auto_map = dict(self.remote_code_map)
+        if is_main_process:
+            Path(save_directory, "sha256.json").unlink(missing_ok=True)  # `data.files.SEAL_FILE`, of what lay there
         written = {value.rpartition(".")[2]: name for name, value in self.remote_code_map.items()}
         auto_class = written.get(type(self).__name__)
         if auto_class is not None and hasattr(self, "score_items"):

@@ -15,10 +15,10 @@ from transformers.utils import logging
 from transformers.utils.hub import PushInProgress
 
 from .. import models
+from ..data.files import SEAL_FILE
 from ..evaluation.user_ranks import RANKS_FILE
 from ..hub.errors import explain, push_command
 from ..models.modeling_bert4rec import REMOTE_CODE_FILES
-from .checkpoints import SEAL_FILE
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

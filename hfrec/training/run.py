@@ -9,19 +9,21 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 
-from ..data.files import VALIDATION_FOLDER, check_folder, check_new_folder, whole_files, write_json
+from ..data.files import VALIDATION_FOLDER, check_folder, check_new_folder, seal, whole_files, write_json
 from ..evaluation.protocol import versions
 from ..evaluation.user_ranks import RANKS_FILE
 from ..tokenization import ItemTokenizer
-from .arguments import DataArguments, RecommenderTrainingArguments
-from .budget import parse_duration, plan_steps, what_more_would_bring
+from .arguments import DataArguments
+from .budget import plan_steps, what_more_would_bring
 from .checkpoints import last_whole_checkpoint, only_unfinished
+from .durations import parse_duration
 from .facts import run_facts, schedule_facts
 from .l2sp import L2SPCallback
 from .resuming import train
 from .rows import RunRows
 from .rowwise import rowwise_optimizer
 from .trainer import build_trainer
+from .trainer_arguments import RecommenderTrainingArguments
 
 
 def check_output_folder(arguments: RecommenderTrainingArguments, *, final: bool = False) -> str | None:
@@ -185,6 +187,7 @@ def save_checkpoint(model: PreTrainedModel, tokenizer: ItemTokenizer, folder: Pa
             # Not `trainer.save_model`, which pickles the training arguments into the folder.
             model.save_pretrained(draft)
             tokenizer.save_pretrained(draft)
+            seal(draft)
     except Exception as error:  # safetensors and tokenizers each have an error of their own for a full disk
         remedy = "Free disk space and run the same command again."
         raise OSError(f"The checkpoint could not be written into {folder}: {error}. {remedy}") from error
