@@ -101,9 +101,15 @@ class SealCheckpoint(TrainerCallback):
     """
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Has the checkpoints' times in the order of their steps: by these the Trainer chooses which to remove."""
+        """Has the checkpoints' times in the order of their steps: by these the Trainer chooses which to remove.
+
+        A damaged one in the place of the next goes, so that nothing of it stays.
+        """
         if control.should_save and state.is_world_process_zero:
-            earlier = named_checkpoints(Path(args.output_dir or "."))
+            place = Path(args.output_dir or ".") / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+            if place.is_dir() and fault_of(place):
+                shutil.rmtree(place)
+            earlier = named_checkpoints(place.parent)
             times = [path.stat().st_mtime for path in earlier]
             if times != sorted(times) or any(moment >= time.time() for moment in times):  # a clock that jumped, a copy
                 for age, path in enumerate(reversed(earlier), start=1):

@@ -199,11 +199,14 @@ def test_a_damaged_checkpoint_is_left_out_by_name(
 def test_a_run_goes_back_to_the_checkpoint_before(interrupted: Path, log_file: Path, tmp_path: Path) -> None:
     """A damaged checkpoint was the end of a run."""
     cut(interrupted, tmp_path / "cut", 6)
-    (tmp_path / "cut" / "checkpoint-6" / "optimizer.pt").write_bytes(b"half")
+    (tmp_path / "cut" / "checkpoint-6" / "optimizer.pt").unlink()
+    (tmp_path / "cut" / "checkpoint-6" / "optimizer.pt").mkdir()  # torch wrote it no more
+    (tmp_path / "cut" / "checkpoint-6" / "of another time").touch()
     assert run(log_file, tmp_path / "cut", "--num_train_epochs", "2") == 0
     assert_same(interrupted, tmp_path / "cut")
     results = json.loads((tmp_path / "cut" / "all_results.json").read_text())
     assert "train_loss" not in results["train"], "it is that of the steps since the checkpoint"
+    assert not (tmp_path / "cut" / "checkpoint-6" / "of another time").exists()
 
 
 def test_a_named_checkpoint_is_checked_too(

@@ -24,6 +24,7 @@ from .commands import COMMANDS, Inputs, make_inputs, run_whole
 from .harness import Server
 from .kills import Trial, kill_trials
 from .logs import logs, verdict
+from .requests import fuzzed_requests
 from .trials import (
     clocks,
     full_disks,
@@ -36,7 +37,7 @@ from .trials import (
 
 SLOW = ("export", "tune")  # seconds a trial
 COUNTS = {
-    "logs": 1500, "checkpoints": 400, "blends": 100, "sequences": 80, "runs": 100, "settings": 120, "kills": 14,
+    "logs": 1500, "requests": 500, "checkpoints": 400, "blends": 100, "sequences": 80, "runs": 100, "settings": 120, "kills": 14,
     "disks": 60, "races": 20, "clocks": 20,
 }  # fmt: skip  # of kills: for each command
 
@@ -52,6 +53,8 @@ def trials(kind: str, count: int, server: Server, inputs: Inputs, folder: Path, 
         blend = folder / "blend"
         run_whole(server, COMMANDS["blend"](inputs, blend))
         yield from mutated_checkpoints(server, inputs, blend, output, draw=draw, count=count, readers=("recommend",))
+    elif kind == "requests":
+        yield from fuzzed_requests(inputs.model, folder, draw=draw, count=count)
     elif kind == "kills":
         for name in COMMANDS:
             few = name in SLOW

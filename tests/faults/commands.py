@@ -103,6 +103,7 @@ COMMANDS: dict[str, Words] = {
         "--objective",
         "masked",
     ],
+    "pretrain final": lambda i, o: [*COMMANDS["pretrain"](i, o), "--final", "true"],
     "pretrain streaming": lambda i, o: [
         "pretrain",
         "--train_file",
@@ -242,7 +243,12 @@ def digests(folder: Path) -> dict[str, str]:
     found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if not path.is_file() or name.startswith(("checkpoint-", "runs/", "_")) or "/checkpoint-" in name:
+        if (
+            not path.is_file()
+            or name.startswith(("checkpoint-", "runs/", "_"))
+            or "/checkpoint-" in name
+            or "/_" in name
+        ):
             continue
         if path.suffix == ".json":
             found[name] = hash_of(json.dumps(_of_every_run(json.loads(path.read_text()), folder), sort_keys=True))

@@ -17,6 +17,7 @@ from .commands import COMMANDS, Inputs, make_inputs
 from .harness import Outcome, Server
 from .kills import Trial, Whole, again, judge, whole_run
 from .logs import logs, verdict
+from .requests import fuzzed_requests
 from .trials import clocks, full_disks, mutated_checkpoints, mutated_runs, races
 
 ROOT = Path(__file__).parents[2]
@@ -79,6 +80,11 @@ def test_one_mutation_of_a_checkpoint(server: Server, inputs: Inputs, tmp_path: 
     assert_none_wrong(
         mutated_checkpoints(server, inputs, inputs.model, tmp_path / "out", draw=draw, count=12, readers=("recommend",))
     )
+
+
+def test_strange_requests(inputs: Inputs, tmp_path: Path) -> None:
+    """A service that fails at one request is one that anybody can stop."""
+    assert_none_wrong(fuzzed_requests(inputs.model, tmp_path, draw=random.Random(0), count=60))
 
 
 def test_one_mutation_of_an_interrupted_run(server: Server, inputs: Inputs, tmp_path: Path) -> None:
