@@ -18,7 +18,8 @@ from ..transfer.features import set_item_features
 from ..transfer.specification import ContentSpecification
 from .arguments import DataArguments, ModelArguments
 from .checkpoints import SaveOnExit, SealCheckpoint, StopOnNaN
-from .pushes import PushingTrainer, PushWatchCallback, open_repository
+from .printing import print_like_a_tool
+from .pushes import PushWatchCallback, RecommenderTrainer, open_repository
 from .resuming import EarlyStopping, check_best_metric
 from .seen import choose_metric
 from .streaming import StreamingTrainer
@@ -111,7 +112,7 @@ def build_trainer(
         callbacks = [*callbacks, EarlyStopping(early_stopping_patience=training.early_stopping_patience)]
     check_best_metric(training)
     open_repository(training)
-    trainer = (StreamingTrainer if isinstance(train_dataset, StreamedBatches) else PushingTrainer)(
+    trainer = (StreamingTrainer if isinstance(train_dataset, StreamedBatches) else RecommenderTrainer)(
         model=model,
         args=training,
         data_collator=train_and_evaluate_collator(model, tokenizer, data, training),
@@ -125,6 +126,7 @@ def build_trainer(
     )
     trainer.label_smoother = None  # it needs scores of all items, and would smooth over the special tokens too
     trainer.callback_handler.callbacks[:0] = callbacks
+    print_like_a_tool(trainer)
     if training.push_to_hub:
         trainer.add_callback(PushWatchCallback(trainer))
     return trainer
