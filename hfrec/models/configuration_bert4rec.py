@@ -54,8 +54,6 @@ class Bert4RecConfig(PreTrainedConfig):
         content_adapter (`"none"`, `"linear"`, `"whitening"`, `"mlp"` or `"moe"`): What is learnt between whitened
             content and item embeddings: nothing, a linear map, that with a learnt shift (UniSRec's parametric
             whitening), with a hidden layer beside it, or with a mixture of experts beside it.
-        residual_dropout (`float`): Share of the tokens, in training, whose residual the body does not see, so that it
-            learns from content what it can: an item of another catalogue has no residual.
         content_similarity (`"cosine"` or `"dot"`): Whether embeddings by content are brought to length 1.
         num_hidden_layers (`int`): Number of layers.
         num_attention_heads (`int`): Heads of a layer; divides `hidden_size`.
@@ -99,7 +97,6 @@ class Bert4RecConfig(PreTrainedConfig):
     item_content: dict[str, Any] | None = None
     content_rank: int = 256
     content_adapter: Literal["none", "linear", "whitening", "mlp", "moe"] = "none"
-    residual_dropout: float = 0.5
     content_similarity: Literal["cosine", "dot"] = "cosine"
     num_hidden_layers: int = 2
     num_attention_heads: int = 2
@@ -176,8 +173,6 @@ class Bert4RecConfig(PreTrainedConfig):
 
     def validate_content(self) -> None:
         """Refuse items that are made of nothing, and embeddings without room for what they are made of."""
-        if not 0.0 <= self.residual_dropout <= 1.0:
-            raise ValueError(f"`residual_dropout` must be in [0, 1], found {self.residual_dropout}.")
         if self.content_rank < 1:
             raise ValueError(f"`content_rank` must be above 0, found {self.content_rank}.")
         if (self.item_representation == "id") != (self.item_content is None):

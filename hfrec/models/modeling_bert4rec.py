@@ -400,10 +400,6 @@ class _ItemScorer(Bert4RecPreTrainedModel):
         if ids is not None:
             items = items & (ids >= self.config.num_special_tokens)
         recent = self.recent(embeds, items, torch.ones_like(items) if labelled is None else labelled)
-        if self.training and ids is not None and self.model.embeddings.has_residual:
-            hidden = torch.rand(ids.shape, device=ids.device) < self.config.residual_dropout  # (batch, length)
-            residuals = F.embedding(ids, cast(torch.Tensor, self.get_input_embeddings().weight))
-            embeds = embeds - residuals.masked_fill(~hidden[..., None], 0.0)
         return recent, {**inputs, "input_ids": None, "inputs_embeds": embeds}
 
     def _step_scores(self, representation: torch.Tensor, step: StepItems) -> torch.Tensor:

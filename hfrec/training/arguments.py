@@ -86,9 +86,6 @@ class ModelArguments:
         },
     )
     content_rank: int = field(default=256, metadata={"help": "Main axes of each block of content that are kept."})
-    residual_dropout: float = field(
-        default=0.5, metadata={"help": "Share of the tokens whose residual the body does not see in training."}
-    )
     content_adapter: Literal["none", "linear", "whitening", "mlp", "moe"] = field(
         default="none", metadata={"help": "What is learnt between whitened content and item embeddings."}
     )

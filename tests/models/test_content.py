@@ -89,7 +89,7 @@ def test_every_loss_has_the_gradient_of_the_full_one(loss: str) -> None:
     ids, labels = torch.tensor([[3, 4, 5], [0, 6, 3]]), torch.tensor([[4, 5, 14], [-100, 3, 2]])
     found = {}
     for kind in ("full", loss):
-        exact = {"hidden_dropout_prob": 0.0, "residual_dropout": 0.0, "content_adapter": "linear"}
+        exact = {"hidden_dropout_prob": 0.0, "content_adapter": "linear"}
         model = trained(make(loss=kind, num_negatives=NUM_ITEMS, **exact))
         model.train()
         output = model(input_ids=ids, attention_mask=(ids > 0).long(), labels=labels)
@@ -116,19 +116,6 @@ def test_the_adapter_runs_once_for_each_distinct_item_of_a_step(monkeypatch: pyt
     model.config.loss = "chunked"
     model(input_ids=ids, labels=labels)
     assert seen == [NUM_ITEMS + 3]
-
-
-def test_the_body_learns_without_the_residuals_that_are_hidden_from_it() -> None:
-    """A body that has never read an item without its residual does not know what to do with a new one."""
-    ids, labels = torch.tensor([[3, 4, 5]]), torch.tensor([[4, 5, 6]])
-    for share, sees in ((0.0, True), (1.0, False)):
-        model = trained(make(residual_dropout=share, hidden_dropout_prob=0.0))
-        read = []
-        model.model.embeddings.projection.register_forward_pre_hook(lambda _, inputs, read=read: read.append(inputs[0]))
-        model.train()
-        model(input_ids=ids, labels=labels)
-        content = model.model.embeddings.content(ids[0])
-        assert torch.allclose(read[0].view(3, -1), content, atol=1e-5) != sees
 
 
 def test_permuting_the_catalogue_permutes_the_scores() -> None:
@@ -191,7 +178,6 @@ def test_fixed_items_score_as_before() -> None:
         ({"item_representation": "content", "item_content": {"blocks": []}}, "widths above 0"),
         ({"item_representation": "content", "item_content": CONTENT, "embedding_size": 3}, "at least 5"),
         ({"item_representation": "content", "item_content": CONTENT, "content_rank": 0}, "content_rank"),
-        ({"residual_dropout": 1.5}, "residual_dropout"),
         ({"item_features": True}, "earlier version"),
     ],
 )
