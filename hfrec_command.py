@@ -20,6 +20,7 @@ COMMANDS = {
     "compare": "Compare runs, or a run with its baselines, on the same test users.",
     "recommend": "Recommend items for the histories in a file.",
     "app": "Open a page: recommendations, why, and a second checkpoint side by side.",
+    "similar": "Find the items that are like others, by id or title.",
     "export": "Write a checkpoint as an ONNX graph that recommends without torch.",
     "push": "Push a checkpoint to a hub as one commit.",
     "pull": "Pull a checkpoint from a hub, pinned and checked.",

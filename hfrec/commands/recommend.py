@@ -68,11 +68,7 @@ def main(arguments: RecommendArguments) -> list[list[dict[str, Any]]]:
     from ..inference.prior import load_prior
     from ..inference.recommend import recommend
 
-    output = Path(arguments.output_file)
-    if output.suffix not in FORMATS:
-        raise ValueError(f"`output_file` must end in {', '.join(FORMATS)}, found {output.name!r}.")
-    if output.is_dir():
-        raise ValueError(f"`output_file` {output} is a folder: name a file.")
+    output = checked_output(arguments.output_file)
     check_overwrites(output, arguments)
     model, tokenizer = load_checkpoint(arguments.model_name_or_path, revision=arguments.revision)
     interactions = load_interactions(
@@ -113,14 +109,31 @@ def main(arguments: RecommendArguments) -> list[list[dict[str, Any]]]:
     return found
 
 
+def checked_output(output_file: str) -> Path:
+    """The file that rows are written to.
+
+    Raises:
+        ValueError: Another kind of file, a folder, or part of a checkpoint, which would be lost.
+    """
+    from ..hub.push import checkpoint_names
+
+    output = Path(output_file)
+    if output.suffix not in FORMATS:
+        raise ValueError(f"`output_file` must end in {', '.join(FORMATS)}, found {output.name!r}.")
+    if output.is_dir():
+        raise ValueError(f"`output_file` {output} is a folder: name a file.")
+    if output.exists() and (output.parent / "config.json").exists() and output.name in checkpoint_names(output.parent):
+        raise ValueError(f"`output_file` {output} is part of a checkpoint, which would be lost: name another file.")
+    return output
+
+
 def check_overwrites(output: Path, arguments: RecommendArguments) -> None:
-    """Refuse an output file that is one of those that are read, or part of a checkpoint.
+    """Refuse an output file that is one of those that are read.
 
     Raises:
         ValueError: With what would be lost.
     """
     from ..data.readers import find_files
-    from ..hub.push import checkpoint_names
 
     if not output.exists():
         return
@@ -128,8 +141,6 @@ def check_overwrites(output: Path, arguments: RecommendArguments) -> None:
         source = getattr(arguments, name)
         if source is not None and any(output.samefile(file) for file in find_files(source)):
             raise ValueError(f"`output_file` {output} is the `{name}`, which would be lost: name another file.")
-    if (output.parent / "config.json").exists() and output.name in checkpoint_names(output.parent):
-        raise ValueError(f"`output_file` {output} is part of a checkpoint, which would be lost: name another file.")
 
 
 def approximate(

@@ -78,7 +78,7 @@ def recommend(
     vocab_size = checked_vocab_size(model, tokenizer)
     if batch_size < 1:
         raise ValueError(f"`batch_size` must be at least 1, found {batch_size}.")
-    rankable = _rankable(tokenizer, vocab_size, allow, deny)
+    rankable = rankable_items(tokenizer, vocab_size, allow, deny)
     check_top_k(top_k, int(rankable.sum()))
     rows = encode_histories(tokenizer, histories, unknown_items)
     if prior is None:
@@ -207,7 +207,7 @@ def _flatten(histories: Sequence[Sequence[Any]] | pa.Array | pa.ChunkedArray) ->
     return pa.array(ids, pa.string()), np.array([len(history) for history in histories], dtype=np.int64)
 
 
-def _rankable(
+def rankable_items(
     tokenizer: ItemTokenizer, vocab_size: int, allow: Iterable[Any] | None, deny: Iterable[Any] | None
 ) -> Tensor:
     """True for the token ids that may be recommended `(vocab_size,)`."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..data.readers import read_source
+from ..data.titles import plain_letters, plain_words
 from ..tokenization import SPECIAL_TOKENS, ItemTokenizer
 
 if TYPE_CHECKING:
@@ -151,14 +151,12 @@ def normalised_title(title: str) -> str:
         >>> normalised_title("Cité des enfants perdus, La (City of Lost Children, The)")
         'la cite des enfants perdus'
     """
-    plain = unicodedata.normalize("NFKD", title.casefold())
-    plain = "".join(letter for letter in plain if not unicodedata.combining(letter))
+    plain = plain_letters(title)
     plain = re.sub(r"\([^)]*\)", " ", plain).strip() or plain
     before, comma, last = plain.rpartition(",")
     if comma and last.strip().rstrip("'") in _ARTICLES:
         plain = f"{last.strip()} {before}"
-    words = re.sub(r"[^\w]+", " ", plain.replace("'", "").replace("&", " and ")).split()
-    return " ".join(words)
+    return " ".join(plain_words(plain))
 
 
 def checked_ids(name: str, ids: Iterable[Any], *, once: bool = True) -> list[str]:
