@@ -68,7 +68,8 @@ ALLOWED: dict[str, set[str]] = {
     "hfrec.hub": _HUB,
     "hfrec.hub.errors": set(),
     "hfrec.study": {*_HUB, "hfrec.hub"},
-    "hfrec.commands": {"hfrec.study", "hfrec.blending", *_HUB, "hfrec.hub", "hfrec"},
+    "hfrec.app": {*_MODEL_USERS, *_SCORING, "hfrec.inference", "hfrec.inference.prior", "hfrec.hub"},
+    "hfrec.commands": {"hfrec.study", "hfrec.app", "hfrec.blending", *_HUB, "hfrec.hub", "hfrec"},
     "hfrec": {*_HUB, "hfrec.hub"},
 }
 # What a checkpoint's remote code may count on; `strict` of huggingface_hub is how transformers types its own configs.

@@ -69,6 +69,7 @@ def test_every_imported_library_is_declared(project: dict[str, Any]) -> None:
     # Used where the user brings them.
     optional = {
         "faiss",
+        "gradio",
         "matplotlib",
         "onnx",
         "onnxruntime",

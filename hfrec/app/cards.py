@@ -12,20 +12,21 @@ SHOWN = 8  # newest items of a history; the others unfold
 
 
 def history_cards(items: Sequence[Item]) -> str:
-    """A history, the newest item first.
+    """A history, the newest item first, and a button that removes it: one without an item.
 
     Args:
         items: Oldest first, as they were consumed.
     """
     if not items:
-        return '<p class="empty">Nothing yet. Type a title above, or start with one of these.</p>'
+        return '<h2>History</h2><p class="empty">Nothing yet. Type a title above, or start with one of these.</p>'
     cards = [_history_card(item) for item in reversed(items)]
-    if len(cards) <= SHOWN + 1:
-        return f'<ol class="history">{"".join(cards)}</ol>'
-    first, rest = cards[:SHOWN], cards[SHOWN:]
+    number = f"{len(cards):,} items" if len(cards) > 1 else "1 item"
+    first, rest = (cards, []) if len(cards) <= SHOWN + 1 else (cards[:SHOWN], cards[SHOWN:])
+    earlier = f'<details><summary>{len(rest):,} earlier</summary><ol class="history">{"".join(rest)}</ol></details>'
     return (
-        f'<ol class="history">{"".join(first)}</ol>'
-        f'<details><summary>{len(rest)} earlier</summary><ol class="history">{"".join(rest)}</ol></details>'
+        f'<div class="top"><h2>History <small>{number}</small></h2>'
+        '<button type="button" class="clear" data-item="">Clear</button></div>'
+        f'<ol class="history">{"".join(first)}</ol>{earlier if rest else ""}'
     )
 
 
@@ -66,13 +67,13 @@ def popularity_scale(rows: Sequence[Item], history: Sequence[Item]) -> str:
     ours, past = _shares(rows), _shares(history)
     if not ours or not past:
         return ""
-    text = f"Recommended: top {_percent(ours)} % on average, history: top {_percent(past)} %"
+    recommended, known = f"recommended: top {_percent(ours)} % on average", f"history: top {_percent(past)} %"
     ticks = "".join(f'<i style="left:{100 * (1 - share):.1f}%"></i>' for share in ours)
-    mean = f'<b style="left:{100 * (1 - sum(past) / len(past)):.1f}%" title="Mean of the history"></b>'
+    mean = f'<b style="left:{100 * (1 - sum(past) / len(past)):.1f}%"></b>'
     return (
-        f'<div class="scale" role="img" aria-label="{escape(text)}">'
+        f'<div class="scale" role="img" aria-label="From niche to popular; {recommended}; {known}">'
         f'<span>niche</span><div class="rail">{ticks}{mean}</div><span>popular</span></div>'
-        f'<p class="note">{escape(text)}</p>'
+        f'<p class="note key"><span><i></i>{recommended}</span> <span><b></b>{known}</span></p>'
     )
 
 
@@ -89,11 +90,10 @@ def _factor(factor: float) -> str:
 
 
 def _history_card(item: Item) -> str:
-    title = escape(item.title)
+    title, item_id = escape(item.title), escape(item.item_id)
     return (
         f'<li><div><span class="title" title="{title}">{title}</span><small>{escape(item.detail)}</small></div>'
-        f'<button type="button" class="remove" data-item="{escape(item.item_id)}" aria-label="Remove {title}">×</button>'
-        "</li>"
+        f'<button type="button" class="remove" data-item="{item_id}" aria-label="Remove {title}">×</button></li>'
     )
 
 
@@ -101,16 +101,16 @@ def _recommendation_card(row: Recommendation, *, share: float, shared: bool) -> 
     item, title = row.item, escape(row.item.title)
     reasons = "".join(
         f'<span class="reason" title="With it, the model expects this item {factor:.2f} times as much">'
-        f"{escape(past.title)} <b>{_factor(factor)}</b></span>"
+        f"<span>{escape(past.title)}</span> <b>{_factor(factor)}</b></span>"
         for past, factor in row.reasons
     )
     why = f'<p class="why"><span>because of</span>{reasons}</p>' if reasons else ""
     both = '<span class="both">in both lists</span>' if shared else ""
-    details = " · ".join(text for text in (item.detail, item.popularity) if text)
+    details = " ".join(f"<span>{escape(text)}</span>" for text in (item.detail, item.popularity) if text)
     return (
         f'<li class="card"><span class="rank">{row.rank}</span><div class="body">'
         f'<p class="head"><span class="title" title="{title}">{title}</span>{both}</p>'
-        f"<small>{escape(details)}</small>{why}</div>"
-        f'<div class="score"><span>{row.score:.2f}</span><div class="bar"><i style="width:{6 + 94 * share:.0f}%"></i></div>'
-        "</div></li>"
+        f"<small>{details}</small>{why}</div>"
+        f'<div class="score"><span>{row.score:.2f}</span>'
+        f'<div class="bar"><i style="width:{6 + 94 * share:.0f}%"></i></div></div></li>'
     )

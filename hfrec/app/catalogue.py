@@ -62,9 +62,7 @@ class Catalogue:
         ValueError: No column of this name.
     """
 
-    def __init__(
-        self, tokenizer: ItemTokenizer, *, category_column: str | None = None, separator: str = "|"
-    ) -> None:
+    def __init__(self, tokenizer: ItemTokenizer, *, category_column: str | None = None, separator: str = "|") -> None:
         names = tokenizer.items.column_names
         if category_column is not None and category_column not in names:
             raise ValueError(
@@ -72,7 +70,9 @@ class Catalogue:
                 "of these, or leave it out."
             )
         column = category_column or next((name for name in CATEGORY_COLUMNS if name in names), None)
-        columns = {name: tokenizer.items[name].to_pylist() for name in ("item_id", "title", "year", "count") if name in names}
+        columns = {
+            name: tokenizer.items[name].to_pylist() for name in ("item_id", "title", "year", "count") if name in names
+        }
         groups = [_split(value, separator) for value in tokenizer.items[column].to_pylist()] if column else None
         shares = _top_shares(columns["count"]) if "count" in columns else None
         self.items: dict[str, Item] = {}

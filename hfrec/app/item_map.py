@@ -42,7 +42,8 @@ def item_map(catalogue: Catalogue, vectors: NDArray[np.float32]) -> dict[str, An
         for item, (x, y) in zip(shown, spots, strict=True)
     ]
     total = len(catalogue.items)
-    note = f"The {len(shown):,} most popular of {total:,} items." if len(shown) < total else f"All {total:,} items."
+    which = f"The {len(shown):,} most popular of {total:,} items" if len(shown) < total else f"All {total:,} items"
+    note = f"{which}; neighbours are alike to the model. Numbers are recommendations, rings the newest of the history."
     return {"items": items, "categories": names, "note": note}
 
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when Gradio is imported; nothing leaves the machine
-
-import gradio as gr  # noqa: E402  # after the setting that it reads
+import gradio as gr
 
 from .item_map import HEIGHT, WIDTH
 from .page import Page
@@ -56,6 +53,7 @@ def build_page(
     user = next(iter(page.users), "")
     start = list(page.users.get(user, []))
     past, examples, lists, marks = page.answer(start, page.choices[0], 0.0, 0.0)
+    blocks: gr.Blocks
     with gr.Blocks(title=title, analytics_enabled=False, fill_width=True) as blocks:
         history = gr.State(start)
         _html(_heading(page, title), elem_id="heading")
@@ -63,17 +61,15 @@ def build_page(
             with gr.Column(scale=4, min_width=300, elem_id="side"):
                 who = _search_field("user", "User of the log", "User id", page.find_users, user) if user else None
                 titles = _search_field("titles", "Add a title", "Type a title", page.find_titles)
-                _html("<h2>History</h2>")
                 cards = _html(past, js_on_load=_CLICKED_ITEM, elem_id="history")
                 starters = _html(examples, js_on_load=_CLICKED_ITEM, elem_id="examples")
-                clear = gr.Button("Clear the history", size="sm", variant="secondary", elem_id="clear")
             with gr.Column(scale=9, min_width=300, elem_id="main"):
                 wishes = _controls(page)
                 results = _html(lists, elem_id="lists")
         _html("<h2>Map of the items</h2>")
         spots = _map_field(page, marks)
         events = {"take": who.select if who else None, "add": [titles.select, starters.click], "remove": cards.click}
-        _connect(page, {**events, "forget": clear.click}, [history, *wishes], [cards, starters, results, spots])
+        _connect(page, events, [history, *wishes], [cards, starters, results, spots])
     return blocks
 
 
@@ -102,8 +98,9 @@ def launch(blocks: gr.Blocks, *, host: str | None = None, port: int | None = Non
 
 
 def _theme() -> gr.themes.Base:
-    font = [gr.themes.LocalFont("IBM Plex Sans", weights=(400, 600)), "system-ui", "sans-serif"]
-    mono = [gr.themes.LocalFont("IBM Plex Mono", weights=(400, 600)), "monospace"]
+    # Of the weights that Gradio brings along, these two know more than plain Latin letters.
+    font: list[Any] = [gr.themes.LocalFont("IBM Plex Sans", weights=(400, 700)), "system-ui", "sans-serif"]
+    mono: list[Any] = [gr.themes.LocalFont("IBM Plex Mono", weights=(400, 700)), "monospace"]
     return gr.themes.Base(primary_hue="indigo", neutral_hue="slate", font=font, font_mono=mono, radius_size="sm")
 
 
@@ -113,10 +110,10 @@ def _html(value: str, **options: Any) -> gr.HTML:
 
 def _heading(page: Page, title: str) -> str:
     parts = [
-        f"<b>{escape(recommender.label)}</b> {escape(recommender.description)}"
+        f"<span><b>{escape(recommender.label)}</b> {escape(recommender.description)}</span>"
         for recommender in page.recommenders.values()
     ]
-    return f"<h1>{escape(title)}</h1><p>{' <span>against</span> '.join(parts)}</p>"
+    return f"<h1>{escape(title)}</h1><p>{''.join(parts)}</p>"
 
 
 def _search_field(name: str, label: str, placeholder: str, search: Callable[[str], Any], value: str = "") -> gr.HTML:
@@ -142,7 +139,7 @@ def _controls(page: Page) -> list[Any]:
         popularity: Any = gr.State(0.0)
         if page.counted:
             popularity = gr.Slider(
-                -1.0, 1.0, 0.0, step=0.1, label="Niche to popular", elem_id="popularity", min_width=200, buttons=[]
+                -1.0, 1.0, 0.0, step=0.1, label="Popularity", elem_id="popularity", min_width=200, buttons=[]
             )
     return [shown, diversity, popularity]
 
@@ -166,13 +163,12 @@ def _connect(page: Page, events: dict[str, Any], inputs: list[Any], parts: list[
 
     def add(event: gr.EventData, items: list[str], *wishes: Any) -> tuple[Any, ...]:
         item = str(event.item_id)
-        return answer([*(other for other in items if other != item), item], *wishes)
+        kept = [other for other in items if other != item]
+        return answer([*kept, item] if page.knows(item) else items, *wishes)
 
     def remove(event: gr.EventData, items: list[str], *wishes: Any) -> tuple[Any, ...]:
-        return answer([other for other in items if other != str(event.item_id)], *wishes)
-
-    def forget(_: list[str], *wishes: Any) -> tuple[Any, ...]:
-        return answer([], *wishes)
+        item = str(event.item_id)  # none on the button that removes all
+        return answer([other for other in items if other != item] if item else [], *wishes)
 
     settings: Any = {"inputs": inputs, "outputs": [inputs[0], *parts], "show_progress": "hidden"}
     if events["take"] is not None:
@@ -180,7 +176,6 @@ def _connect(page: Page, events: dict[str, Any], inputs: list[Any], parts: list[
     for event in events["add"]:
         event(add, **settings)
     events["remove"](remove, **settings)
-    events["forget"](forget, **settings)
     for control in inputs[1:]:
         if not isinstance(control, gr.State):
             control.change(answer, trigger_mode="always_last", **settings)

@@ -15,6 +15,7 @@ from .recommender import Recommendation, Recommender
 SIDE_BY_SIDE = "Side by side"
 SUGGESTIONS = 8  # of a search field
 EXAMPLES = 6
+MARKED = 30  # newest items of a history that the map marks
 
 
 class Page:
@@ -52,6 +53,10 @@ class Page:
         labels = list(self.recommenders)
         return [SIDE_BY_SIDE, *labels] if len(labels) > 1 else labels
 
+    def knows(self, item_id: str) -> bool:
+        """Whether a checkpoint has the item."""
+        return any(item_id in recommender.catalogue.items for recommender in self.recommenders.values())
+
     def item(self, item_id: str) -> Item:
         """As the first checkpoint that knows it describes it."""
         known = (recommender.catalogue.items.get(item_id) for recommender in self.recommenders.values())
@@ -76,7 +81,11 @@ class Page:
         past = [self.item(item_id) for item_id in history]
         wanted = list(self.recommenders) if shown == SIDE_BY_SIDE else [shown]
         lists = {label: self._recommend(label, history, diversity, popularity) for label in wanted}
-        marks = {"label": wanted[0], "history": history, "recommended": [row.item.item_id for row in lists[wanted[0]]]}
+        marks = {
+            "label": wanted[0],
+            "history": history[-MARKED:],
+            "recommended": [row.item.item_id for row in lists[wanted[0]]],
+        }
         examples = "" if history else cards.example_buttons(self.first.catalogue.popular(EXAMPLES))
         return cards.history_cards(past), examples, self._lists(lists, history), json.dumps(marks)
 
