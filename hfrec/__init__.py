@@ -57,6 +57,7 @@ _LAZY = {
     "freeze": "training.freezing",
     "join_features": "transfer.content",
     "layerwise_learning_rates": "training.freezing",
+    "item_vectors": "inference.vectors",
     "leakage_audit": "data.splits",
     "feature_rows": "transfer.features",
     "fit_prior": "evaluation.cold_users",

@@ -66,8 +66,10 @@ def build_page(
             with gr.Column(scale=9, min_width=300, elem_id="main"):
                 wishes = _controls(page)
                 results = _html(lists, elem_id="lists")
-        _html("<h2>Map of the items</h2>")
-        spots = _map_field(page, marks)
+        spots: Any = gr.State(marks)
+        if page.related:
+            _html("<h2>Map of the items</h2>")
+            spots = _map_field(page, marks)
         events = {"take": who.select if who else None, "add": [titles.select, starters.click], "remove": cards.click}
         _connect(page, events, [history, *wishes], [cards, starters, results, spots])
     return blocks
@@ -133,15 +135,17 @@ def _controls(page: Page) -> list[Any]:
         shown: Any = gr.State(page.choices[0])
         if len(page.choices) > 1:
             shown = gr.Radio(page.choices, value=page.choices[0], label="Model", elem_id="model", min_width=260)
-        diversity = gr.Slider(
-            0.0, 1.0, 0.0, step=0.05, label="Diversity", elem_id="diversity", min_width=200, buttons=[]
-        )
+        diversity: Any = gr.State(0.0)
+        if page.related:
+            diversity = _slider(0.0, 1.0, 0.05, "Diversity")
         popularity: Any = gr.State(0.0)
         if page.counted:
-            popularity = gr.Slider(
-                -1.0, 1.0, 0.0, step=0.1, label="Popularity", elem_id="popularity", min_width=200, buttons=[]
-            )
+            popularity = _slider(-1.0, 1.0, 0.1, "Popularity")
     return [shown, diversity, popularity]
+
+
+def _slider(low: float, high: float, step: float, label: str) -> gr.Slider:
+    return gr.Slider(low, high, 0.0, step=step, label=label, elem_id=label.lower(), min_width=150, buttons=[])
 
 
 def _map_field(page: Page, marks: str) -> gr.HTML:

@@ -44,6 +44,11 @@ class Page:
         return all(recommender.catalogue.counted for recommender in self.recommenders.values())
 
     @property
+    def related(self) -> bool:
+        """Whether every checkpoint knows how alike its items are, which diversity and the map need."""
+        return all(recommender.relates for recommender in self.recommenders.values())
+
+    @property
     def first(self) -> Recommender:
         return next(iter(self.recommenders.values()))
 

@@ -87,6 +87,13 @@ class Recommender:
         return item_vectors(self.model)
 
     @property
+    def relates(self) -> bool:
+        """Whether it knows how alike items are; a blend of popularity alone does not."""
+        if objective_of(self.model) != "blend":
+            return True
+        return any(entry["kind"] != "popularity" and entry["weight"] > 0 for entry in self.model.config.components)
+
+    @property
     def description(self) -> str:
         """Kind of the model and size of the catalogue, in one line."""
         kinds = {"masked": "masked model", "causal": "causal model", "blend": "blend"}

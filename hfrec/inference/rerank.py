@@ -77,18 +77,27 @@ def rerank(
 
 def pool_size(top_k: int, num_items: int) -> int:
     """Candidates to ask for before `rerank`, of a catalogue of `num_items`."""
-    return min(POOL * top_k, num_items)
+    return max(top_k, min(POOL * top_k, num_items))
+
+
+def check_wishes(diversity: float, popularity: float) -> None:
+    """Refuse a diversity outside [0, 1] and a popularity outside [-1, 1].
+
+    Raises:
+        ValueError: With the range.
+    """
+    if not 0.0 <= diversity <= 1.0:
+        raise ValueError(f"`diversity` must lie between 0 and 1, found {diversity}.")
+    if not -1.0 <= popularity <= 1.0:
+        raise ValueError(f"`popularity` must lie between -1 and 1, found {popularity}.")
 
 
 def _check(
     tokenizer: ItemTokenizer, top_k: int, diversity: float, popularity: float, vectors: NDArray[np.float32] | None
 ) -> None:
+    check_wishes(diversity, popularity)
     if top_k < 1:
         raise ValueError(f"`top_k` must be at least 1, found {top_k}.")
-    if not 0.0 <= diversity <= 1.0:
-        raise ValueError(f"`diversity` must lie between 0 and 1, found {diversity}.")
-    if not -1.0 <= popularity <= 1.0:
-        raise ValueError(f"`popularity` must lie between -1 and 1, found {popularity}.")
     if diversity and vectors is None:
         raise ValueError("`diversity` needs `vectors` of the items, found None. Pass `item_vectors(model)`.")
     if vectors is not None and len(vectors) != len(tokenizer):
