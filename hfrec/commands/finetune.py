@@ -12,7 +12,9 @@ from typing import Any, get_args
 import torch
 from transformers import PreTrainedModel, TrainerCallback
 
+from ..data.files import write_json
 from ..data.interactions import Interactions
+from ..data.splits import Split
 from ..data.temporal import ProtocolArguments
 from ..evaluation.protocol import versions
 from ..evaluation.table import align, cell
@@ -26,24 +28,25 @@ from ..training.arguments import (
     RecommenderTrainingArguments,
 )
 from ..training.classification import TaskArguments, classify
+from ..training.final import (
+    Chosen,
+    FinalArguments,
+    check_final,
+    finished_validation,
+    refit_on_log,
+    train_finally,
+)
 from ..training.freezing import GradualUnfreezingCallback, freeze, layerwise_learning_rates
 from ..training.l2sp import L2SPCallback
 from ..training.pushes import hub_target
-from ..training.run import (
-    build_tokenizer,
-    check_output_folder,
-    load_log,
-    load_split,
-    seed_everything,
-    split_rows,
-    train_and_evaluate,
-    write_json,
-)
+from ..training.rows import build_tokenizer, load_log, load_split, split_rows
+from ..training.run import check_output_folder, train_and_evaluate
 from ..training.runfile import begin_run, split_content, weights_digest
 from ..training.seen import settle_seen_items
 from ..training.start import histories_and_counts, start_new_items
+from ..training.trainer import seed_everything
 from .parsing import parse_arguments
-from .pretrain import report
+from .pretrain import finish_card, report
 
 Arguments = tuple[
     DataArguments,
@@ -52,37 +55,69 @@ Arguments = tuple[
     TaskArguments,
     CardArguments,
     RecommenderTrainingArguments,
+    FinalArguments,
 ]
 
 
 def parse(words: Sequence[str]) -> Arguments:
     """Flags or a settings file into the dataclasses."""
-    data, protocol, start, task, card, training = parse_arguments("finetune", get_args(Arguments), words)
+    parsed = parse_arguments("finetune", get_args(Arguments), words)
+    data, protocol, start, task, card, training, final = parsed
     if task.task == "classification" and card.license is not None:
         raise ValueError("`license` is for the model card, which `--task classification` does not write: leave it out.")
+    if task.task == "classification" and final.final:
+        raise ValueError("`--final true` is for a recommender, and `--task classification` makes none: leave it out.")
+    if final.final:
+        check_final(data, training)
     if task.task == "classification" and protocol != ProtocolArguments():
         raise ValueError(
             "`--task classification` is cross-validated over users and recommends nothing: leave out `protocol`, its "
             "starts and ratios, and `filter_seen`."
         )
-    return data, protocol, start, task, card, training
+    return data, protocol, start, task, card, training, final
 
 
 def main(arguments: Arguments) -> dict[str, Any]:
     """Fine-tune and test; returns what `all_results.json` holds."""
-    data, protocol, start, task, card, training = arguments
-    check_output_folder(training)
+    data, protocol, start, task, card, training, final = arguments
+    finish_card(training, card)
+    check_output_folder(training, final=final.final)
     repo_id = hub_target(training)
     if task.task == "classification":
         return main_classification(data, start, task, training)
+    # Before the log, which takes longer to be refused.
+    load_network(start.model_name_or_path, revision=start.model_revision)
+    log, split = load_split(data, protocol)
+    if not final.final:
+        results = run_on_split(data, protocol, start, split, training)
+    else:
+        results = train_finally(
+            training,
+            validate=lambda part: run_on_split(data, protocol, start, split, part),
+            tell=lambda found, part: report(found, part, card),
+            refit=lambda part, chosen, found: run_on_all(data, start, log, part, chosen, found),
+        )
+    report(results, training, card, repo_id)
+    return results
+
+
+def run_on_split(
+    data: DataArguments,
+    protocol: ProtocolArguments,
+    start: FinetuneArguments,
+    split: Split,
+    training: RecommenderTrainingArguments,
+) -> dict[str, Any]:
+    """Fine-tune on the training part of a split and test; a validation run that is done already is only read."""
     model, tokenizer = load_network(start.model_name_or_path, revision=start.model_revision)
-    start_content = start_settings(model, start)
-    _, split = load_split(data, protocol)
+    begin_run(data, training, split_content(split), start=start_settings(model, start), protocol=vars(protocol))
+    done = finished_validation(training)
+    if done is not None:
+        return done
     tokenizer = fit_to_log(model, tokenizer, split.train, data=data, start=start, training=training)
-    begin_run(data, training, split_content(split), start=start_content, protocol=vars(protocol))
     rows = split_rows(model, tokenizer, split, data)
     seen_items = settle_seen_items(model, rows.validation, protocol)
-    results = train_and_evaluate(
+    return train_and_evaluate(
         model,
         tokenizer,
         rows,
@@ -92,8 +127,32 @@ def main(arguments: Arguments) -> dict[str, Any]:
         optimizer=build_optimizer(model, start, training),
         extra={"finetuning": vars(start), **seen_items},
     )
-    report(results, training, card, repo_id)
-    return results
+
+
+def run_on_all(
+    data: DataArguments,
+    start: FinetuneArguments,
+    log: Interactions,
+    training: RecommenderTrainingArguments,
+    chosen: Chosen,
+    validation: dict[str, Any],
+) -> dict[str, Any]:
+    """Fine-tune from the same checkpoint on all rows for as long as validation chose."""
+    model, tokenizer = load_network(start.model_name_or_path, revision=start.model_revision)
+    begin_run(data, training, {"train": log.fingerprint}, start=start_settings(model, start), final=vars(chosen))
+    tokenizer = fit_to_log(model, tokenizer, log, data=data, start=start, training=training)
+    return refit_on_log(
+        model,
+        tokenizer,
+        log,
+        chosen=chosen,
+        validation=validation,
+        data=data,
+        training=training,
+        callbacks=build_callbacks(start, tokenizer),
+        optimizer=build_optimizer(model, start, training),
+        extra={"finetuning": vars(start)},
+    )
 
 
 def start_settings(model: PreTrainedModel, start: FinetuneArguments) -> dict[str, Any]:

@@ -30,6 +30,7 @@ class PushArguments:
         default=None, metadata={"help": "namespace/name of a Space that shows the checkpoint, pushed after it."}
     )
     commit_message: str | None = field(default=None, metadata={"help": "Title of the commit."})
+    tag: str | None = field(default=None, metadata={"help": "Tag of the commit, such as the date."})
 
 
 def parse(words: Sequence[str]) -> PushArguments:
@@ -54,6 +55,7 @@ def main(arguments: PushArguments) -> dict[str, Any]:
         private=arguments.private or None,
         create_pr=arguments.create_pr,
         commit_message=arguments.commit_message,
+        tag=arguments.tag,
     )
     print(commit.pr_url or commit.commit_url)
     if arguments.space is not None:

@@ -6,17 +6,34 @@ import hashlib
 import json
 import os
 import shutil
+import signal
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 from typing import Any
 
 # The Trainer's own pushes leave out names that begin with an underscore.
 LOCK_FILE = "_lock"
 RUN_FILE = "_run.json"
 STUDY_FILE = "study.db"
-DRAFT_PREFIX = ".hfrec-draft-"  # of folders that are being written
+VALIDATION_FOLDER = "validation"  # of a run that is trained again on all rows
+DRAFT_PREFIX = ".hfrec-draft-"  # of files and folders that are being written
+READY_PREFIX = ".hfrec-ready-"  # of folders that are written to their end, whose files are on their way to their place
+_passed: Counter[str] = Counter()
+
+
+def fault_point(name: str) -> None:
+    """Die here where the environment asks for it, as `HFREC_FAULT_POINT=name` or `name:3` for the third time.
+
+    For tests of what a process that is killed leaves behind (`tests/faults`).
+    """
+    wanted, _, number = os.environ.get("HFREC_FAULT_POINT", "").partition(":")
+    if wanted == name:
+        _passed[name] += 1
+        if _passed[name] == int(number or 1):
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 @contextmanager
@@ -29,9 +46,11 @@ def whole_file(path: Path) -> Iterator[Path]:
         ...     size = draft.write_text("text")
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.tmp")
+    draft = path.with_name(f"{DRAFT_PREFIX}{os.getpid()}-{path.name}")  # of this process: another may write it too
     try:
         yield draft
+        _to_disk(draft)
+        fault_point("written")
         os.replace(draft, path)
     finally:
         draft.unlink(missing_ok=True)
@@ -40,6 +59,8 @@ def whole_file(path: Path) -> Iterator[Path]:
 @contextmanager
 def whole_files(folder: Path) -> Iterator[Path]:
     """A draft folder whose files move into `folder` at the end of the block, or go away when the block fails.
+
+    A process that dies while they move leaves the rest to `finish_drafts`.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -51,15 +72,49 @@ def whole_files(folder: Path) -> Iterator[Path]:
     """
     was_there = folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
+    draft = Path(mkdtemp(dir=folder, prefix=DRAFT_PREFIX))
     try:
-        with TemporaryDirectory(dir=folder, prefix=DRAFT_PREFIX) as name:
-            yield Path(name)
-            for file in sorted(Path(name).iterdir()):
-                os.replace(file, folder / file.name)
+        yield draft
+        for file in draft.rglob("*"):
+            _to_disk(file)
+        fault_point("drafted")
+        ready = draft.rename(folder / draft.name.replace(DRAFT_PREFIX, READY_PREFIX, 1))
     except BaseException:
-        if not was_there:
-            shutil.rmtree(folder)
+        shutil.rmtree(folder if not was_there else draft)
         raise
+    _place(ready)
+
+
+def finish_drafts(folder: Path) -> list[str]:
+    """Bring to its end what processes that died had begun to write into a folder, which nobody else must write now.
+
+    Args:
+        folder: Output folder of a command.
+
+    Returns:
+        Names of what was written to its end and is now in its place; what was not is removed.
+    """
+    for draft in folder.glob(f"{DRAFT_PREFIX}*"):
+        shutil.rmtree(draft) if draft.is_dir() else draft.unlink()
+    return [name for ready in sorted(folder.glob(f"{READY_PREFIX}*")) for name in _place(ready)]
+
+
+def _place(ready: Path) -> list[str]:
+    """Move the files of a finished draft into the folder around it."""
+    names = sorted(path.name for path in ready.iterdir())
+    for name in names:
+        fault_point("moving")
+        os.replace(ready / name, ready.parent / name)
+    fault_point("moved")
+    ready.rmdir()
+    return names
+
+
+def _to_disk(path: Path) -> None:
+    """Have the content on the disk before its name is: after a power cut the name would stand for zeros."""
+    if path.is_file():
+        with path.open("rb") as content:
+            os.fsync(content.fileno())
 
 
 def sha256_of(path: Path) -> str:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from transformers.utils import logging
 
-from .files import DRAFT_PREFIX, LOCK_FILE, RUN_FILE, check_folder
+from .files import LOCK_FILE, RUN_FILE, check_folder, fault_point, finish_drafts
 
 logger = logging.get_logger(__name__)
 
@@ -21,7 +20,8 @@ def locked_folder(folder: Path | None) -> Iterator[None]:
     """Hold a folder for this process until the block ends; the system lets go of it when the process dies.
 
     The folder is made where it is missing, and taken away again when it stays empty. What a process that was killed
-    left half-written in it is removed. Of several processes of one run, the first holds it.
+    left half-written in it is removed, what it was about to move to its place is moved. Of several processes of one
+    run, the first holds it.
 
     Args:
         folder (`Path`): None for a command that writes none.
@@ -46,8 +46,9 @@ def locked_folder(folder: Path | None) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     handle = _lock(folder)
     try:
-        for draft in folder.glob(f"{DRAFT_PREFIX}*"):
-            shutil.rmtree(draft)
+        fault_point("locked")
+        if names := finish_drafts(folder):
+            logger.warning(f"{folder}: moved to its place what an interrupted command had written: {', '.join(names)}.")
         yield
     finally:
         (folder / LOCK_FILE).unlink(missing_ok=True)

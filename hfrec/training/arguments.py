@@ -202,6 +202,10 @@ class RecommenderTrainingArguments(TrainingArguments):
         default=None,
         metadata={"help": "Train as well as can be in this time, such as 90s, 15m or 1h30m; it decides the steps."},
     )
+    save_on_exit: bool = field(
+        default=False,
+        metadata={"help": "On SIGTERM (pre-emption) and Ctrl-C, first write a checkpoint to go on from."},
+    )
     rowwise_embeddings: bool = field(
         default=False,
         metadata={"help": "Adam on the touched rows of the item table only (sampled losses, one process)."},

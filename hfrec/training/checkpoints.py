@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
+import signal
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +19,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
-from ..data.files import LOCK_FILE, RUN_FILE, sha256_of, write_json
+from ..data.files import LOCK_FILE, RUN_FILE, VALIDATION_FOLDER, fault_point, sha256_of, write_json
 
 logger = logging.get_logger(__name__)
 SEAL_FILE = "sha256.json"
@@ -88,23 +92,102 @@ def only_unfinished(folder: Path) -> bool:
     """Whether a folder holds nothing but what a run writes before its first checkpoint is whole."""
     if not folder.is_dir() or (folder / RUN_FILE).is_file():
         return True
-    return {path.name for path in folder.iterdir()} <= {LOCK_FILE, *(path.name for path in named_checkpoints(folder))}
+    known = {LOCK_FILE, VALIDATION_FOLDER}
+    return {path.name for path in folder.iterdir()} <= {*known, *(path.name for path in named_checkpoints(folder))}
 
 
 class SealCheckpoint(TrainerCallback):
     """Writes the hashes of a checkpoint's files into it when all are there: no damaged one is ever resumed from.
 
-    It acts in `on_save`. The random states of several processes are left out: each writes its own at its own time.
+    It acts in `on_step_end` and `on_epoch_end` before a checkpoint is written, and in `on_save` when it is.
     """
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Has the checkpoints' times in the order of their steps: by these the Trainer chooses which to remove."""
+        if control.should_save and state.is_world_process_zero:
+            earlier = named_checkpoints(Path(args.output_dir or "."))
+            times = [path.stat().st_mtime for path in earlier]
+            if times != sorted(times) or any(moment >= time.time() for moment in times):  # a clock that jumped, a copy
+                for age, path in enumerate(reversed(earlier), start=1):
+                    os.utime(path, (time.time() - age, time.time() - age))
+
+    on_epoch_end = on_step_end
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Hashes the checkpoint that was written."""
+        if args.world_size > 1:
+            torch.distributed.barrier()  # each process writes its own random state
         folder = Path(args.output_dir or ".") / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
         if state.is_world_process_zero and folder.is_dir():
-            files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SEAL_FILE)
-            named = {path.relative_to(folder).as_posix(): path for path in files}
-            hashed = {name: sha256_of(path) for name, path in named.items() if not name.startswith("rng_state_")}
-            write_json(folder / SEAL_FILE, hashed)
+            fault_point("checkpoint")
+            (folder / SEAL_FILE).unlink(missing_ok=True)
+            files = sorted(path for path in folder.rglob("*") if path.is_file())
+            write_json(folder / SEAL_FILE, {path.relative_to(folder).as_posix(): sha256_of(path) for path in files})
+            fault_point("sealed")
+
+
+class SaveOnExit(TrainerCallback):
+    """Writes a checkpoint when the process is told to stop (SIGTERM, Ctrl-C), and stops then; a second time, at once.
+
+    It notes signals from `on_train_begin` on, asks for the checkpoint in `on_step_end`, and hands the signal on to
+    whoever handled it before at the next event, when the checkpoint is sealed. It must stand before `StopOnNaN`.
+
+    Example:
+        >>> SaveOnExit().noted is None
+        True
+    """
+
+    def __init__(self) -> None:
+        self.noted: int | None = None
+        self.saved = False
+        self.before: dict[int, Any] = {}
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Begins to note signals, in the main thread, which alone may."""
+        if threading.current_thread() is threading.main_thread():
+            self.before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def _note(self, number: int, frame: Any) -> None:
+        self.noted = number
+        self._let_go()
+
+    def _let_go(self) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+        self.before = {}
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Asks for a checkpoint; of several processes, when the first of them was told."""
+        told = self.noted or 0
+        if args.world_size > 1:
+            numbers = torch.tensor(told, device=args.device)
+            torch.distributed.all_reduce(numbers, torch.distributed.ReduceOp.MAX)
+            told = int(numbers)
+        if told:
+            self.noted, control.should_save = told, True
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Takes note of the checkpoint."""
+        self.saved = self.noted is not None
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Stops, if the checkpoint is there."""
+        if self.saved and self.noted is not None:
+            self._let_go()
+            os.kill(os.getpid(), self.noted)
+
+    on_epoch_end = on_step_begin
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Ends the noting of signals."""
+        self._let_go()
+        self.on_step_begin(args, state, control)
 
 
 def fault_of(checkpoint: Path) -> str | None:

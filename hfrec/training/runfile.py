@@ -23,7 +23,7 @@ logger = logging.get_logger(__name__)
 _TELLS = ("log_", "logging_", "hub_", "push_to_hub", "trackio_", "report_to", "run_name", "project", "disable_tqdm")
 _PLACES = ("output_dir", "resume_from_checkpoint", "local_rank", "ddp_", "debug", "skip_memory_metrics")
 _SPEED = ("dataloader_", "per_device_eval_batch_size", "eval_accumulation_steps", "torch_empty_cache_steps")
-_KEEPS = ("save_total_limit", "save_on_each_node", "enable_jit_checkpoint", "do_", "include_")
+_KEEPS = ("save_total_limit", "save_on_each_node", "save_on_exit", "enable_jit_checkpoint", "do_", "include_")
 _FREE = (*_TELLS, *_PLACES, *_SPEED, *_KEEPS)
 _SEQUENCES = ("max_length", "windows", "streaming", "shuffle_buffer_size", "mlm_probability", "mask_last_probability")
 
@@ -52,7 +52,9 @@ def begin_run(
     run = json.loads(json.dumps(run, default=str))
     explicit = training.resume_from_checkpoint
     earlier = Path(explicit).parent if explicit else folder
-    if explicit or last_whole_checkpoint(folder) is not None:
+    # A validation run that is done is compared too, when the run that it chooses for goes on.
+    done = (folder / "all_results.json").exists() and (folder / RUN_FILE).exists()
+    if explicit or done or last_whole_checkpoint(folder) is not None:
         if (earlier / RUN_FILE).is_file():
             _check_same(
                 read_json_object(earlier / RUN_FILE), run, earlier, elsewhere=earlier.resolve() != folder.resolve()

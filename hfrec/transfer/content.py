@@ -7,8 +7,6 @@ that were held out. What it says of a new item's content is where the new item s
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +15,9 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import AutoModel, AutoTokenizer
-from transformers.utils.hub import cached_file
 
 from ..tokenization import SPECIAL_TOKENS, ItemTokenizer
+from .encoding import Precision, encode_texts
 from .matching import checked_ids
 from .rows import ItemRows
 
@@ -59,7 +56,13 @@ class ContentMap:
 
 
 def text_vectors(
-    texts: Sequence[str | None], encoder: str | Path | TextEncoder, *, batch_size: int = 64, max_length: int = 128
+    texts: Sequence[str | None],
+    encoder: str | Path | TextEncoder,
+    *,
+    batch_size: int = 32,
+    max_length: int = 128,
+    precision: Precision = "float32",
+    cache: bool = True,
 ) -> Tensor:
     """Unit vectors of item texts from a pretrained text encoder.
 
@@ -70,21 +73,24 @@ def text_vectors(
             `SentenceTransformer`.
         batch_size: Texts encoded at a time.
         max_length: Tokens of a text that are read.
+        precision: Of an encoder that is named; bfloat16 is faster on processors that have it, and a little coarser.
+        cache: Whether the vectors of a named encoder are kept on disk (in `$HFREC_HOME/text-vectors`, by the digest of
+            the text), so that each text is encoded once.
 
     Returns:
         float32 `(n, width)` on the CPU.
 
     Raises:
-        ValueError: No text at all, or a sentence-transformers checkpoint with further layers.
+        ValueError: No text at all, an encoder that cannot be loaded, or a sentence-transformers checkpoint with further
+            layers.
     """
     full = [row for row, text in enumerate(texts) if text and text.strip()]
     if not full:
         raise ValueError("`texts` must hold at least one text, found none. Check the column of the texts.")
-    # Texts of about one length stand in one batch, so that little is padded.
-    full.sort(key=lambda row: len(texts[row] or ""))
     sentences = [texts[row] or "" for row in full]
     if isinstance(encoder, (str, Path)):
-        encoded = _encode(sentences, str(encoder), batch_size, max_length)
+        options: dict[str, Any] = {"max_length": max_length, "precision": precision, "cache": cache}
+        encoded = encode_texts(sentences, str(encoder), batch_size=batch_size, **options)
     else:
         encoded = torch.as_tensor(encoder.encode(sentences)).float().cpu()
     vectors = encoded.new_zeros(len(texts), encoded.shape[1])
@@ -344,51 +350,3 @@ def _ridge_maps(features: Tensor, targets: Tensor, ridges: Sequence[float]) -> l
         ContentMap(vectors @ (turned / (values.clamp(min=0) + ridge)[:, None]), feature_mean, target_mean, ridge, 0.0)
         for ridge in ridges
     ]
-
-
-@torch.no_grad()
-def _encode(texts: list[str], name: str, batch_size: int, max_length: int) -> Tensor:
-    pooling = _pooling(name)
-    tokenizer = AutoTokenizer.from_pretrained(name)
-    model = AutoModel.from_pretrained(name)
-    model.train(False)
-    parts = []
-    for start in range(0, len(texts), batch_size):
-        batch = tokenizer(
-            texts[start : start + batch_size],
-            padding=True,
-            truncation=True,
-            max_length=max_length,
-            return_tensors="pt",
-        )
-        states = model(**batch).last_hidden_state.float()  # (batch, length, width)
-        mask = batch["attention_mask"].unsqueeze(-1)
-        if pooling == "cls":
-            parts.append(states[:, 0])
-        elif pooling == "max":
-            parts.append(states.masked_fill(mask == 0, -math.inf).amax(dim=1))
-        else:
-            parts.append((states * mask).sum(dim=1) / mask.sum(dim=1))
-    return torch.cat(parts)
-
-
-def _pooling(name: str) -> Literal["mean", "cls", "max"]:
-    """How the sentence-transformers files beside an encoder pool its tokens; the mean where there are none."""
-    modules = _json_beside(name, "modules.json") or []
-    kinds = [module["type"].rpartition(".")[2] for module in modules]
-    further = [kind for kind in kinds if kind not in ("Transformer", "Pooling", "Normalize")]
-    if further:
-        raise ValueError(
-            f"`encoder` {name!r} has the further layers {', '.join(further)}: pass "
-            f"`SentenceTransformer({name!r})` of the package sentence-transformers in its place."
-        )
-    folder = next((m["path"] for m, kind in zip(modules, kinds, strict=True) if kind == "Pooling"), "1_Pooling")
-    settings = _json_beside(name, f"{folder}/config.json") or {}
-    if settings.get("pooling_mode_cls_token"):
-        return "cls"
-    return "max" if settings.get("pooling_mode_max_tokens") else "mean"
-
-
-def _json_beside(name: str, filename: str) -> Any:
-    path = cached_file(name, filename, _raise_exceptions_for_missing_entries=False)
-    return None if path is None else json.loads(Path(path).read_text(encoding="utf-8"))

@@ -1,18 +1,23 @@
 """An interrupted run goes on as the same run, to the bit, or not at all."""
 
 import json
+import os
 import shutil
+import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow
 import pyarrow.csv
 import pytest
 from safetensors.torch import load_file
+from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
 from transformers.utils import logging
 
 from hfrec.data.files import RUN_FILE
-from hfrec.training.checkpoints import SEAL_FILE, last_whole_checkpoint
+from hfrec.training.checkpoints import SEAL_FILE, SealCheckpoint, fault_of, last_whole_checkpoint
 from hfrec_command import main
 
 TINY = ["--max_length", "12", "--hidden_size", "16", "--num_hidden_layers", "1", "--per_device_train_batch_size", "16"]
@@ -223,3 +228,70 @@ def test_a_checkpoint_named_from_another_folder_is_warned_of(
     assert "`num_train_epochs` 2.0 there, 3.0 now" in caplog.text
     settings = json.loads((tmp_path / "new" / RUN_FILE).read_text())["training"]
     assert settings["num_train_epochs"] == 3
+
+
+def test_a_clock_that_jumped_removes_no_new_checkpoint(interrupted: Path, log_file: Path, tmp_path: Path) -> None:
+    """The Trainer removes the checkpoints that look oldest: with the clock put back, those just written."""
+    folder = tmp_path / "cut"
+    cut(interrupted, folder, 6)
+    later = time.time() + 1e6
+    for name in ("checkpoint-3", "checkpoint-6"):
+        os.utime(folder / name, (later, later))
+    assert run(log_file, folder, "--num_train_epochs", "2", "--save_total_limit", "2") == 0
+    assert len(steps(folder)) == 2 and steps(folder)[-1] == steps(interrupted)[-1]
+
+
+def test_the_random_states_of_all_processes_are_sealed(tmp_path: Path) -> None:
+    """A damaged random state of the second process was another run without a word."""
+    checkpoint = tmp_path / "checkpoint-3"
+    checkpoint.mkdir()
+    for name in ("rng_state_0.pth", "rng_state_1.pth"):
+        (checkpoint / name).write_bytes(name.encode())
+    arguments = TrainingArguments(output_dir=str(tmp_path))
+    SealCheckpoint().on_save(arguments, TrainerState(global_step=3), TrainerControl())
+    assert fault_of(checkpoint) is None
+    (checkpoint / "rng_state_1.pth").write_bytes(b"rng_state_2.pth")
+    assert fault_of(checkpoint) == "rng_state_1.pth damaged"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("step", [1, 4, 6])
+def test_a_run_that_is_told_to_stop_writes_a_checkpoint_first(
+    step: int,
+    number: int,
+    interrupted: Path,
+    log_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """On a machine that is taken away, all steps since the last checkpoint were lost."""
+    training_step = Trainer.training_step
+    words = ["--num_train_epochs", "2", "--save_on_exit", "true"]
+
+    def told(self: Trainer, *arguments: Any, **settings: Any) -> Any:
+        if self.state.global_step == step - 1:
+            os.kill(os.getpid(), number)
+        return training_step(self, *arguments, **settings)
+
+    monkeypatch.setattr(Trainer, "training_step", told)
+    assert run(log_file, tmp_path / "cut", *words) == 128 + number
+    assert f"checkpoint-{step}; the same command goes on from it." in capsys.readouterr().err.splitlines()[-1]
+    monkeypatch.setattr(Trainer, "training_step", training_step)
+    assert run(log_file, tmp_path / "cut", *words) == 0
+    first, second = (load_file(folder / "model.safetensors") for folder in (interrupted, tmp_path / "cut"))
+    assert all(first[name].equal(second[name]) for name in first)
+    assert set(steps(tmp_path / "cut")) == {*steps(interrupted), step}
+
+
+def test_a_card_that_a_killed_run_left_out_is_written(
+    interrupted: Path, log_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The run said that it was finished for ever, and nobody wrote the card."""
+    folder = shutil.copytree(interrupted, tmp_path / "run")
+    card = (folder / "README.md").read_text()
+    (folder / "README.md").unlink()
+    assert run(log_file, folder, "--num_train_epochs", "2") == 1
+    assert "holds a finished run" in (said := capsys.readouterr().err).splitlines()[-1]
+    assert "finished but for its card" in said
+    assert (folder / "README.md").read_text().replace("run", "whole") == card.replace("run", "whole")

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from hfrec import Bert4RecConfig, Bert4RecForMaskedLM, ItemTokenizer
 from hfrec.transfer import add_items
@@ -151,18 +150,6 @@ def test_given_vectors_of_no_or_different_widths_are_refused(message: str, value
     """Rows cut or padded to one width would compare the coordinates of different vectors."""
     with pytest.raises(ValueError, match=message):
         given_vectors(values)
-
-
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("encoder")
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "red", "nail", "polish", "green", "tea"]
-    (folder / "vocab.txt").write_text("\n".join(words))
-    BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
-    torch.manual_seed(0)
-    config = BertConfig(vocab_size=10, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
-    BertModel(config).save_pretrained(folder)
-    return folder
 
 
 def test_text_vectors_do_not_hang_on_batches_or_padding(encoder: Path) -> None:

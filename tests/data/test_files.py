@@ -1,0 +1,62 @@
+"""Files are there whole or not at all, whatever becomes of the process that writes them."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hfrec.data.files import DRAFT_PREFIX, READY_PREFIX, whole_file
+from hfrec.data.locks import locked_folder
+
+ROOT = Path(__file__).parents[2]
+WRITE = """
+import sys
+from pathlib import Path
+from hfrec.data.files import whole_files
+with whole_files(Path(sys.argv[1])) as draft:
+    for name in "abc":
+        (draft / name).write_text(name)
+"""
+
+
+def die(folder: Path, point: str) -> None:
+    """Write three files in a process that is killed at a point."""
+    environment = {**os.environ, "HFREC_FAULT_POINT": point}
+    done = subprocess.run([sys.executable, "-c", WRITE, str(folder)], cwd=ROOT, env=environment)
+    assert done.returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize(
+    ("point", "left"), [("drafted", ""), ("moving", "abc"), ("moving:2", "abc"), ("moving:3", "abc"), ("moved", "abc")]
+)
+def test_files_that_were_moving_arrive(point: str, left: str, tmp_path: Path) -> None:
+    """Some files of a killed command were in their place and some not: a reader took the half for the whole, and the
+    same command was refused for ever."""
+    die(tmp_path, point)
+    with locked_folder(tmp_path):
+        found = sorted(path for path in tmp_path.rglob("*") if path.is_file() and path.name != "_lock")
+    assert [path.relative_to(tmp_path).as_posix() for path in found] == list(left)
+    assert all(path.read_text() == path.name for path in found)
+    assert not list(tmp_path.glob(f"{READY_PREFIX}*")) and not list(tmp_path.glob(f"{DRAFT_PREFIX}*"))
+
+
+def test_two_writers_of_a_file_do_not_share_a_draft(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processes that wrote one `--output_file` wrote into one draft: a mixture of both took its place."""
+    with whole_file(tmp_path / "a.txt") as one:
+        one.write_text("one")
+        monkeypatch.setattr(os, "getpid", lambda: 1)
+        with whole_file(tmp_path / "a.txt") as other:
+            other.write_text("other")
+        assert one.read_text() == "one"
+    assert (tmp_path / "a.txt").read_text() == "one"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_killed_draft_of_a_file_is_no_obstacle(tmp_path: Path) -> None:
+    """The draft of a settings file stayed, and the folder was "in use" for ever."""
+    (tmp_path / f"{DRAFT_PREFIX}7-_run.json").write_text("{")
+    with locked_folder(tmp_path):
+        assert not list(tmp_path.glob(f"{DRAFT_PREFIX}*"))

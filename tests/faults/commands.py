@@ -1,0 +1,259 @@
+"""Every command that writes: its words, and what of its output must be equal from run to run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from hfrec import synthetic_tables
+
+from .harness import Outcome, Server
+
+TINY = [
+    "--max_length",
+    12,
+    "--per_device_train_batch_size",
+    16,
+    "--disable_tqdm",
+    "true",
+    "--early_stopping_patience",
+    0,
+]
+STEPS = ["--save_strategy", "steps", "--save_steps", 3, "--eval_strategy", "steps", "--eval_steps", 3]
+SMALL = ["--hidden_size", 16, "--num_hidden_layers", 1]
+ONE_EPOCH = [*TINY, *STEPS, "--num_train_epochs", 1]
+# Times, speeds and sizes of processes are of one run; so is where it lay.
+_OF_ONE_RUN = re.compile(r"runtime|per_second|second|elapsed|memory|milliseconds|versions|what_more|duration")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the commands read.
+
+    Args:
+        folder: Holds all of it.
+        log, newer, labels: Logs as CSV: the first, one of other interactions, and one with a label for each user.
+        sequences: The log prepared for streaming.
+        model: A trained checkpoint.
+        catalogue: Items with titles, of which the model knows most.
+    """
+
+    folder: Path
+    log: Path
+    newer: Path
+    labels: Path
+    sequences: Path
+    model: Path
+    catalogue: Path
+
+
+def make_inputs(server: Server, folder: Path) -> Inputs:
+    """Logs, a checkpoint and a catalogue, made once."""
+    found = Inputs(
+        folder, *(folder / name for name in ("log.csv", "newer.csv", "labels.csv", "sequences", "model", "items.csv"))
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed, path in ((0, found.log), (1, found.newer)):
+        table = synthetic_tables(num_users=60, num_items=30, num_groups=4, min_length=5, max_length=14, seed=seed)[0]
+        pyarrow.csv.write_csv(table, path)
+    rows = found.log.read_text().splitlines()
+    labelled = [f"{row},{'a' if hash_of(row.split(',')[0]) < '8' else 'b'}" for row in rows[1:]]
+    found.labels.write_text("\n".join([f'{rows[0]},"group"', *labelled]) + "\n")
+    run_whole(server, ["prepare", "--layout", "sequences", "--train_file", found.log, "--output_dir", found.sequences])
+    words = ["pretrain", "--train_file", found.log, "--output_dir", found.model]
+    run_whole(server, [*words, *ONE_EPOCH, *SMALL, "--objective", "masked"])
+    items = pq.read_table(found.model / "items.parquet")["item_id"].to_pylist()
+    lines = ["item_id,title", *(f"{item},Title {item} (1999)" for item in [*items[2:], "new-1", "new-2"])]
+    found.catalogue.write_text("\n".join(lines) + "\n")
+    return found
+
+
+def hash_of(text: str) -> str:
+    """A digest that is the same in every process."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def run_whole(server: Server, words: list[Any]) -> Outcome:
+    """Run a command that must succeed."""
+    outcome = server.run(words)
+    if outcome.code:
+        raise RuntimeError(f"{words}: {outcome}")
+    return outcome
+
+
+Words = Callable[[Inputs, Path], list[Any]]
+COMMANDS: dict[str, Words] = {
+    "pretrain": lambda i, o: [
+        "pretrain",
+        "--train_file",
+        i.log,
+        "--output_dir",
+        o,
+        *ONE_EPOCH,
+        *SMALL,
+        "--objective",
+        "masked",
+    ],
+    "pretrain streaming": lambda i, o: [
+        "pretrain",
+        "--train_file",
+        i.sequences,
+        "--streaming",
+        "true",
+        "--output_dir",
+        o,
+        *ONE_EPOCH,
+        *SMALL,
+    ],
+    "finetune": lambda i, o: [
+        "finetune",
+        "--model_name_or_path",
+        i.model,
+        "--train_file",
+        i.log,
+        "--output_dir",
+        o,
+        *ONE_EPOCH,
+        "--l2sp_alpha",
+        "0.1",
+    ],
+    "finetune classification": lambda i, o: [
+        "finetune",
+        "--model_name_or_path",
+        i.model,
+        "--train_file",
+        i.labels,
+        "--output_dir",
+        o,
+        *TINY,
+        "--num_train_epochs",
+        1,
+        "--task",
+        "classification",
+        "--label_column",
+        "group",
+        "--folds",
+        2,
+    ],
+    "refresh": lambda i, o: [
+        "refresh",
+        "--model_name_or_path",
+        i.model,
+        "--train_file",
+        i.log,
+        "--output_dir",
+        o,
+        *ONE_EPOCH,
+        "--refresh_start",
+        1600030000,
+        "--test_start",
+        1600070000,
+    ],
+    "baseline": lambda i, o: ["baseline", "--method", "item_knn", "--train_file", i.log, "--output_dir", o],
+    "blend": lambda i, o: [
+        "blend",
+        "--model_name_or_path",
+        i.model,
+        "--methods",
+        "item_knn",
+        "--train_file",
+        i.log,
+        "--output_dir",
+        o,
+    ],
+    "evaluate": lambda i, o: ["evaluate", "--model_name_or_path", i.model, "--test_file", i.log, "--output_dir", o],
+    "recommend": lambda i, o: [
+        "recommend",
+        "--model_name_or_path",
+        i.model,
+        "--history_file",
+        i.log,
+        "--output_file",
+        o / "lists.csv",
+        "--unknown_items",
+        "drop",
+    ],
+    "export": lambda i, o: ["export", "--model_name_or_path", i.model, "--output_dir", o],
+    "items add": lambda i, o: [
+        "items",
+        "add",
+        "--model_name_or_path",
+        i.model,
+        "--items_file",
+        i.catalogue,
+        "--output_dir",
+        o,
+    ],
+    "items align": lambda i, o: [
+        "items",
+        "align",
+        "--model_name_or_path",
+        i.model,
+        "--items_file",
+        i.catalogue,
+        "--output_dir",
+        o,
+    ],
+    "prepare": lambda i, o: ["prepare", "--train_file", i.log, "--output_dir", o],
+    "prepare sequences": lambda i, o: [
+        "prepare",
+        "--layout",
+        "sequences",
+        "--train_file",
+        i.log,
+        "--output_dir",
+        o,
+    ],
+    "tune": lambda i, o: [
+        "tune",
+        "--train_file",
+        i.log,
+        "--output_dir",
+        o,
+        "--n_trials",
+        2,
+        "--n_jobs",
+        1,
+        "--trial_steps",
+        4,
+        "--objective",
+        "masked",
+        *SMALL,
+        "--disable_tqdm",
+        "true",
+    ],
+    "compare": lambda i, o: ["compare", i.model, "--output_file", o / "compare.json"],
+}
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """What of an output must be equal from run to run, by the name of the file."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if not path.is_file() or name.startswith(("checkpoint-", "runs/", "_")) or "/checkpoint-" in name:
+            continue
+        if path.suffix == ".json":
+            found[name] = hash_of(json.dumps(_of_every_run(json.loads(path.read_text()), folder), sort_keys=True))
+        elif path.suffix in (".md", ".db", ".csv") and path.name != "lists.csv":
+            found[name] = "there"  # a card tells of times
+        else:
+            found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return found
+
+
+def _of_every_run(content: Any, folder: Path) -> Any:
+    if isinstance(content, dict):
+        kept = {key: value for key, value in content.items() if not _OF_ONE_RUN.search(key)}
+        return {key: _of_every_run(value, folder) for key, value in kept.items()}
+    if isinstance(content, list):
+        return [_of_every_run(value, folder) for value in content]
+    return content.replace(str(folder), "") if isinstance(content, str) else content
