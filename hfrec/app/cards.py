@@ -85,7 +85,8 @@ def _percent(shares: Sequence[float]) -> int:
     return max(1, round(100 * sum(shares) / len(shares)))
 
 
-def _factor(factor: float) -> str:
+def factor_text(factor: float) -> str:
+    """How much more an item is expected, such as "+40 %" or "×2.5"."""
     return f"×{factor:.1f}" if factor >= 2 else f"+{100 * (factor - 1):.0f} %"
 
 
@@ -101,7 +102,7 @@ def _recommendation_card(row: Recommendation, *, share: float, shared: bool) -> 
     item, title = row.item, escape(row.item.title)
     reasons = "".join(
         f'<span class="reason" title="With it, the model expects this item {factor:.2f} times as much">'
-        f"<span>{escape(past.title)}</span> <b>{_factor(factor)}</b></span>"
+        f"<span>{escape(past.title)}</span> <b>{factor_text(factor)}</b></span>"
         for past, factor in row.reasons
     )
     why = f'<p class="why"><span>because of</span>{reasons}</p>' if reasons else ""
