@@ -82,8 +82,8 @@ def running(command: list[str], folder: Path, environment: dict[str, str]) -> It
         log.seek(0)
         pytest.fail(f"the page did not start: {log.read()[-3000:]}")
     finally:
-        process.terminate()
-        process.wait(timeout=30)
+        process.kill()  # an orderly end takes seconds
+        process.wait(timeout=60)
         log.close()
 
 
@@ -122,7 +122,7 @@ def visit(chromium: Any) -> Iterator[Callable[..., Any]]:
 
     def open_page(address: str, width: int = 1280) -> Any:
         page = chromium.new_page(viewport={"width": width, "height": 844})
-        page.set_default_timeout(60_000)
+        page.set_default_timeout(120_000)  # a machine may be busy
         page.on("console", lambda said: troubles.append(said.text) if said.type == "error" else None)
         page.on("pageerror", lambda error: troubles.append(str(error)))
         page.on("dialog", lambda dialog: (troubles.append(f"dialog {dialog.message}"), dialog.dismiss()))

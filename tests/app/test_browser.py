@@ -18,6 +18,9 @@ def shown_titles(page: Any, model: int = 0) -> list[str]:
     return titles
 
 
+ALL_TITLES = "[...document.querySelectorAll('.card .title')].map(title => title.textContent)"
+
+
 def history(page: Any) -> list[str]:
     titles: list[str] = page.locator("#history .title").all_inner_texts()
     return titles
@@ -70,17 +73,13 @@ def test_reasons_popularity_and_the_sliders(visit: Visit, page_address: str) -> 
     before = shown_titles(page)
     page.locator("#popularity input[type=range]").focus()
     page.keyboard.press("End")
-    expect(page, "document.querySelector('.card .title').textContent !== values[0]", before[0])
+    expect(page, f"{ALL_TITLES}.join() !== values.join()", *before)
     popular = shown_titles(page)
     places = [[TITLES.index(title) for title in titles] for titles in (before, popular)]
     assert sum(places[1]) < sum(places[0]), "an item with a smaller number has more interactions"
     page.locator("#diversity input[type=range]").focus()
     page.keyboard.press("End")
-    expect(
-        page,
-        "[...document.querySelectorAll('.card .title')].map(t => t.textContent).join() !== values[0]",
-        ",".join(popular),
-    )
+    expect(page, f"{ALL_TITLES}.join() !== values.join()", *popular)
     assert len(shown_titles(page)) == 10
 
 
