@@ -59,7 +59,7 @@ def write_space(folder: Path, model_id: str, *, revision: str, title: str | None
     Raises:
         ImportError: Gradio, scikit-learn or this package is not installed, so that no versions are known.
     """
-    name = title or model_id.rsplit("/", 1)[-1]
+    name = " ".join((title or model_id.rsplit("/", 1)[-1]).split())
     try:
         front_matter = _front_matter(model_id, name)
         requirements = _requirements()
