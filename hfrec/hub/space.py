@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from huggingface_hub import CommitInfo
 
 PACKAGE = Path(__file__).resolve().parents[1]
-_TEXTS = ("*.py", "*.js", "*.css", "py.typed")  # what the package is made of
 _APP = '''"""The page of hfrec for a pushed checkpoint: what it recommends, and why."""
 
 from hfrec.app.layout import build_page, launch
@@ -73,10 +72,7 @@ def write_space(folder: Path, model_id: str, *, revision: str, title: str | None
     texts = {"app.py": code, "README.md": readme, "requirements.txt": "\n".join([*requirements, ""])}
     for file, text in texts.items():
         (folder / file).write_text(text, encoding="utf-8")
-    for path in sorted(path for pattern in _TEXTS for path in PACKAGE.rglob(pattern)):
-        copy = folder / "hfrec" / path.relative_to(PACKAGE)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, copy)
+    shutil.copytree(PACKAGE, folder / "hfrec", ignore=shutil.ignore_patterns("__pycache__", ".*"), dirs_exist_ok=True)
 
 
 def push_space(

@@ -4,7 +4,7 @@ This file and its neighbours travel with every checkpoint, so they import only t
 """
 
 import os
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
@@ -45,6 +45,9 @@ from .losses import (
 from .packing import Packing
 from .self_contained import SelfContainedModel
 
+if TYPE_CHECKING:  # transformers copies what a file of remote code imports, and the pipeline travels with the model
+    from .recommendation_pipeline import HistoryPipeline as HistoryPipeline
+
 AUTO_MAP = {
     "AutoConfig": "configuration_bert4rec.Bert4RecConfig",
     "AutoModel": "modeling_bert4rec.Bert4RecModel",
@@ -59,6 +62,7 @@ REMOTE_CODE_FILES = (
     "losses.py",
     "packing.py",
     "self_contained.py",
+    "recommendation_pipeline.py",
 )
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from torch.utils.data import DataLoader
-from transformers import Trainer
 
 from ..data.shards import StreamedBatches
+from .pushes import PushingTrainer
 
 
-class StreamingTrainer(Trainer):
-    """The stock `Trainer`, but for the loader of [`StreamedBatches`].
+class StreamingTrainer(PushingTrainer):
+    """The Trainer of every run, but for the loader of [`StreamedBatches`].
 
     accelerate would deal each process's stream among the processes once more, and fill the last step with rows of the
     first one.

@@ -17,7 +17,7 @@ from ..tokenization import ItemTokenizer
 from ..transfer.features import MARKERS, set_item_features
 from .arguments import DataArguments, ModelArguments, RecommenderTrainingArguments
 from .checkpoints import SaveOnExit, SealCheckpoint, StopOnNaN
-from .pushes import PushWatchCallback, open_repository
+from .pushes import PushingTrainer, PushWatchCallback, open_repository
 from .resuming import EarlyStopping, check_best_metric
 from .seen import choose_metric
 from .streaming import StreamingTrainer
@@ -105,7 +105,7 @@ def build_trainer(
         callbacks = [*callbacks, EarlyStopping(early_stopping_patience=training.early_stopping_patience)]
     check_best_metric(training)
     open_repository(training)
-    trainer = (StreamingTrainer if isinstance(train_dataset, StreamedBatches) else Trainer)(
+    trainer = (StreamingTrainer if isinstance(train_dataset, StreamedBatches) else PushingTrainer)(
         model=model,
         args=training,
         data_collator=train_and_evaluate_collator(model, tokenizer, data, training),
@@ -113,7 +113,7 @@ def build_trainer(
         eval_dataset=eval_dataset,
         processing_class=tokenizer,
         compute_metrics=make_compute_metrics(),
-        preprocess_logits_for_metrics=preprocess_ranks,  # type: ignore[arg-type]  # two label names give a tuple
+        preprocess_logits_for_metrics=preprocess_ranks,
         optimizers=(optimizer, None),
         callbacks=[*([SaveOnExit()] if training.save_on_exit else []), StopOnNaN(), SealCheckpoint()],
     )

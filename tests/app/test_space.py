@@ -63,11 +63,12 @@ def test_a_space_is_complete_and_says_what_it_shows(pushed: Path, hub: Hub) -> N
     assert about["sdk_version"] == gradio.__version__
     assert MODEL in text
     package = Path(hfrec.__file__).parent
-    modules = {path.relative_to(package).as_posix() for path in package.rglob("*.py")}
-    assert modules <= {path.relative_to(pushed / "hfrec").as_posix() for path in (pushed / "hfrec").rglob("*")}
-    assert (pushed / "hfrec" / "app" / "assets" / "style.css").read_bytes() == (
-        package / "app" / "assets" / "style.css"
-    ).read_bytes()
+    own = {path.relative_to(package): path for path in package.rglob("*") if path.is_file()}
+    assert {name: path.read_bytes() for name, path in own.items() if "__pycache__" not in name.parts} == {
+        path.relative_to(pushed / "hfrec"): path.read_bytes()
+        for path in (pushed / "hfrec").rglob("*")
+        if path.is_file()
+    }
     requirements = dict(line.split("==") for line in (pushed / "requirements.txt").read_text().split())
     assert requirements["transformers"] == __import__("transformers").__version__
     assert {"torch", "scikit-learn", "pyarrow", "datasets"} <= set(requirements)
