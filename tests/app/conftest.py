@@ -72,7 +72,7 @@ def running(command: list[str], folder: Path, environment: dict[str, str]) -> It
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, cwd=folder, env=environment)
     assert process.stdout is not None
     try:
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + 600
         while time.monotonic() < deadline and process.poll() is None:
             if select.select([process.stdout], [], [], 1)[0]:
                 line = process.stdout.readline()

@@ -6,10 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import hfrec
 from tests.app.conftest import HOSTILE, ITEMS, TITLES, USERS
 
 Visit = Callable[..., Any]
+pytestmark = pytest.mark.slow
 
 
 def shown_titles(page: Any, model: int = 0) -> list[str]:
