@@ -23,7 +23,7 @@ demo: $(STAMP)
 
 app: $(STAMP)
 	@test -d $(DEMO) || { echo "no demo in $(DEMO): run make demo first"; exit 1; }
-	$(BIN)/hfrec app --model_name_or_path $(DEMO)/finetuned_l2sp --compare_with $(DEMO)/scratch --history_file $(DEMO)/target.parquet --labels "Fine-tuned with L2-SP" "From scratch" --open_browser true
+	$(BIN)/hfrec app $(DEMO)/finetuned_l2sp --compare_with $(DEMO)/scratch --history_file $(DEMO)/target.parquet --labels "Fine-tuned with L2-SP" "From scratch" --open_browser
 
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -q

@@ -1,14 +1,14 @@
 """Open a page that shows what a checkpoint recommends, and why; two checkpoints side by side.
 
-hfrec app --model_name_or_path outputs/demo/finetuned_l2sp --compare_with outputs/demo/scratch \
-    --history_file outputs/demo/target.parquet
+hfrec app out --history_file interactions.csv
+hfrec app outputs/demo/finetuned_l2sp --compare_with outputs/demo/scratch --labels Fine-tuned Scratch
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from .parsing import parse_arguments
 
@@ -16,6 +16,8 @@ from .parsing import parse_arguments
 @dataclass
 class AppArguments:
     """The checkpoints, the users whose histories can be picked, and where the page is served."""
+
+    words: ClassVar[tuple[str, ...]] = ("model_name_or_path",)
 
     model_name_or_path: str = field(metadata={"help": "Checkpoint: a folder or a hub id."})
     compare_with: str | None = field(default=None, metadata={"help": "A second checkpoint, shown side by side."})
