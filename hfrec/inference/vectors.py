@@ -37,10 +37,7 @@ def item_vectors(model: Any) -> NDArray[np.float32]:
         ((6, 8), True)
     """
     known = Comparison(model)
-    if known.table is not None:
-        return _table_vectors(known.table)
-    pairs = zip(known.weights, known.vectors, strict=True)
-    return torch.cat([weight**0.5 * vectors for weight, vectors in pairs], dim=1).cpu().numpy()
+    return _table_vectors(known.table) if known.vectors is None else known.vectors.detach().cpu().numpy()
 
 
 def _table_vectors(table: Any) -> NDArray[np.float32]:
