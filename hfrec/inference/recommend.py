@@ -37,7 +37,7 @@ def recommend(
     """The `top_k` items that each history's next item most likely is.
 
     The model reads the newest items of a history that it has positions for; the seen filter reads all of it. No more
-    than `(batch_size, 16384)` scores exist at a time. Equal scores are ordered by token id.
+    than `batch_size` times 16384 scores exist at a time. Equal scores are ordered by token id.
 
     Args:
         model: `Bert4RecForMaskedLM`, `Bert4RecForCausalLM` or `Blend`; computes where it is, its training mode is
@@ -98,7 +98,11 @@ def recommend(
             batch = collator([{"input_ids": row} for row in rows[start : start + batch_size]])
             batch = {name: value.to(device) for name, value in batch.items()}
             rescore = None if prior is None else prior.bind(segments, start, start + batch_size)
-            scores, token_ids = _best_of_batch(model, batch, rankable, top_k, filter_seen, start, rescore)
+            # One request scores the whole of a large catalogue at once: what is bounded is the number of scores.
+            chunk = ITEM_CHUNK_SIZE * max(1, batch_size // len(batch["input_ids"]))
+            bounds = chunk_bounds(vocab_size, chunk)
+            seen = batch["seen_ids"] if filter_seen else batch["seen_ids"][:, :0]  # (batch, longest)
+            scores, token_ids = _best_of_batch(model, batch, rankable, top_k, seen, bounds, start, rescore)
             found += name_items(tokenizer, scores, token_ids)
     finally:
         if was_training:
@@ -112,13 +116,13 @@ def _best_of_batch(
     batch: dict[str, Tensor],
     rankable: Tensor,
     top_k: int,
-    filter_seen: bool,
+    seen: Tensor,
+    bounds: list[tuple[int, int]],
     first_row: int,
     rescore: Rescore | None,
 ) -> tuple[Tensor, Tensor]:
     """Scores and token ids `(batch, top_k)`, 0 where a user has no further item."""
     representation = model.encode_history(batch["input_ids"], batch["attention_mask"])  # (batch, embedding_size)
-    seen = batch["seen_ids"] if filter_seen else batch["seen_ids"][:, :0]  # (batch, longest)
 
     def score(start: int, stop: int) -> Tensor:
         scores: Tensor = model.score_items(representation, start, stop)
@@ -126,8 +130,8 @@ def _best_of_batch(
 
     mixed = score if rescore is None else rescore(score, batch["seen_ids"])
     best = TopItems(top_k)
-    for start, stop in chunk_bounds(len(rankable), ITEM_CHUNK_SIZE):
-        best.update(mixed(start, stop), start, rankable, seen)
+    for start, stop in bounds:
+        best.update(mixed(start, stop), start, rankable, seen, overwrite=True)
     return best.items()
 
 
