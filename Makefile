@@ -4,6 +4,7 @@
 #   make check   ruff, ruff format and mypy --strict
 #   make docs    the documentation as a site, into build/site (Python >= 3.11)
 #   make bench   seconds an epoch, into outputs/bench (HFREC_BENCH_DATA=log.csv; synthetic without)
+#   make bench-guard  fails where a step, a request or an import is 15 % slower than committed
 #   make bench-peers  the same beside other libraries, into outputs/peers (HFREC_BENCH_DATA=log.csv; MovieLens-100K without)
 #   make reproduce RECIPE=ml-100k-causal  a row of the results over three seeds (HFREC_DATA=folder of logs)
 
@@ -12,7 +13,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := test
-.PHONY: demo test check docs bench bench-peers reproduce clean
+.PHONY: demo test check docs bench bench-guard bench-peers reproduce clean
 
 demo: $(STAMP)
 	$(BIN)/hfrec demo --output_dir outputs/demo
@@ -31,6 +32,9 @@ docs: $(STAMP)
 
 bench: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/train_speed.py --output_dir outputs/bench
+
+bench-guard: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/guard.py
 
 bench-peers: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_peers.py --output_dir outputs/peers
