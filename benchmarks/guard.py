@@ -4,8 +4,8 @@ OMP_NUM_THREADS=1 python benchmarks/guard.py            # `make bench-guard`: ex
 OMP_NUM_THREADS=1 python benchmarks/guard.py --write true
 
 CPU time on another or a busy machine says little, so each figure is a ratio: to matrix products of 1024 x 1024 that are
-timed in turn with it, and for imports and help to `import torch`. Of the rounds the fastest count, as whatever else runs
-only makes slower. `guard.json` holds the committed ratios.
+timed in turn with it, and for imports and help to `import torch`. Of the rounds the fastest count, as other work
+only slows down. `guard.json` holds the committed ratios.
 """
 
 from __future__ import annotations

@@ -39,7 +39,8 @@ from ..training.seen import settle_seen_items
 from ..training.start import histories_and_counts, start_from_log
 from ..training.trainer import DEFAULT_MAX_LENGTH, build_model, seed_everything
 from ..training.trainer_arguments import RecommenderTrainingArguments
-from .content import ContentArguments, read_content
+from ..transfer.specification import ContentSpecification, content_features, describe_content
+from .content import ContentArguments
 from .flags import FLAGS
 from .parsing import given_values, parse_arguments
 
@@ -64,10 +65,11 @@ def parse(words: Sequence[str], *, defaults: dict[str, Any] | None = None) -> Pr
     """Flags or a settings file into the dataclasses; `defaults` stand in place of the flags' own."""
     parsed = PretrainArguments(tuple(words), *parse_arguments("pretrain", CLASSES, words, defaults=defaults))
     shape, content = parsed.shape, parsed.content
-    if shape.item_features != content.given:
+    if (shape.item_representation != "id") != content.given:
         raise ValueError(
-            "`--item_features true` and content (`--encoder`, `--category_column` or `--vector_column`) go together: "
-            f"found item_features={shape.item_features}, content {'given' if content.given else 'missing'}."
+            "`--item_representation content` or `content+id` and content (`--encoder`, `--category_column`, "
+            f"`--number_columns` or `--vector_column`) go together: found {shape.item_representation!r}, content "
+            f"{'given' if content.given else 'missing'}."
         )
     if parsed.final.final:
         check_final(parsed.data, parsed.training)
@@ -106,8 +108,11 @@ def main(arguments: PretrainArguments) -> dict[str, Any]:
 
 def stream(arguments: PretrainArguments) -> dict[str, Any]:
     """Train on prepared sequences and test."""
-    if arguments.shape.item_features:
-        raise ValueError("`--item_features` is not for `--streaming`: give a log that fits into memory.")
+    if arguments.shape.item_representation != "id":
+        raise ValueError(
+            f"`--item_representation {arguments.shape.item_representation}` is not for `--streaming`: give a log that "
+            "fits into memory."
+        )
     shards = SequenceShards(Path(arguments.data.source))
     lengths = np.concatenate([np.asarray(piece.value_lengths()) for piece in shards.histories("train")])
     arguments, recipe = follow_recipe(arguments, LogStatistics.of(lengths, num_items=len(shards.tokenizer.items)))
@@ -182,18 +187,17 @@ def follow_recipe(arguments: PretrainArguments, log: LogStatistics) -> tuple[Pre
 def start_model(arguments: PretrainArguments, train: Interactions, tokenizer: ItemTokenizer) -> PreTrainedModel:
     """A new model of a log that lies in memory, at its start."""
     shape, max_length = arguments.shape, arguments.data.max_length or DEFAULT_MAX_LENGTH
-    features = item_features(tokenizer, arguments.content) if shape.item_features else None
-    model = build_model(shape, len(tokenizer), max_length, features=features)
+    content = item_content(tokenizer, arguments.content) if shape.item_representation != "id" else None
+    model = build_model(shape, len(tokenizer), max_length, content=content)
     if shape.item_start == "svd":
         start_from_log(model, *histories_and_counts(train, tokenizer), seed=arguments.training.seed)
     return model
 
 
-def item_features(tokenizer: ItemTokenizer, content: ContentArguments) -> Tensor:
-    """Features `(num_items, width)` of the vocabulary, from the columns beside the item ids."""
-    from ..transfer.features import unit_features
-
-    return unit_features(*read_content(tokenizer.items, content).values())
+def item_content(tokenizer: ItemTokenizer, content: ContentArguments) -> tuple[ContentSpecification, Tensor]:
+    """What the items are made of, and features `(num_items, width)` of the vocabulary."""
+    specification = describe_content(tokenizer.items, **content.columns())
+    return specification, content_features(specification, tokenizer.items)
 
 
 def finish_card(training: RecommenderTrainingArguments, card: CardArguments) -> None:

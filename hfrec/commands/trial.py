@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-from transformers import PreTrainedModel, PrinterCallback, Trainer
+from transformers import PreTrainedModel, Trainer
 from transformers.trainer_utils import SaveStrategy
 
 from ..data.interactions import user_codes
@@ -18,7 +18,15 @@ from ..data.repeats import repeat_share, settle_filter_seen
 from ..data.splits import Split
 from ..tokenization import ItemTokenizer
 from ..training.arguments import TuneArguments
-from ..training.recipes import BUDGET, LogStatistics, RecipeName, choose_budget, choose_settings, recipe_defaults
+from ..training.printing import ProgressLines
+from ..training.recipes import (
+    BUDGET,
+    LogStatistics,
+    RecipeName,
+    choose_budget,
+    choose_settings,
+    recipe_defaults,
+)
 from ..training.rows import RunRows, build_tokenizer, load_split, split_rows
 from ..training.runfile import split_content
 from ..training.space import SearchSpace, search_space, space_facts, suggest
@@ -173,5 +181,5 @@ def own_trainer(search: Search, output_dir: str) -> Trainer:
     trainer = build_trainer(
         model, search.tokenizer, rows.train, rows.validation, data=arguments.data, training=arguments.training
     )
-    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(ProgressLines)
     return trainer

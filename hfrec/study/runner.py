@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from transformers import PreTrainedModel, PrinterCallback, set_seed
+from transformers import PreTrainedModel, set_seed
 
 from ..classical import ItemKNNBaseline, PopularityBaseline
 from ..data.interactions import Interactions, load_interactions
@@ -25,6 +25,7 @@ from ..tokenization import ItemTokenizer
 from ..training.anchors import Plan, distances
 from ..training.arguments import DataArguments
 from ..training.freezing import freeze
+from ..training.printing import ProgressLines
 from ..training.reference import read_reference
 from ..training.trainer import build_trainer
 from ..training.trainer_arguments import RecommenderTrainingArguments
@@ -235,5 +236,5 @@ def fit(data: StudyData, start: Start, users: Interactions, seed: int, trial: Tr
             callbacks=start.callbacks(trial),
         )
         # The figures of each evaluation would drown the study's own lines.
-        trainer.remove_callback(PrinterCallback)
+        trainer.remove_callback(ProgressLines)
         trainer.train()
