@@ -55,13 +55,14 @@ from .models import Blend as Blend
 from .models import BlendConfig as BlendConfig
 from .tokenization import ItemTokenizer as ItemTokenizer
 from .training.arguments import DataArguments as DataArguments
-from .training.arguments import RecommenderTrainingArguments as RecommenderTrainingArguments
 from .training.freezing import GradualUnfreezingCallback as GradualUnfreezingCallback
 from .training.freezing import freeze as freeze
 from .training.freezing import layerwise_learning_rates as layerwise_learning_rates
 from .training.l2sp import L2SPCallback as L2SPCallback
 from .training.pushes import PushWatchCallback as PushWatchCallback
 from .training.trainer import build_trainer as build_trainer
+from .training.trainer_arguments import RecommenderTrainingArguments as RecommenderTrainingArguments
+from .transfer.adoption import adopt_catalogue as adopt_catalogue
 from .transfer.content import category_vectors as category_vectors
 from .transfer.content import content_rows as content_rows
 from .transfer.content import given_vectors as given_vectors
@@ -72,6 +73,9 @@ from .transfer.features import set_item_features as set_item_features
 from .transfer.features import unit_features as unit_features
 from .transfer.matching import match_titles as match_titles
 from .transfer.matching import plan_catalogue as plan_catalogue
+from .transfer.specification import ContentSpecification as ContentSpecification
+from .transfer.specification import content_features as content_features
+from .transfer.specification import describe_content as describe_content
 from .transfer.vocabulary import add_items as add_items
 from .transfer.vocabulary import align_catalogue as align_catalogue
 from .transfer.vocabulary import remove_items as remove_items

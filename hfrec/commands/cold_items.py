@@ -1,6 +1,7 @@
 """Measure how well items that were never trained are ranked, by where they start.
 
 hfrec cold_items --dataset ml-100k --category_column genres --encoder path/to/encoder --output_dir cold
+hfrec cold_items interactions.csv --items_file items.csv --category_column genres --output_dir cold
 """
 
 from __future__ import annotations
@@ -8,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ..training.arguments import DataArguments, ModelArguments, RecommenderTrainingArguments
+from ..training.arguments import DataArguments, ModelArguments, TrainingFlags
 from .content import ContentArguments, each_and_all, read_content
 from .parsing import parse_arguments
+
+if TYPE_CHECKING:
+    from ..training.trainer_arguments import RecommenderTrainingArguments
 
 
 @dataclass
@@ -22,12 +26,12 @@ class ColdItemsArguments(ContentArguments):
     cold_fraction: float = field(default=0.2, metadata={"help": "Share of the items, drawn at random, held out."})
 
 
-Arguments = tuple[DataArguments, ModelArguments, ColdItemsArguments, RecommenderTrainingArguments]
+Arguments: TypeAlias = "tuple[DataArguments, ModelArguments, ColdItemsArguments, RecommenderTrainingArguments]"
 
 
 def parse(words: Sequence[str]) -> Arguments:
     """Flags or a settings file into the dataclasses."""
-    classes = (DataArguments, ModelArguments, ColdItemsArguments, RecommenderTrainingArguments)
+    classes = (DataArguments, ModelArguments, ColdItemsArguments, TrainingFlags)
     data, shape, content, training = parse_arguments("cold_items", classes, words)
     return data, shape, content, training
 
@@ -51,12 +55,12 @@ def main(arguments: Arguments) -> dict[str, Any]:
     features = each_and_all(blocks, join_features)
     split = hold_out_items(log, fraction=content.cold_fraction, seed=training.seed)
     print(f"{len(split.items):,} items held out, {len(split.targets):,} users have one as target", flush=True)
-    shape.item_features = False
+    shape.item_representation = "id"
     ranks = rank_starts(trained(data, shape, training, split), items, features, training.seed)
-    shape.item_features = True
+    shape.item_representation, shape.head_transform = "content", False
     for name, chosen in each_and_all(blocks, unit_features).items():
         test = trained(data, shape, training, split, items=items, features=chosen)
-        ranks[f"item_features: {name}"] = test.start(items, chosen, "features", seed=training.seed)
+        ranks[f"content: {name}"] = test.start(items, chosen, "features", seed=training.seed)
     results = {
         "num_cold_items": len(split.items),
         "num_targets": len(split.targets),
@@ -90,15 +94,19 @@ def trained(
     from ..training.rows import build_tokenizer, training_sequences
     from ..training.trainer import DEFAULT_MAX_LENGTH, build_model, build_trainer, seed_everything
     from ..transfer.features import rows_of
+    from ..transfer.specification import ContentBlock, ContentSpecification
 
     parts = leave_one_out(split.warm)
     tokenizer = build_tokenizer(split.warm)
     max_length = data.max_length or DEFAULT_MAX_LENGTH
     seed_everything(training)
+    content = None
     if features is not None:
-        features = rows_of(tokenizer.items["item_id"].to_pylist(), items or [], features)
+        block = ContentBlock("vectors", "joined", features.shape[1])
+        rows = rows_of(tokenizer.items["item_id"].to_pylist(), items or [], features)
+        content = ContentSpecification((block,)), rows
     trainer = build_trainer(
-        build_model(shape, len(tokenizer), max_length, features=features),
+        build_model(shape, len(tokenizer), max_length, content=content),
         tokenizer,
         training_sequences(parts.history, tokenizer, shape.objective, data, max_length),
         to_evaluation_sequences(parts.history, parts.test, tokenizer),

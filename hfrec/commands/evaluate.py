@@ -1,6 +1,7 @@
 """Rank the last item of each user, or the first from a point in time on, over the whole catalogue.
 
-hfrec evaluate --model_name_or_path out --test_file interactions.csv --output_dir evaluation
+hfrec evaluate out interactions.csv --output_dir evaluation
+hfrec evaluate me/films interactions.csv --output_dir evaluation --cohorts true
 """
 
 from __future__ import annotations
@@ -9,11 +10,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from transformers.utils import logging
-
-from ..data.temporal import TEMPORAL_FLAGS, ProtocolArguments
+from ..data.arguments import TEMPORAL_FLAGS, ProtocolArguments
+from .content import over_to_items
 from .parsing import parse_arguments
 
 if TYPE_CHECKING:
@@ -24,10 +24,18 @@ if TYPE_CHECKING:
 class EvaluateArguments:
     """What is tested on what."""
 
+    words: ClassVar[tuple[str, ...]] = ("model_name_or_path", "test_file")
+
     model_name_or_path: str = field(metadata={"help": "Checkpoint: a folder or a hub id."})
-    test_file: str = field(metadata={"help": "Log; --protocol says which item of each user is the target."})
+    test_file: str = field(metadata={"help": "Log; --protocol says which items are the targets."})
     output_dir: str = field(metadata={"help": "Folder that gets eval_results.json and test_ranks.parquet."})
     revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit on the hub."})
+    items_file: str | None = field(
+        default=None, metadata={"help": "Rank these items instead of the checkpoint's, by their content (zero-shot)."}
+    )
+    encoder: str | None = field(
+        default=None, metadata={"help": "Where the checkpoint's text encoder lies on this machine (with --items_file)."}
+    )
     user_column: str = field(default="user_id", metadata={"help": "Column of the user ids."})
     item_column: str = field(default="item_id", metadata={"help": "Column of the item ids."})
     timestamp_column: str = field(default="timestamp", metadata={"help": "Column of the times."})
@@ -51,6 +59,12 @@ class EvaluateArguments:
         metadata={"help": "Column of the items' categories: how varied the lists are, how well they fit a history."},
     )
     category_separator: str = field(default="|", metadata={"help": "What joins the categories of an item."})
+    report: str | None = field(
+        default=None, metadata={"help": "Also a page to look at, such as report.html; it names test users and items."}
+    )
+
+    def __post_init__(self) -> None:
+        check_page(self.report)
 
 
 def parse(words: Sequence[str]) -> tuple[EvaluateArguments, ProtocolArguments]:
@@ -75,8 +89,14 @@ def main(words: tuple[EvaluateArguments, ProtocolArguments]) -> dict[str, Any]:
 
     arguments, protocol = words
     check_folder(Path(arguments.output_dir))
+    if (Path(arguments.output_dir) / "all_results.json").exists():
+        raise ValueError(
+            f"`output_dir` {arguments.output_dir} holds a finished run, whose {RANKS_FILE} would be lost: choose "
+            "another folder."
+        )
     check_prior(arguments)
     model, tokenizer = load_checkpoint(arguments.model_name_or_path, revision=arguments.revision)
+    tokenizer = over_to_items(model, tokenizer, arguments)
     features = None
     if arguments.category_column is not None:
         features = token_categories(tokenizer, arguments.category_column, arguments.category_separator)
@@ -108,7 +128,8 @@ def main(words: tuple[EvaluateArguments, ProtocolArguments]) -> dict[str, Any]:
         prior=prior,
         filter_seen=chosen_filter(protocol.filter_seen, model.config),
     )
-    results = ranked.results(cohorts=arguments.cohorts, features=features)
+    page = ranked.results(cohorts=arguments.cohorts or arguments.report is not None, features=features)
+    results = page if arguments.cohorts else {name: value for name, value in page.items() if name != "cohorts"}
     results["split"] = split_facts(split)
     results["data"] = {"source": arguments.test_file, "fingerprint": interactions.fingerprint}
     results["model"] = arguments.model_name_or_path
@@ -119,13 +140,29 @@ def main(words: tuple[EvaluateArguments, ProtocolArguments]) -> dict[str, Any]:
     with whole_files(Path(arguments.output_dir)) as draft:
         ranked.user_ranks().save(draft / RANKS_FILE)
         write_json(draft / "eval_results.json", results)
+    if arguments.report is not None:
+        from ..reports.evaluation import write_evaluation
+
+        write_evaluation(Path(arguments.report), {**results, **page}, ranked, tokenizer)
     print(results_table(results))
     if fitted is not None:
         print(cold_users_table(results["cold_users"]))
     if arguments.cohorts:
         print(cohorts_table(results["cohorts"]))
+    if arguments.report is not None:
+        print(f"Page: {arguments.report}")
     print(results["verdict"]["text"])
     return results
+
+
+def check_page(path: str | None) -> None:
+    """Refuse a file for a page that no browser would open as one.
+
+    Raises:
+        ValueError: Another suffix, or a folder.
+    """
+    if path is not None and (Path(path).suffix not in (".html", ".htm") or Path(path).is_dir()):
+        raise ValueError(f"`--report` must name a file that ends in .html, found {path!r}.")
 
 
 def as_trained(protocol: ProtocolArguments, trained: Mapping[str, Any]) -> ProtocolArguments:
@@ -147,6 +184,8 @@ def as_trained(protocol: ProtocolArguments, trained: Mapping[str, Any]) -> Proto
 
 def warn_of_leak(split: Split, trained: Mapping[str, Any]) -> None:
     """Say where a checkpoint was trained under another split: on the same log it may have seen the targets."""
+    from transformers.utils import logging
+
     report = split.report
     until, start = trained.get("validation_start"), report.test_start
     if trained.get("strategy") in (None, report.strategy) and until is None:

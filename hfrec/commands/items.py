@@ -1,6 +1,7 @@
 """Change the catalogue of a saved checkpoint: add, remove or rename items, or go over to another catalogue.
 
-hfrec items align --model_name_or_path out --items_file catalogue.csv --match title --output_dir aligned
+hfrec items add out --items_file new.csv --output_dir grown
+hfrec items align out --items_file catalogue.csv --match title --output_dir aligned
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from .content import ContentArguments, read_content
 from .parsing import parse_arguments
@@ -17,6 +18,7 @@ ACTIONS = {
     "add": "New rows for the items of the file that the checkpoint does not know.",
     "remove": "Take the items of the file out.",
     "rename": "Give items other ids, by a mapping file.",
+    "adopt": "Go over to the catalogue of the file by the content of its items; the checkpoint need not know any.",
     "align": "Go over to the catalogue of the file: matched items keep their rows, others come new or are dropped.",
 }
 
@@ -24,6 +26,8 @@ ACTIONS = {
 @dataclass(kw_only=True)
 class ItemsArguments(ContentArguments):
     """The checkpoint, the items, how they are matched, where new ones start, and where the new checkpoint goes."""
+
+    words: ClassVar[tuple[str, ...]] = ("model_name_or_path",)
 
     model_name_or_path: str = field(metadata={"help": "Checkpoint: a folder or a hub id."})
     output_dir: str | None = field(default=None, metadata={"help": "New or empty folder for the new checkpoint."})
@@ -41,9 +45,7 @@ class ItemsArguments(ContentArguments):
     year_column: str = field(default="year", metadata={"help": "Column of the years, where there is one."})
     start: Literal["random", "mean", "neighbours", "ridge"] = field(
         default="random",
-        metadata={
-            "help": "Where new items start; the last two need content. A model with item_features takes its features."
-        },
+        metadata={"help": "Where new items start; the last two need content. Where items are made of content: there."},
     )
     spread: float = field(
         default=0.0, metadata={"help": "0: content's cautious estimate; 1: rows as far out as trained ones."}
@@ -77,8 +79,9 @@ def main(arguments: tuple[str, ItemsArguments]) -> dict[str, Any]:
     """Do the action and write the new checkpoint with `catalogue.json`, which says what became of each item."""
     import torch
 
-    from ..data.files import check_new_folder, seal, whole_files, write_json
+    from ..data.files import check_new_folder, whole_files, write_json
     from ..hub.checkpoint import load_network
+    from ..training.run import save_checkpoint
     from ..transfer.optimizers import OPTIMIZER, load_optimizer, save_optimizer
 
     action, settings = arguments
@@ -95,9 +98,7 @@ def main(arguments: tuple[str, ItemsArguments]) -> dict[str, Any]:
         return report
     folder = Path(str(settings.output_dir))
     with whole_files(folder) as draft:
-        model.save_pretrained(draft)
-        changed.save_pretrained(draft)
-        seal(draft)
+        save_checkpoint(model, changed, draft)
         write_json(draft / "catalogue.json", {"action": action, "from": settings.model_name_or_path, **report})
         if optimizer is not None:
             save_optimizer(optimizer, draft, source)
@@ -119,7 +120,9 @@ def add(model: Any, tokenizer: Any, settings: ItemsArguments, **kept: Any) -> tu
     if not new:
         raise ValueError(f"{settings.items_file}: the checkpoint knows all {len(table)} items: nothing to add.")
     rows = None
-    if settings.start != "random" or model.config.item_features:
+    if model.config.item_representation != "id":
+        rows = made_rows(model, new, table, settings)
+    elif settings.start != "random":
         everything = pa.concat_tables([_missing(tokenizer.items, table), table], promote_options="default")
         rows = new_rows(model, known, new, everything, settings)
     changed = add_items(model, tokenizer, new, metadata=table, rows=rows, **kept)
@@ -161,13 +164,39 @@ def align(model: Any, tokenizer: Any, settings: ItemsArguments, **kept: Any) -> 
     items = table["item_id"].to_pylist()
     plan = plan_catalogue(tokenizer, items, mapping)
     matched = renamed_vocabulary(tokenizer, plan.matched, keep_others=False)
-    fresh = (settings.start != "random" or model.config.item_features) and plan.new and plan.matched
-    rows = new_rows(model, matched, plan.new, table, settings) if fresh else None
+    rows = None
+    if plan.new and plan.matched and model.config.item_representation != "id":
+        rows = made_rows(model, plan.new, table, settings)
+    elif plan.new and plan.matched and settings.start != "random":
+        rows = new_rows(model, matched, plan.new, table, settings)
     changed = align_catalogue(model, tokenizer, items, mapping, metadata=table, rows=rows, **kept)
     return changed, plan.to_dict(), str(plan)
 
 
-CHANGES = {"add": add, "remove": remove, "rename": rename, "align": align}
+def adopt(model: Any, tokenizer: Any, settings: ItemsArguments, **kept: Any) -> tuple[Any, dict[str, Any], str]:
+    """Over to the catalogue of the file, by content."""
+    from ..transfer.adoption import adopt as adopt_items
+
+    table = read_items(settings)
+    found = adopt_items(model, tokenizer, table, encoder=settings.encoder, optimizer=kept["optimizer"])
+    return found.tokenizer, found.to_dict(), str(found)
+
+
+CHANGES = {"adopt": adopt, "add": add, "remove": remove, "rename": rename, "align": align}
+
+
+def made_rows(model: Any, new: list[str], table: Any, settings: ItemsArguments) -> Any:
+    """Rows of the new items of a model whose items are made of content, as its own were."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from ..transfer.features import feature_rows, rows_of
+    from ..transfer.specification import ContentSpecification, content_features
+
+    theirs = table.filter(pc.is_in(table["item_id"], value_set=pa.array(new, pa.string())))
+    specification = ContentSpecification.from_dict(model.config.item_content)
+    features = content_features(specification, theirs, encoder=settings.encoder)
+    return feature_rows(model, rows_of(new, theirs["item_id"].to_pylist(), features))
 
 
 def new_rows(model: Any, vocabulary: Any, new: list[str], table: Any, settings: ItemsArguments) -> Any:
@@ -175,12 +204,8 @@ def new_rows(model: Any, vocabulary: Any, new: list[str], table: Any, settings: 
     import torch
 
     from ..transfer.content import content_rows, join_features
-    from ..transfer.features import feature_rows, rows_of, unit_features
 
     items = table["item_id"].to_pylist()
-    if model.config.item_features:
-        features = unit_features(*read_content(table, settings).values())
-        return feature_rows(model, rows_of(new, items, features))
     if settings.start == "mean":
         features = torch.zeros(len(items), 1)  # no content
     else:

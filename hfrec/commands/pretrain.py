@@ -1,6 +1,6 @@
 """Train a model on an interaction log.
 
-hfrec pretrain --train_file interactions.csv --output_dir out --objective masked --max_length 100 --hidden_size 64
+hfrec pretrain interactions.csv --output_dir out
 hfrec pretrain --train_file sequences --streaming true --output_dir out
 """
 
@@ -15,22 +15,15 @@ import numpy as np
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from ..data.arguments import ProtocolArguments
 from ..data.interactions import Interactions, user_codes
 from ..data.shards import SequenceShards
 from ..data.splits import Split
-from ..data.temporal import ProtocolArguments
 from ..evaluation.table import align, results_table
 from ..tokenization import ItemTokenizer
-from ..training.arguments import (
-    CardArguments,
-    DataArguments,
-    ModelArguments,
-    RecipeArguments,
-    RecommenderTrainingArguments,
-)
+from ..training.arguments import CardArguments, DataArguments, FinalArguments, ModelArguments, RecipeArguments
 from ..training.final import (
     Chosen,
-    FinalArguments,
     check_final,
     final_text,
     finished_validation,
@@ -45,19 +38,13 @@ from ..training.runfile import begin_run, split_content, streamed_content
 from ..training.seen import settle_seen_items
 from ..training.start import histories_and_counts, start_from_log
 from ..training.trainer import DEFAULT_MAX_LENGTH, build_model, seed_everything
-from .content import ContentArguments, read_content
+from ..training.trainer_arguments import RecommenderTrainingArguments
+from ..transfer.specification import ContentSpecification, content_features, describe_content
+from .content import ContentArguments
+from .flags import FLAGS
 from .parsing import given_values, parse_arguments
 
-RUN_CLASSES = (  # of a run that ends with its test
-    DataArguments,
-    ProtocolArguments,
-    ModelArguments,
-    ContentArguments,
-    CardArguments,
-    RecommenderTrainingArguments,
-    RecipeArguments,
-)
-CLASSES = (*RUN_CLASSES, FinalArguments)
+CLASSES = FLAGS["pretrain"]
 
 
 class PretrainArguments(NamedTuple):
@@ -78,10 +65,11 @@ def parse(words: Sequence[str], *, defaults: dict[str, Any] | None = None) -> Pr
     """Flags or a settings file into the dataclasses; `defaults` stand in place of the flags' own."""
     parsed = PretrainArguments(tuple(words), *parse_arguments("pretrain", CLASSES, words, defaults=defaults))
     shape, content = parsed.shape, parsed.content
-    if shape.item_features != content.given:
+    if (shape.item_representation != "id") != content.given:
         raise ValueError(
-            "`--item_features true` and content (`--encoder`, `--category_column` or `--vector_column`) go together: "
-            f"found item_features={shape.item_features}, content {'given' if content.given else 'missing'}."
+            "`--item_representation content` or `content+id` and content (`--encoder`, `--category_column`, "
+            f"`--number_columns` or `--vector_column`) go together: found {shape.item_representation!r}, content "
+            f"{'given' if content.given else 'missing'}."
         )
     if parsed.final.final:
         check_final(parsed.data, parsed.training)
@@ -120,8 +108,11 @@ def main(arguments: PretrainArguments) -> dict[str, Any]:
 
 def stream(arguments: PretrainArguments) -> dict[str, Any]:
     """Train on prepared sequences and test."""
-    if arguments.shape.item_features:
-        raise ValueError("`--item_features` is not for `--streaming`: give a log that fits into memory.")
+    if arguments.shape.item_representation != "id":
+        raise ValueError(
+            f"`--item_representation {arguments.shape.item_representation}` is not for `--streaming`: give a log that "
+            "fits into memory."
+        )
     shards = SequenceShards(Path(arguments.data.source))
     lengths = np.concatenate([np.asarray(piece.value_lengths()) for piece in shards.histories("train")])
     arguments, recipe = follow_recipe(arguments, LogStatistics.of(lengths, num_items=len(shards.tokenizer.items)))
@@ -196,18 +187,17 @@ def follow_recipe(arguments: PretrainArguments, log: LogStatistics) -> tuple[Pre
 def start_model(arguments: PretrainArguments, train: Interactions, tokenizer: ItemTokenizer) -> PreTrainedModel:
     """A new model of a log that lies in memory, at its start."""
     shape, max_length = arguments.shape, arguments.data.max_length or DEFAULT_MAX_LENGTH
-    features = item_features(tokenizer, arguments.content) if shape.item_features else None
-    model = build_model(shape, len(tokenizer), max_length, features=features)
+    content = item_content(tokenizer, arguments.content) if shape.item_representation != "id" else None
+    model = build_model(shape, len(tokenizer), max_length, content=content)
     if shape.item_start == "svd":
         start_from_log(model, *histories_and_counts(train, tokenizer), seed=arguments.training.seed)
     return model
 
 
-def item_features(tokenizer: ItemTokenizer, content: ContentArguments) -> Tensor:
-    """Features `(num_items, width)` of the vocabulary, from the columns beside the item ids."""
-    from ..transfer.features import unit_features
-
-    return unit_features(*read_content(tokenizer.items, content).values())
+def item_content(tokenizer: ItemTokenizer, content: ContentArguments) -> tuple[ContentSpecification, Tensor]:
+    """What the items are made of, and features `(num_items, width)` of the vocabulary."""
+    specification = describe_content(tokenizer.items, **content.columns())
+    return specification, content_features(specification, tokenizer.items)
 
 
 def finish_card(training: RecommenderTrainingArguments, card: CardArguments) -> None:

@@ -1,6 +1,7 @@
 """Recommend items for the histories in a file.
 
-hfrec recommend --model_name_or_path out --history_file interactions.csv --top_k 10 --output_file recommendations.csv
+hfrec recommend out interactions.csv --output_file recommendations.csv
+hfrec recommend me/films interactions.csv --output_file lists.jsonl --top_k 20 --filter_seen false
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
+from .content import over_to_items
 from .parsing import parse_arguments
 
 RECALL_USERS = 1000  # on whom an approximate index is compared with the exact lists
@@ -20,6 +22,8 @@ FORMATS = (".csv", ".parquet", ".jsonl")
 @dataclass
 class RecommendArguments:
     """Whose histories, how many items, and where they go."""
+
+    words: ClassVar[tuple[str, ...]] = ("model_name_or_path", "history_file")
 
     model_name_or_path: str = field(metadata={"help": "Checkpoint: a folder or a hub id."})
     history_file: str = field(metadata={"help": "Log of the users to recommend for."})
@@ -44,6 +48,12 @@ class RecommendArguments:
         metadata={"help": "Items that the checkpoint does not know are left out and counted (drop), refused or [UNK]."},
     )
     revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit on the hub."})
+    items_file: str | None = field(
+        default=None, metadata={"help": "Rank these items instead of the checkpoint's, by their content (zero-shot)."}
+    )
+    encoder: str | None = field(
+        default=None, metadata={"help": "Where the checkpoint's text encoder lies on this machine (with --items_file)."}
+    )
     user_column: str = field(default="user_id", metadata={"help": "Column of the user ids."})
     item_column: str = field(default="item_id", metadata={"help": "Column of the item ids."})
     timestamp_column: str = field(default="timestamp", metadata={"help": "Column of the times."})
@@ -73,6 +83,7 @@ def main(arguments: RecommendArguments) -> list[list[dict[str, Any]]]:
     output = checked_output(arguments.output_file)
     check_overwrites(output, arguments)
     model, tokenizer = load_checkpoint(arguments.model_name_or_path, revision=arguments.revision)
+    tokenizer = over_to_items(model, tokenizer, arguments)
     interactions = load_interactions(
         arguments.history_file,
         user_column=arguments.user_column,
@@ -169,7 +180,7 @@ def check_overwrites(output: Path, arguments: RecommendArguments) -> None:
 
     if not output.exists():
         return
-    for name in ("history_file", "users_file"):
+    for name in ("history_file", "users_file", "items_file"):
         source = getattr(arguments, name)
         if source is not None and any(output.samefile(file) for file in find_files(source)):
             raise ValueError(f"`output_file` {output} is the `{name}`, which would be lost: name another file.")

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from ..models.losses import SAMPLED_LOSSES
 from ..transfer.optimizers import trainer_groups
-from .arguments import RecommenderTrainingArguments
+from .trainer_arguments import RecommenderTrainingArguments
 
 
 class RowwiseAdamW(torch.optim.AdamW):
@@ -114,6 +114,11 @@ def rowwise_optimizer(model: PreTrainedModel, training: RecommenderTrainingArgum
         raise ValueError(
             f"`rowwise_embeddings` needs `--loss sampled_softmax` or `gbce`, found {model.config.loss!r}, whose "
             "gradient has every row."
+        )
+    if model.config.item_representation != "id":
+        raise ValueError(
+            f"`rowwise_embeddings` needs `--item_representation id`, found {model.config.item_representation!r}, whose "
+            "adapter has a gradient from every item."
         )
     if training.world_size > 1:
         raise ValueError(f"`rowwise_embeddings` is for one process, found {training.world_size}.")

@@ -7,10 +7,10 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from ..data.shards import StreamedBatches
-from .pushes import PushingTrainer
+from .pushes import RecommenderTrainer
 
 
-class StreamingTrainer(PushingTrainer):
+class StreamingTrainer(RecommenderTrainer):
     """The Trainer of every run, but for the loader of [`StreamedBatches`].
 
     accelerate would deal each process's stream among the processes once more, and fill the last step with rows of the

@@ -14,13 +14,16 @@ from ..data.shards import StreamedBatches
 from ..evaluation.ranking import make_compute_metrics, preprocess_ranks
 from ..models import Bert4RecConfig, Bert4RecForCausalLM, Bert4RecForMaskedLM
 from ..tokenization import ItemTokenizer
-from ..transfer.features import MARKERS, set_item_features
-from .arguments import DataArguments, ModelArguments, RecommenderTrainingArguments
+from ..transfer.features import set_item_features
+from ..transfer.specification import ContentSpecification
+from .arguments import DataArguments, ModelArguments
 from .checkpoints import SaveOnExit, SealCheckpoint, StopOnNaN
-from .pushes import PushingTrainer, PushWatchCallback, open_repository
+from .printing import print_like_a_tool
+from .pushes import PushWatchCallback, RecommenderTrainer, open_repository
 from .resuming import EarlyStopping, check_best_metric
 from .seen import choose_metric
 from .streaming import StreamingTrainer
+from .trainer_arguments import RecommenderTrainingArguments
 
 DEFAULT_MAX_LENGTH = 100
 
@@ -37,7 +40,11 @@ class TrainAndEvaluateCollator:
 
 
 def build_model(
-    arguments: ModelArguments, vocab_size: int, max_length: int, *, features: torch.Tensor | None = None
+    arguments: ModelArguments,
+    vocab_size: int,
+    max_length: int,
+    *,
+    content: tuple[ContentSpecification, torch.Tensor] | None = None,
 ) -> PreTrainedModel:
     """A new model of the objective, with the shape that the arguments give.
 
@@ -45,15 +52,15 @@ def build_model(
         arguments: Objective and shape.
         vocab_size: Items and special tokens.
         max_length: Longest sequence.
-        features: With `item_features`, those of the items `(num_items, width)`; they decide the `embedding_size`.
+        content: What the items are made of, and their features `(num_items, width)`, where they are made of content.
     """
     shape = arguments.shape()
-    if features is not None:
-        shape["embedding_size"] = features.shape[1] + MARKERS
+    if content is not None:
+        shape["item_content"] = content[0].to_dict()
     config = Bert4RecConfig(vocab_size=vocab_size, max_position_embeddings=max_length, **shape)
     model = Bert4RecForMaskedLM(config) if arguments.objective == "masked" else Bert4RecForCausalLM(config)
-    if features is not None:
-        set_item_features(model, features)
+    if content is not None:
+        set_item_features(model, content[1])
     return model
 
 
@@ -105,7 +112,7 @@ def build_trainer(
         callbacks = [*callbacks, EarlyStopping(early_stopping_patience=training.early_stopping_patience)]
     check_best_metric(training)
     open_repository(training)
-    trainer = (StreamingTrainer if isinstance(train_dataset, StreamedBatches) else PushingTrainer)(
+    trainer = (StreamingTrainer if isinstance(train_dataset, StreamedBatches) else RecommenderTrainer)(
         model=model,
         args=training,
         data_collator=train_and_evaluate_collator(model, tokenizer, data, training),
@@ -119,6 +126,7 @@ def build_trainer(
     )
     trainer.label_smoother = None  # it needs scores of all items, and would smooth over the special tokens too
     trainer.callback_handler.callbacks[:0] = callbacks
+    print_like_a_tool(trainer)
     if training.push_to_hub:
         trainer.add_callback(PushWatchCallback(trainer))
     return trainer
