@@ -132,8 +132,8 @@ def wait_for(address: str, process: subprocess.Popen[bytes]) -> None:
 
 def test_names_are_values_and_no_code(tmp_path: Path) -> None:
     """A title with a quote would end the string in app.py, and one with a colon the line in the front matter."""
-    title = 'Ann\'s "films": new\n--- x'
-    write_space(tmp_path / "space", "me/films", revision="abc", title=title)
+    title = 'Ann\'s "films": new --- x'
+    write_space(tmp_path / "space", "me/films", revision="abc", title=title.replace(" ---", "\n---"))
     tree = ast.parse((tmp_path / "space" / "app.py").read_text(encoding="utf-8"))
     assert title in {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
     front = (tmp_path / "space" / "README.md").read_text(encoding="utf-8").split("\n---\n")[0]
