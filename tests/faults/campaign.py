@@ -113,14 +113,17 @@ def main() -> int:
         folder = Path(name)
         server = Server(folder / "server")
         inputs = make_inputs(server, folder / "inputs")
-        for kind in arguments.kinds:
-            count = max(1, round(COUNTS[kind] * arguments.share))
-            for trial in trials(kind, count, server, inputs, folder, arguments.seed):
-                counted[trial.fault, trial.outcome] += 1
-                if trial.wrong is not None:
-                    wrong[trial.fault] += 1
-                    print(f"WRONG {trial.fault}: {trial.command}: {trial.wrong}", flush=True)
-            print(f"{kind}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+        try:
+            for kind in arguments.kinds:
+                count = max(1, round(COUNTS[kind] * arguments.share))
+                for trial in trials(kind, count, server, inputs, folder, arguments.seed):
+                    counted[trial.fault, trial.outcome] += 1
+                    if trial.wrong is not None:
+                        wrong[trial.fault] += 1
+                        print(f"WRONG {trial.fault}: {trial.command}: {trial.wrong}", flush=True)
+                print(f"{kind}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+        except KeyboardInterrupt:
+            print("interrupted: the table is of what was tried", file=sys.stderr)
         server.close()
     print(table(counted, wrong))
     return 1 if wrong else 0
