@@ -126,6 +126,8 @@ def test_what_is_no_checkpoint(
     mixed = tmp_path / "mixed"
     shutil.copytree(checkpoint, mixed, ignore=shutil.ignore_patterns("checkpoint-*"))
     (mixed / "model.safetensors").write_bytes((checkpoint / "model.safetensors").read_bytes()[:-100])
+    assert "model.safetensors damaged" in refusal(*command(name, log_file, mixed, output))
+    (mixed / SEAL_FILE).unlink()
     assert "weights of" in (line := refusal(*command(name, log_file, mixed, output))) and "damaged" in line
     ItemTokenizer.from_items(["a", "b"]).save_pretrained(mixed)
     line = refusal(*command(name, log_file, mixed, output))
