@@ -151,7 +151,7 @@ class FinetuneArguments:
 
     model_name_or_path: str = field(metadata={"help": "Pretrained checkpoint: a folder or a hub id."})
     model_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit on the hub."})
-    content_encoder: str | None = field(
+    encoder: str | None = field(
         default=None, metadata={"help": "Where the checkpoint's text encoder lies on this machine (with --items_file)."}
     )
     items_without_row: Literal["error", "drop"] = field(
