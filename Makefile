@@ -2,6 +2,8 @@
 #   make demo    the whole way on real data, into outputs/demo
 #   make test    the default test suite
 #   make check   ruff, ruff format and mypy --strict
+#   make faults  thousands of trials that try to break it, half an hour (docs/reliability.md)
+#   make dist    wheel and source distribution into dist/, installed and tried
 #   make docs    the documentation as a site, into build/site (Python >= 3.11)
 #   make bench   seconds an epoch, into outputs/bench (HFREC_BENCH_DATA=log.csv; synthetic without)
 #   make bench-peers  the same beside other libraries, into outputs/peers (HFREC_BENCH_DATA=log.csv; MovieLens-100K without)
@@ -12,7 +14,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := test
-.PHONY: demo test check docs bench bench-peers reproduce clean
+.PHONY: demo test check faults dist docs bench bench-peers reproduce clean
 
 demo: $(STAMP)
 	$(BIN)/hfrec demo --output_dir outputs/demo
@@ -24,6 +26,15 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+faults: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.campaign
+
+dist: $(STAMP)
+	rm -rf dist
+	$(BIN)/python -m pip install -q -c constraints.txt build
+	$(BIN)/python -m build
+	$(BIN)/pytest -q -m slow tests/test_dist.py
 
 docs: $(STAMP)
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[docs]'

@@ -21,6 +21,7 @@ COMMANDS = {
     "recommend": "Recommend items for the histories in a file.",
     "similar": "Find the items that are like others, by id or title.",
     "export": "Write a checkpoint as an ONNX graph that recommends without torch.",
+    "serve": "Recommend over HTTP, from a checkpoint or an export.",
     "push": "Push a checkpoint to a hub as one commit.",
     "pull": "Pull a checkpoint from a hub, pinned and checked.",
     "items": "Add, remove or rename items of a checkpoint, or align it with another catalogue.",

@@ -98,6 +98,11 @@ def main(words: tuple[EvaluateArguments, ProtocolArguments]) -> dict[str, Any]:
 
     arguments, protocol = words
     check_folder(Path(arguments.output_dir))
+    if (Path(arguments.output_dir) / "all_results.json").exists():
+        raise ValueError(
+            f"`output_dir` {arguments.output_dir} holds a finished run, whose {RANKS_FILE} would be lost: choose "
+            "another folder."
+        )
     check_prior(arguments)
     model, tokenizer = load_checkpoint(arguments.model_name_or_path, revision=arguments.revision)
     tokenizer = over_to_items(model, tokenizer, arguments)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -86,46 +87,47 @@ def recommend(
     else:
         _check_prior(prior, vocab_size, segments, len(rows))
     filter_seen = filters_seen(model.config) if filter_seen is None else filter_seen
-    device = next(model.parameters()).device
-    rankable = rankable.to(device)
-    collator = DataCollatorForNextItem(tokenizer, objective, max_length=model.config.max_position_embeddings)
     found: list[list[dict[str, Any]]] = []
     was_training = model.training
     if was_training:  # walking through all modules is a tenth of a single request
         model.eval()
     try:
         for start in range(0, len(rows), batch_size):
-            batch = collator([{"input_ids": row} for row in rows[start : start + batch_size]])
-            batch = {name: value.to(device) for name, value in batch.items()}
             rescore = None if prior is None else prior.bind(segments, start, start + batch_size)
-            scores, token_ids = _best_of_batch(model, batch, rankable, top_k, filter_seen, start, rescore)
-            found += name_items(tokenizer, scores, token_ids)
+            part = Batch(rows[start : start + batch_size], start, rescore)
+            found += name_items(tokenizer, *best_of_batch(model, tokenizer, part, rankable, top_k, filter_seen))
     finally:
         if was_training:
             model.train()
     return found
 
 
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Token ids of some histories, the number of the first one, and what mixes a prior into their scores."""
+
+    rows: Sequence[NDArray[np.int64]]
+    first_row: int = 0
+    rescore: Rescore | None = None
+
+
 @torch.no_grad()
-def _best_of_batch(
-    model: Any,
-    batch: dict[str, Tensor],
-    rankable: Tensor,
-    top_k: int,
-    filter_seen: bool,
-    first_row: int,
-    rescore: Rescore | None,
+def best_of_batch(
+    model: Any, tokenizer: ItemTokenizer, part: Batch, rankable: Tensor, top_k: int, filter_seen: bool
 ) -> tuple[Tensor, Tensor]:
-    """Scores and token ids `(batch, top_k)`, 0 where a user has no further item."""
+    """Scores and token ids `(batch, top_k)`, 0 where a user has no further item; `rankable` is `(vocab_size,)`."""
+    device = next(model.parameters()).device
+    collator = DataCollatorForNextItem(tokenizer, objective_of(model), max_length=model.config.max_position_embeddings)
+    batch = {name: value.to(device) for name, value in collator([{"input_ids": row} for row in part.rows]).items()}
     representation = model.encode_history(batch["input_ids"], batch["attention_mask"])  # (batch, embedding_size)
     seen = batch["seen_ids"] if filter_seen else batch["seen_ids"][:, :0]  # (batch, longest)
 
     def score(start: int, stop: int) -> Tensor:
         scores: Tensor = model.score_items(representation, start, stop)
-        return without_nan(scores, start, first_row=first_row)
+        return without_nan(scores, start, first_row=part.first_row)
 
-    mixed = score if rescore is None else rescore(score, batch["seen_ids"])
-    best = TopItems(top_k)
+    mixed = score if part.rescore is None else part.rescore(score, batch["seen_ids"])
+    rankable, best = rankable.to(device), TopItems(top_k)
     for start, stop in chunk_bounds(len(rankable), ITEM_CHUNK_SIZE):
         best.update(mixed(start, stop), start, rankable, seen)
     return best.items()
