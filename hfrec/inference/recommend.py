@@ -38,7 +38,7 @@ def recommend(
     """The `top_k` items that each history's next item most likely is.
 
     The model reads the newest items of a history that it has positions for; the seen filter reads all of it. No more
-    than `(batch_size, 16384)` scores exist at a time. Equal scores are ordered by token id.
+    than `batch_size` times 16384 scores exist at a time. Equal scores are ordered by token id.
 
     Args:
         model: `Bert4RecForMaskedLM`, `Bert4RecForCausalLM` or `Blend`; computes where it is, its training mode is
@@ -94,7 +94,7 @@ def recommend(
     try:
         for start in range(0, len(rows), batch_size):
             rescore = None if prior is None else prior.bind(segments, start, start + batch_size)
-            part = Batch(rows[start : start + batch_size], start, rescore)
+            part = Batch(rows[start : start + batch_size], start, rescore, room=batch_size)
             found += name_items(tokenizer, *best_of_batch(model, tokenizer, part, rankable, top_k, filter_seen))
     finally:
         if was_training:
@@ -104,11 +104,19 @@ def recommend(
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Token ids of some histories, the number of the first one, and what mixes a prior into their scores."""
+    """Some histories, and what they are scored with.
+
+    Args:
+        rows: Token ids of each, oldest first.
+        first_row: Number of the first one, for messages.
+        rescore: Mixes a prior into their scores.
+        room: Histories that there is memory for; where there are fewer, more items are scored at a time.
+    """
 
     rows: Sequence[NDArray[np.int64]]
     first_row: int = 0
     rescore: Rescore | None = None
+    room: int = 1
 
 
 @torch.no_grad()
@@ -128,8 +136,8 @@ def best_of_batch(
 
     mixed = score if part.rescore is None else part.rescore(score, batch["seen_ids"])
     rankable, best = rankable.to(device), TopItems(top_k)
-    for start, stop in chunk_bounds(len(rankable), ITEM_CHUNK_SIZE):
-        best.update(mixed(start, stop), start, rankable, seen)
+    for start, stop in chunk_bounds(len(rankable), ITEM_CHUNK_SIZE * max(1, part.room // len(part.rows))):
+        best.update(mixed(start, stop), start, rankable, seen, overwrite=True)
     return best.items()
 
 
