@@ -27,6 +27,7 @@ from .tokenization import ItemTokenizer
 __version__ = "0.1.0"
 
 _LAZY = {
+    "ContentSpecification": "transfer.specification",
     "DataCollatorForMaskedItems": "data.collators",
     "DataCollatorForNextItem": "data.collators",
     "EASEBaseline": "classical",
@@ -47,11 +48,14 @@ _LAZY = {
     "StreamedBatches": "data.shards",
     "TitleIndex": "data.titles",
     "add_items": "transfer.vocabulary",
+    "adopt_catalogue": "transfer.adoption",
     "align_catalogue": "transfer.vocabulary",
     "category_vectors": "transfer.content",
     "compare_ranks": "evaluation.compare",
     "concatenate_interactions": "data.interactions",
+    "content_features": "transfer.specification",
     "content_rows": "transfer.content",
+    "describe_content": "transfer.specification",
     "export_onnx": "inference.export",
     "freeze": "training.freezing",
     "join_features": "transfer.content",

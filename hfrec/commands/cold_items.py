@@ -51,12 +51,12 @@ def main(arguments: Arguments) -> dict[str, Any]:
     features = each_and_all(blocks, join_features)
     split = hold_out_items(log, fraction=content.cold_fraction, seed=training.seed)
     print(f"{len(split.items):,} items held out, {len(split.targets):,} users have one as target", flush=True)
-    shape.item_features = False
+    shape.item_representation = "id"
     ranks = rank_starts(trained(data, shape, training, split), items, features, training.seed)
-    shape.item_features = True
+    shape.item_representation, shape.head_transform = "content", False
     for name, chosen in each_and_all(blocks, unit_features).items():
         test = trained(data, shape, training, split, items=items, features=chosen)
-        ranks[f"item_features: {name}"] = test.start(items, chosen, "features", seed=training.seed)
+        ranks[f"content: {name}"] = test.start(items, chosen, "features", seed=training.seed)
     results = {
         "num_cold_items": len(split.items),
         "num_targets": len(split.targets),
@@ -96,15 +96,19 @@ def trained(
         training_sequences,
     )
     from ..transfer.features import rows_of
+    from ..transfer.specification import ContentBlock, ContentSpecification
 
     parts = leave_one_out(split.warm)
     tokenizer = build_tokenizer(split.warm)
     max_length = data.max_length or DEFAULT_MAX_LENGTH
     seed_everything(training)
+    content = None
     if features is not None:
-        features = rows_of(tokenizer.items["item_id"].to_pylist(), items or [], features)
+        block = ContentBlock("vectors", "joined", features.shape[1])
+        rows = rows_of(tokenizer.items["item_id"].to_pylist(), items or [], features)
+        content = ContentSpecification((block,)), rows
     trainer = build_trainer(
-        build_model(shape, len(tokenizer), max_length, features=features),
+        build_model(shape, len(tokenizer), max_length, content=content),
         tokenizer,
         training_sequences(parts.history, tokenizer, shape.objective, data, max_length),
         to_evaluation_sequences(parts.history, parts.test, tokenizer),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 
@@ -17,10 +18,18 @@ class ContentArguments:
     category_separator: str = field(default="|", metadata={"help": "What joins the categories of an item."})
     vector_column: str | None = field(default=None, metadata={"help": "Column of given vectors (Parquet, JSON lines)."})
 
+    number_columns: list[str] = field(
+        default_factory=list, metadata={"help": "Columns of numbers; log:price takes the logarithm of the price."}
+    )
+
     @property
     def given(self) -> bool:
         """Whether any content is named."""
-        return any((self.encoder, self.category_column, self.vector_column))
+        return any((self.encoder, self.category_column, self.number_columns, self.vector_column))
+
+    def columns(self) -> dict[str, Any]:
+        """The arguments of `describe_content`."""
+        return {item.name: getattr(self, item.name) for item in fields(ContentArguments)}
 
 
 def read_content(items: Any, content: ContentArguments) -> dict[str, Any]:
@@ -59,3 +68,31 @@ def each_and_all(blocks: dict[str, Any], join: Callable[..., Any]) -> dict[str, 
     """`join` of each block and, where there are several, of all of them together (the last one)."""
     single = {kind: join(block) for kind, block in blocks.items()}
     return {**single, " + ".join(blocks): join(*blocks.values())} if len(blocks) > 1 else single
+
+
+def over_to_items(model: Any, tokenizer: Any, arguments: Any) -> Any:
+    """Take the model to the catalogue of `--items_file`, where it is given; returns the tokenizer.
+
+    Args:
+        model: The checkpoint's, changed in place.
+        tokenizer: Its tokenizer.
+        arguments: With `items_file`, `encoder` and `item_column`.
+
+    Raises:
+        ValueError: The checkpoint knows its items by their ids, or the file does not fit it.
+    """
+    from ..data.interactions import read_items
+    from ..transfer.adoption import adopt
+
+    if arguments.items_file is None:
+        if arguments.encoder is not None:
+            raise ValueError("`--encoder` is for the content of `--items_file`: give that too, or leave it out.")
+        return tokenizer
+    if model.config.model_type != "bert4rec":
+        raise ValueError(
+            "`--items_file` is for a masked or causal model, found a blend, whose tables hold items of its own."
+        )
+    table = read_items(arguments.items_file, item_column=arguments.item_column)
+    adoption = adopt(model, tokenizer, table, encoder=arguments.encoder)
+    print(adoption, file=sys.stderr)
+    return adoption.tokenizer

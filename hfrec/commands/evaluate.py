@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from transformers.utils import logging
 
 from ..data.temporal import TEMPORAL_FLAGS, ProtocolArguments
+from .content import over_to_items
 from .parsing import parse_arguments
 
 if TYPE_CHECKING:
@@ -28,6 +29,12 @@ class EvaluateArguments:
     test_file: str = field(metadata={"help": "Log; --protocol says which item of each user is the target."})
     output_dir: str = field(metadata={"help": "Folder that gets eval_results.json and test_ranks.parquet."})
     revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit on the hub."})
+    items_file: str | None = field(
+        default=None, metadata={"help": "Rank these items instead of the checkpoint's, by their content (zero-shot)."}
+    )
+    encoder: str | None = field(
+        default=None, metadata={"help": "Where the checkpoint's text encoder lies on this machine (with --items_file)."}
+    )
     user_column: str = field(default="user_id", metadata={"help": "Column of the user ids."})
     item_column: str = field(default="item_id", metadata={"help": "Column of the item ids."})
     timestamp_column: str = field(default="timestamp", metadata={"help": "Column of the times."})
@@ -77,6 +84,7 @@ def main(words: tuple[EvaluateArguments, ProtocolArguments]) -> dict[str, Any]:
     check_folder(Path(arguments.output_dir))
     check_prior(arguments)
     model, tokenizer = load_checkpoint(arguments.model_name_or_path, revision=arguments.revision)
+    tokenizer = over_to_items(model, tokenizer, arguments)
     features = None
     if arguments.category_column is not None:
         features = token_categories(tokenizer, arguments.category_column, arguments.category_separator)

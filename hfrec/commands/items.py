@@ -17,6 +17,7 @@ ACTIONS = {
     "add": "New rows for the items of the file that the checkpoint does not know.",
     "remove": "Take the items of the file out.",
     "rename": "Give items other ids, by a mapping file.",
+    "adopt": "Go over to the catalogue of the file by the content of its items; the checkpoint need not know any.",
     "align": "Go over to the catalogue of the file: matched items keep their rows, others come new or are dropped.",
 }
 
@@ -41,9 +42,7 @@ class ItemsArguments(ContentArguments):
     year_column: str = field(default="year", metadata={"help": "Column of the years, where there is one."})
     start: Literal["random", "mean", "neighbours", "ridge"] = field(
         default="random",
-        metadata={
-            "help": "Where new items start; the last two need content. A model with item_features takes its features."
-        },
+        metadata={"help": "Where new items start; the last two need content. Where items are made of content: there."},
     )
     spread: float = field(
         default=0.0, metadata={"help": "0: content's cautious estimate; 1: rows as far out as trained ones."}
@@ -118,7 +117,9 @@ def add(model: Any, tokenizer: Any, settings: ItemsArguments, **kept: Any) -> tu
     if not new:
         raise ValueError(f"{settings.items_file}: the checkpoint knows all {len(table)} items: nothing to add.")
     rows = None
-    if settings.start != "random" or model.config.item_features:
+    if model.config.item_representation != "id":
+        rows = made_rows(model, new, table, settings)
+    elif settings.start != "random":
         everything = pa.concat_tables([_missing(tokenizer.items, table), table], promote_options="default")
         rows = new_rows(model, known, new, everything, settings)
     changed = add_items(model, tokenizer, new, metadata=table, rows=rows, **kept)
@@ -160,13 +161,39 @@ def align(model: Any, tokenizer: Any, settings: ItemsArguments, **kept: Any) -> 
     items = table["item_id"].to_pylist()
     plan = plan_catalogue(tokenizer, items, mapping)
     matched = renamed_vocabulary(tokenizer, plan.matched, keep_others=False)
-    fresh = (settings.start != "random" or model.config.item_features) and plan.new and plan.matched
-    rows = new_rows(model, matched, plan.new, table, settings) if fresh else None
+    rows = None
+    if plan.new and plan.matched and model.config.item_representation != "id":
+        rows = made_rows(model, plan.new, table, settings)
+    elif plan.new and plan.matched and settings.start != "random":
+        rows = new_rows(model, matched, plan.new, table, settings)
     changed = align_catalogue(model, tokenizer, items, mapping, metadata=table, rows=rows, **kept)
     return changed, plan.to_dict(), str(plan)
 
 
-CHANGES = {"add": add, "remove": remove, "rename": rename, "align": align}
+def adopt(model: Any, tokenizer: Any, settings: ItemsArguments, **kept: Any) -> tuple[Any, dict[str, Any], str]:
+    """Over to the catalogue of the file, by content."""
+    from ..transfer.adoption import adopt as adopt_items
+
+    table = read_items(settings)
+    found = adopt_items(model, tokenizer, table, encoder=settings.encoder, optimizer=kept["optimizer"])
+    return found.tokenizer, found.to_dict(), str(found)
+
+
+CHANGES = {"adopt": adopt, "add": add, "remove": remove, "rename": rename, "align": align}
+
+
+def made_rows(model: Any, new: list[str], table: Any, settings: ItemsArguments) -> Any:
+    """Rows of the new items of a model whose items are made of content, as its own were."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from ..transfer.features import feature_rows, rows_of
+    from ..transfer.specification import ContentSpecification, content_features
+
+    theirs = table.filter(pc.is_in(table["item_id"], value_set=pa.array(new, pa.string())))
+    specification = ContentSpecification.from_dict(model.config.item_content)
+    features = content_features(specification, theirs, encoder=settings.encoder)
+    return feature_rows(model, rows_of(new, theirs["item_id"].to_pylist(), features))
 
 
 def new_rows(model: Any, vocabulary: Any, new: list[str], table: Any, settings: ItemsArguments) -> Any:
@@ -174,12 +201,8 @@ def new_rows(model: Any, vocabulary: Any, new: list[str], table: Any, settings: 
     import torch
 
     from ..transfer.content import content_rows, join_features
-    from ..transfer.features import feature_rows, rows_of, unit_features
 
     items = table["item_id"].to_pylist()
-    if model.config.item_features:
-        features = unit_features(*read_content(table, settings).values())
-        return feature_rows(model, rows_of(new, items, features))
     if settings.start == "mean":
         features = torch.zeros(len(items), 1)  # no content
     else:

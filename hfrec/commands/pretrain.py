@@ -43,7 +43,8 @@ from ..training.run import (
 from ..training.runfile import begin_run, split_content, streamed_content
 from ..training.seen import settle_seen_items
 from ..training.start import histories_and_counts, start_from_log
-from .content import ContentArguments, read_content
+from ..transfer.specification import ContentSpecification, content_features, describe_content
+from .content import ContentArguments
 from .parsing import given_values, parse_arguments
 
 CLASSES = (
@@ -74,10 +75,11 @@ def parse(words: Sequence[str], *, defaults: dict[str, Any] | None = None) -> Pr
     """Flags or a settings file into the dataclasses; `defaults` stand in place of the flags' own."""
     parsed = PretrainArguments(tuple(words), *parse_arguments("pretrain", CLASSES, words, defaults=defaults))
     shape, content = parsed.shape, parsed.content
-    if shape.item_features != content.given:
+    if (shape.item_representation != "id") != content.given:
         raise ValueError(
-            "`--item_features true` and content (`--encoder`, `--category_column` or `--vector_column`) go together: "
-            f"found item_features={shape.item_features}, content {'given' if content.given else 'missing'}."
+            "`--item_representation content` or `content+id` and content (`--encoder`, `--category_column`, "
+            f"`--number_columns` or `--vector_column`) go together: found {shape.item_representation!r}, content "
+            f"{'given' if content.given else 'missing'}."
         )
     if parsed.data.streaming and parsed.protocol.protocol != "leave_one_out":
         raise ValueError(
@@ -93,8 +95,11 @@ def main(arguments: PretrainArguments) -> dict[str, Any]:
     check_output_folder(arguments.training)
     repo_id = hub_target(arguments.training)
     if arguments.data.streaming:
-        if arguments.shape.item_features:
-            raise ValueError("`item_features` is not for `streaming`: give a log that fits into memory.")
+        if arguments.shape.item_representation != "id":
+            raise ValueError(
+                f"`item_representation` {arguments.shape.item_representation!r} is not for `streaming`: give a log "
+                "that fits into memory."
+            )
         shards = SequenceShards(Path(arguments.data.source))
         lengths = np.concatenate([np.asarray(piece.value_lengths()) for piece in shards.histories("train")])
         log = LogStatistics.of(lengths, num_items=len(shards.tokenizer.items))
@@ -142,18 +147,17 @@ def follow_recipe(arguments: PretrainArguments, log: LogStatistics) -> tuple[Pre
 def start_model(arguments: PretrainArguments, train: Interactions, tokenizer: ItemTokenizer) -> PreTrainedModel:
     """A new model of a log that lies in memory, at its start."""
     shape, max_length = arguments.shape, arguments.data.max_length or DEFAULT_MAX_LENGTH
-    features = item_features(tokenizer, arguments.content) if shape.item_features else None
-    model = build_model(shape, len(tokenizer), max_length, features=features)
+    content = item_content(tokenizer, arguments.content) if shape.item_representation != "id" else None
+    model = build_model(shape, len(tokenizer), max_length, content=content)
     if shape.item_start == "svd":
         start_from_log(model, *histories_and_counts(train, tokenizer), seed=arguments.training.seed)
     return model
 
 
-def item_features(tokenizer: ItemTokenizer, content: ContentArguments) -> Tensor:
-    """Features `(num_items, width)` of the vocabulary, from the columns beside the item ids."""
-    from ..transfer.features import unit_features
-
-    return unit_features(*read_content(tokenizer.items, content).values())
+def item_content(tokenizer: ItemTokenizer, content: ContentArguments) -> tuple[ContentSpecification, Tensor]:
+    """What the items are made of, and features `(num_items, width)` of the vocabulary."""
+    specification = describe_content(tokenizer.items, **content.columns())
+    return specification, content_features(specification, tokenizer.items)
 
 
 def finish_card(training: RecommenderTrainingArguments, card: CardArguments) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from .content import over_to_items
 from .parsing import parse_arguments
 
 RECALL_USERS = 1000  # on whom an approximate index is compared with the exact lists
@@ -42,6 +43,12 @@ class RecommendArguments:
         default="error", metadata={"help": "What becomes of items outside the vocabulary."}
     )
     revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit on the hub."})
+    items_file: str | None = field(
+        default=None, metadata={"help": "Rank these items instead of the checkpoint's, by their content (zero-shot)."}
+    )
+    encoder: str | None = field(
+        default=None, metadata={"help": "Where the checkpoint's text encoder lies on this machine (with --items_file)."}
+    )
     user_column: str = field(default="user_id", metadata={"help": "Column of the user ids."})
     item_column: str = field(default="item_id", metadata={"help": "Column of the item ids."})
     timestamp_column: str = field(default="timestamp", metadata={"help": "Column of the times."})
@@ -71,6 +78,7 @@ def main(arguments: RecommendArguments) -> list[list[dict[str, Any]]]:
     output = checked_output(arguments.output_file)
     check_overwrites(output, arguments)
     model, tokenizer = load_checkpoint(arguments.model_name_or_path, revision=arguments.revision)
+    tokenizer = over_to_items(model, tokenizer, arguments)
     interactions = load_interactions(
         arguments.history_file,
         user_column=arguments.user_column,
@@ -137,7 +145,7 @@ def check_overwrites(output: Path, arguments: RecommendArguments) -> None:
 
     if not output.exists():
         return
-    for name in ("history_file", "users_file"):
+    for name in ("history_file", "users_file", "items_file"):
         source = getattr(arguments, name)
         if source is not None and any(output.samefile(file) for file in find_files(source)):
             raise ValueError(f"`output_file` {output} is the `{name}`, which would be lost: name another file.")

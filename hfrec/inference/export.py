@@ -8,6 +8,7 @@ import shutil
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from ..data.collators import objective_of
 from ..data.files import check_new_folder, read_json_object, sha256_of, whole_files, write_json
 from ..data.repeats import filters_seen
+from ..models import Bert4RecForCausalLM, Bert4RecForMaskedLM
 from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer
 from .recommend import checked_vocab_size, recommend
 from .serving import INT8_FILE, MODEL_FILE, SETTINGS_FILE, OnnxRecommender
@@ -97,7 +99,7 @@ def export_onnx(
         # First of all, as it refuses histories and models that nothing can be recommended for.
         expected = {seen: recommend(model, tokenizer, histories, top_k, filter_seen=seen) for seen in (True, False)}
         with whole_files(folder) as draft:
-            _write_graph(_Recommender(model, objective, top_k), draft / MODEL_FILE)
+            _write_graph(_Recommender(with_fixed_items(model), objective, top_k), draft / MODEL_FILE)
             _write_serving(draft, model, tokenizer, top_k)
             results = _check(draft, histories, expected)
             if int8:
@@ -115,6 +117,19 @@ def random_histories(tokenizer: ItemTokenizer, count: int, *, longest: int, seed
     rng = np.random.default_rng(seed)
     tokens = [rng.integers(NUM_SPECIAL_TOKENS, len(tokenizer), size) for size in rng.integers(1, longest + 1, count)]
     return [tokenizer.decode_items(row) for row in tokens]
+
+
+def with_fixed_items(model: Any) -> Any:
+    """The model or, where items are made of content, a copy of it with their embeddings worked out."""
+    scorers = (Bert4RecForMaskedLM, Bert4RecForCausalLM)
+    parts = [part for part in model.modules() if isinstance(part, scorers)]
+    if all(part.config.item_representation == "id" for part in parts):
+        return model
+    copy = deepcopy(model)
+    for part in copy.modules():
+        if isinstance(part, scorers):
+            part.fix_items()
+    return copy
 
 
 class _Recommender(nn.Module):

@@ -138,7 +138,8 @@ class ItemIndex:
 
 def _item_vectors(model: Any) -> NDArray[np.float32]:
     """Embedding and bias of each item side by side, float32 `(num_items, embedding_size + 1)`."""
-    weight = model.get_output_embeddings().weight.detach()[NUM_SPECIAL_TOKENS:].float().cpu().numpy()
+    with torch.no_grad():
+        weight = model.item_table()[NUM_SPECIAL_TOKENS:].float().cpu().numpy()
     bias = model.item_bias
     column = np.zeros(len(weight)) if bias is None else bias.detach()[NUM_SPECIAL_TOKENS:].float().cpu().numpy()
     return np.ascontiguousarray(np.hstack([weight, column[:, None]]), dtype=np.float32)

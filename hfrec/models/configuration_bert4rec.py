@@ -35,9 +35,18 @@ class Bert4RecConfig(PreTrainedConfig):
     Args:
         vocab_size (`int`): Items plus the three special tokens `[PAD] [MASK] [UNK]`, which come first.
         hidden_size (`int`): Width of the layers.
-        embedding_size (`int`, *optional*): Width of the item embeddings; `hidden_size` unless given (factorised).
-        item_features (`bool`): The item embeddings are features of the items' content and are not trained; a learnt
-            layer (the adapter) takes them to `hidden_size`, so that an item which was never trained can be ranked.
+        embedding_size (`int`, *optional*): Width of the item embeddings; `hidden_size` unless given (factorised). With
+            content, the axes of content that are kept and, for `"content+id"`, `hidden_size` more.
+        item_representation (`"id"`, `"content"` or `"content+id"`): What an item is to the model: an embedding of its
+            own; its content under a learnt adapter, so that an item which was never trained can be ranked; or that plus
+            a residual of its own, which starts at zero.
+        item_content (`dict`, *optional*): What the content is made of: `{"blocks": [{"width": …, …}, …]}`, as
+            `hfrec.ContentSpecification.to_dict` gives it.
+        content_rank (`int`): Main axes of each block of content that are kept.
+        content_adapter (`"linear"`, `"whitening"`, `"mlp"` or `"moe"`): What is learnt between whitened content and
+            item embeddings: a linear map, that with a learnt shift (UniSRec's parametric whitening), with a hidden
+            layer beside it, or with a mixture of experts beside it.
+        content_similarity (`"cosine"` or `"dot"`): Whether embeddings by content are brought to length 1.
         num_hidden_layers (`int`): Number of layers.
         num_attention_heads (`int`): Heads of a layer; divides `hidden_size`.
         intermediate_size (`int`, *optional*): Width of the feed-forward part; `4 * hidden_size` unless given.
@@ -76,7 +85,11 @@ class Bert4RecConfig(PreTrainedConfig):
     vocab_size: int = 1003
     hidden_size: int = 64
     embedding_size: int | None = None
-    item_features: bool = False
+    item_representation: Literal["id", "content", "content+id"] = "id"
+    item_content: dict[str, Any] | None = None
+    content_rank: int = 256
+    content_adapter: Literal["linear", "whitening", "mlp", "moe"] = "linear"
+    content_similarity: Literal["cosine", "dot"] = "cosine"
     num_hidden_layers: int = 2
     num_attention_heads: int = 2
     intermediate_size: int | None = None
@@ -113,8 +126,14 @@ class Bert4RecConfig(PreTrainedConfig):
             raise ValueError(
                 f"`num_labels` must be at most {MAX_LABELS:,}, found {labels:,}: the parent would name each of them."
             )
+        if kwargs.pop("item_features", False):
+            raise ValueError(
+                "`item_features` is no more: the checkpoint is of an earlier version. Pretrain it again with "
+                "`item_representation='content'`."
+            )
         if self.embedding_size is None:
-            self.embedding_size = self.hidden_size
+            own = 0 if self.item_representation == "content" else self.hidden_size
+            self.embedding_size = sum(self.content_ranks()) + own
         if self.intermediate_size is None:
             self.intermediate_size = 4 * self.hidden_size
         super().__post_init__(**kwargs)
@@ -133,6 +152,35 @@ class Bert4RecConfig(PreTrainedConfig):
                     "would run. Take it out of config.json; whoever trusts it hands it to `from_pretrained`."
                 )
         return super().from_dict(config_dict, **kwargs)
+
+    def content_widths(self) -> list[int]:
+        """Columns of features of each block of content; none for `item_representation="id"`."""
+        blocks = (self.item_content or {}).get("blocks", []) if self.item_representation != "id" else []
+        return [block["width"] for block in blocks]
+
+    def content_ranks(self) -> list[int]:
+        """Main axes of each block of content that are kept."""
+        return [min(width, self.content_rank) for width in self.content_widths()]
+
+    def validate_content(self) -> None:
+        """Refuse items that are made of nothing, and embeddings without room for what they are made of."""
+        if self.content_rank < 1:
+            raise ValueError(f"`content_rank` must be above 0, found {self.content_rank}.")
+        if (self.item_representation == "id") != (self.item_content is None):
+            raise ValueError(
+                "`item_content` says what the items are made of, for `item_representation` 'content' and 'content+id' "
+                f"alone: found {self.item_representation!r} with {self.item_content!r}."
+            )
+        if self.item_representation == "id":
+            return
+        widths = self.content_widths()
+        if not widths or not all(isinstance(width, int) and width > 0 for width in widths):
+            raise ValueError(f"`item_content` must have blocks of widths above 0, found the widths {widths}.")
+        if self.embedding_size is not None and self.embedding_size < sum(self.content_ranks()):
+            raise ValueError(
+                f"`embedding_size` must be at least {sum(self.content_ranks())}, the axes of content that are kept, "
+                f"found {self.embedding_size}. Raise it, or lower `content_rank`."
+            )
 
     def validate_shape(self) -> None:
         """Refuse sizes that no model can have."""

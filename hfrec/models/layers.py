@@ -1,7 +1,7 @@
 """What the body is made of: embeddings, attention, feed-forward part, layer, and the head before the item scores."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -11,6 +11,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .configuration_bert4rec import Bert4RecConfig
+from .content import ItemContent
 from .packing import Dropout, PackedAttention
 
 FLEX_MIN_HEAD_SIZE = 24  # on a CPU
@@ -35,16 +36,22 @@ def embedding_size(config: Bert4RecConfig) -> int:
 
 def adapts(config: Bert4RecConfig) -> bool:
     """Whether a layer lies between the item embeddings and the body."""
-    return config.item_features or embedding_size(config) != config.hidden_size
+    return config.item_representation != "id" or embedding_size(config) != config.hidden_size
 
 
 class Bert4RecEmbeddings(nn.Module):
-    """Item embeddings, taken to `hidden_size` where they have another space, plus positions counted from the newest."""
+    """Item embeddings, taken to `hidden_size` where they have another space, plus positions counted from the newest.
+
+    Where items are made of content, `item_embeddings` holds what they have beside it: the residuals.
+    """
 
     def __init__(self, config: Bert4RecConfig) -> None:
         super().__init__()
         width = embedding_size(config)
         self.item_embeddings = nn.Embedding(config.vocab_size, width, padding_idx=config.pad_token_id)
+        self.content = None if config.item_representation == "id" else ItemContent(config)
+        self.has_residual = config.item_representation == "content+id"
+        self._known: tuple[Any, torch.Tensor] | None = None
         self.projection = nn.Linear(width, config.hidden_size) if adapts(config) else nn.Identity()
         absolute = config.position_embedding_type == "absolute"
         self.position_embeddings = (
@@ -53,6 +60,35 @@ class Bert4RecEmbeddings(nn.Module):
         post = config.norm_position == "post"
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if post else nn.Identity()
         self.dropout = Dropout(config.hidden_dropout_prob)
+
+    def rows(self, ids: torch.Tensor | None = None) -> torch.Tensor:
+        """Embeddings of the tokens `(n,)`, or of all of them, `(n, embedding_size)`."""
+        weight = self.item_embeddings.weight
+        own = weight if ids is None else F.embedding(ids, weight)
+        if self.content is None:
+            return own
+        return self.content(ids) + own if self.has_residual else cast(torch.Tensor, self.content(ids))
+
+    def table(self) -> torch.Tensor:
+        """Embeddings of all tokens `(vocab_size, embedding_size)`; without gradients made once for equal weights."""
+        if self.content is None or self.training or torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return self.rows()
+        weights = (self.item_embeddings.weight, *self.content.parameters(), *self.content.buffers())
+        version = [
+            (weight.data_ptr(), weight._version, weight.dtype) for weight in weights if not weight.is_inference()
+        ]
+        if self._known is None or self._known[0] != version or len(version) < len(weights):
+            self._known = version, self.rows()
+        return self._known[1]
+
+    def look_up(self, ids: torch.Tensor) -> torch.Tensor:
+        """Embeddings of token ids `(…)`, `(…, embedding_size)`; an adapter runs once for each distinct token."""
+        if self.content is None:
+            return cast(torch.Tensor, self.item_embeddings(ids))
+        if not torch.is_grad_enabled():
+            return F.embedding(ids, self.table())
+        distinct, places = ids.unique(return_inverse=True)
+        return F.embedding(places, self.rows(distinct))
 
     def forward(self, inputs_embeds: torch.Tensor, position_ids: torch.Tensor) -> torch.Tensor:
         hidden_states = self.projection(inputs_embeds)  # (batch, length, hidden_size)

@@ -4,6 +4,7 @@ This file and its neighbours travel with every checkpoint, so they import only t
 """
 
 import os
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -21,6 +22,7 @@ from transformers.utils.generic import can_return_tuple, is_flash_attention_requ
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_bert4rec import Bert4RecConfig
+from .content import RecentHistory, StepItems, initialise_content
 from .layers import (
     Bert4RecAttention,
     Bert4RecEmbeddings,
@@ -32,6 +34,7 @@ from .layers import (
     rotary_angles,
 )
 from .losses import (
+    SAMPLED_LOSSES,
     Candidates,
     NegativeSampler,
     chunked_cross_entropy,
@@ -54,6 +57,7 @@ AUTO_MAP = {
 }
 REMOTE_CODE_FILES = (
     "configuration_bert4rec.py",
+    "content.py",
     "modeling_bert4rec.py",
     "layers.py",
     "losses.py",
@@ -78,10 +82,22 @@ class Bert4RecPreTrainedModel(SelfContainedModel):
     _can_record_outputs = {"hidden_states": Bert4RecLayer, "attentions": Bert4RecAttention}  # noqa: RUF012  # the parent declares it
 
     def tie_weights(self, *args: Any, **kwargs: Any) -> None:
-        """Tie the head to the item embeddings; features stay untrained, also after loading, which makes new weights."""
+        """Tie the head to the item embeddings; items without residuals keep zeros, also after loading."""
         super().tie_weights(*args, **kwargs)
-        if self.config.item_features:
+        if self.config.item_representation == "content":
             self.get_input_embeddings().weight.requires_grad_(False)
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if self.config.item_representation == "id":
+            return
+        initialise_content(module, self.config.initializer_range, initialization)
+        if isinstance(module, Bert4RecEmbeddings):
+            initialization.zeros_(module.item_embeddings.weight)
+            initialization.normal_(module.projection.weight, mean=0.0, std=self.config.hidden_size**-0.5)
+        elif isinstance(module, Bert4RecHead):  # the head is a correction of the path past the body, zero at first
+            last = module.norm if self.config.head_transform else module.dense
+            initialization.zeros_(last.weight)
 
     def resize_position_embeddings(self, new_num_position_embeddings: int) -> None:
         """Make the model read longer or shorter histories; positions near the newest item keep their weights."""
@@ -153,7 +169,7 @@ class Bert4RecModel(Bert4RecPreTrainedModel):
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Expected exactly one of `input_ids` and `inputs_embeds`.")
         if inputs_embeds is None:
-            inputs_embeds = self.embeddings.item_embeddings(input_ids)  # (batch, length, embedding_size)
+            inputs_embeds = self.embeddings.look_up(cast(torch.Tensor, input_ids))  # (batch, length, embedding_size)
         check_flex_attention(cast(Bert4RecConfig, self.config), inputs_embeds.device)
         batch, length = inputs_embeds.shape[:2]
         self._check_length(length)
@@ -201,7 +217,7 @@ class Bert4RecModel(Bert4RecPreTrainedModel):
         packing = Packing.of(real, labelled, is_causal=self.is_causal, flash=flash)
         if inputs_embeds is None:
             tokens = cast(torch.Tensor, input_ids).flatten()[packing.source]
-            embeds = self.embeddings.item_embeddings(tokens)  # (num_tokens, embedding_size)
+            embeds = self.embeddings.look_up(tokens)  # (num_tokens, embedding_size)
         else:
             embeds = inputs_embeds.flatten(0, 1)[packing.source]
         position_ids = positions_from_newest(real).flatten()[packing.source]
@@ -229,6 +245,7 @@ class _ItemScorer(Bert4RecPreTrainedModel):
         self.loss_type = "ForMaskedLM"
         self.model = Bert4RecModel(config, is_causal=self._is_causal)
         self.head = Bert4RecHead(config)
+        self.recent = None if config.item_representation == "id" else RecentHistory(self._is_causal)
         self.decoder = nn.Linear(embedding_size(config), config.vocab_size, bias=config.head_bias)
         estimated = config.loss == "sampled_softmax" and config.negative_sampling in ("in_batch", "mixed")
         # How often each token was a label so far: in-batch negatives come as often as items are targets.
@@ -252,10 +269,32 @@ class _ItemScorer(Bert4RecPreTrainedModel):
         steps = torch.arange(mask.shape[1], device=mask.device)
         newest = (mask.long() * steps).argmax(dim=-1)  # (batch,)
         labelled = steps == newest[:, None]  # (batch, length)
-        if self._packs(labelled, attention_mask=mask, input_ids=input_ids):
-            return self.head(self.model.at_labels(labelled, input_ids=input_ids, attention_mask=mask))
-        hidden_states = self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        return self.head(hidden_states[torch.arange(mask.shape[0], device=mask.device), newest])
+        inputs = {"input_ids": input_ids}
+        if self.recent is not None:
+            inputs = {"inputs_embeds": self.model.embeddings.look_up(input_ids)}
+        if self._packs(labelled, attention_mask=mask, **inputs):
+            representation = self.head(self.model.at_labels(labelled, attention_mask=mask, **inputs))
+        else:
+            hidden_states = self.model(attention_mask=attention_mask, **inputs).last_hidden_state
+            representation = self.head(hidden_states[torch.arange(mask.shape[0], device=mask.device), newest])
+        if self.recent is None:
+            return cast(torch.Tensor, representation)
+        items = mask.bool() & (input_ids >= self.config.num_special_tokens)
+        return cast(torch.Tensor, representation + self.recent.newest(inputs["inputs_embeds"], items, newest))
+
+    def item_table(self) -> torch.Tensor:
+        """Embeddings of all tokens `(vocab_size, embedding_size)`, by which items are scored."""
+        embeddings = self.model.embeddings
+        return self.decoder.weight if embeddings.content is None else embeddings.table()
+
+    @torch.no_grad()
+    def fix_items(self) -> None:
+        """Work out the embeddings by content once and for all, in place: for serving, not to be trained or saved."""
+        embeddings = self.model.embeddings
+        if embeddings.content is not None:
+            embeddings.item_embeddings.weight = nn.Parameter(embeddings.rows(), requires_grad=False)
+            self.decoder.weight = embeddings.item_embeddings.weight
+            embeddings.content = None
 
     @property
     def item_bias(self) -> torch.Tensor | None:
@@ -264,9 +303,11 @@ class _ItemScorer(Bert4RecPreTrainedModel):
 
     def score_items(self, representation: torch.Tensor, start: int = 0, stop: int | None = None) -> torch.Tensor:
         """Scores `(…, stop - start)` of the token ids `start … stop - 1`; minus infinity for special tokens."""
-        stop = self.config.vocab_size if stop is None else stop
+        return self._scores(representation, self.item_table(), start, self.config.vocab_size if stop is None else stop)
+
+    def _scores(self, representation: torch.Tensor, table: torch.Tensor, start: int, stop: int) -> torch.Tensor:
         bias = None if self.item_bias is None else self.item_bias[start:stop]
-        scores = F.linear(representation, self.decoder.weight[start:stop], bias)
+        scores = F.linear(representation, table[start:stop], bias)
         specials = max(self.config.num_special_tokens - start, 0)
         if specials:
             # A fresh tensor rather than a write in place: autograd and export both take it.
@@ -282,6 +323,11 @@ class _ItemScorer(Bert4RecPreTrainedModel):
         **inputs: Any,
     ) -> dict[str, Any]:
         labelled = None if labels is None else labels != -100
+        # An unknown target ([UNK]) is a miss in the ranking; its score, minus infinity, would spoil the loss.
+        items = None if labels is None else labels[labels != -100]
+        items = None if items is None else items.masked_fill(items < self.config.num_special_tokens, -100)
+        step = self._step_items(items, inputs.get("input_ids"))
+        recent, inputs = self._recent(step, labelled, inputs)
         if labelled is not None and self._packs(labelled, **inputs):
             hidden_states = self.model.at_labels(labelled, **inputs)
             outputs = BaseModelOutput(last_hidden_state=hidden_states)
@@ -289,28 +335,64 @@ class _ItemScorer(Bert4RecPreTrainedModel):
             outputs = self.model(**inputs)
             hidden_states = outputs.last_hidden_state if labelled is None else outputs.last_hidden_state[labelled]
         loss = None
-        if labels is None:
+        if items is None:
             keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-            logits = self.score_items(self.head(hidden_states[:, keep]))  # (batch, kept, vocab_size)
+            representation = self.head(hidden_states[:, keep])
+            if recent is not None:
+                representation = representation + recent.view(*hidden_states.shape[:2], -1)[:, keep]
+            logits = self._step_scores(representation, step)  # (batch, kept, vocab_size)
         else:
             representation = self.head(hidden_states)  # (num_labelled, embedding_size)
-            targets = labels[labelled]
-            # An unknown target ([UNK]) is a miss in the ranking; its score, minus infinity, would spoil the loss.
-            items = targets.masked_fill(targets < self.config.num_special_tokens, -100)
+            representation = representation if recent is None else representation + recent
             if self.training and self.config.loss != "full":
                 logits = None
-                loss = self._bounded_loss(representation, items, num_items_in_batch)
+                loss = self._bounded_loss(representation, items, num_items_in_batch, step)
             else:
-                logits = self.score_items(representation)  # (num_labelled, vocab_size)
+                logits = self._step_scores(representation, step)  # (num_labelled, vocab_size)
                 loss = item_cross_entropy(logits, items, num_items_in_batch)
             if self.training and self.config.label_smoothing:
-                loss = loss + self._smoothing(representation, items, num_items_in_batch)
+                loss = loss + self._smoothing(representation, items, num_items_in_batch, step)
         return {
             "loss": loss,
             "logits": logits,
             "hidden_states": outputs.hidden_states,
             "attentions": outputs.attentions,
         }
+
+    def _step_items(self, items: torch.Tensor | None, input_ids: torch.Tensor | None) -> StepItems:
+        """The embeddings that a step needs: of all items, or for a sampled loss over content of those it touches."""
+        config = self.config
+        sampled = self.training and config.loss in SAMPLED_LOSSES and not config.label_smoothing
+        if self.recent is None or items is None or input_ids is None or not sampled:
+            return StepItems(self.item_table())
+        targets = items[items != -100]
+        negatives = self._negative_sampler().draw(targets)
+        ids = torch.cat([input_ids.flatten(), targets, negatives]).unique()
+        return StepItems(self.model.embeddings.rows(ids), ids, negatives)
+
+    def _recent(
+        self, step: StepItems, labelled: torch.Tensor | None, inputs: dict[str, Any]
+    ) -> tuple[torch.Tensor | None, dict[str, Any]]:
+        """What the path past the body gives `(num_asked, embedding_size)`, and what the body gets: embeddings."""
+        if self.recent is None or (inputs.get("input_ids") is None) == (inputs.get("inputs_embeds") is None):
+            return None, inputs  # the body says what is wrong
+        ids, embeds, mask = (inputs.get(name) for name in ("input_ids", "inputs_embeds", "attention_mask"))
+        if embeds is None:
+            embeds = F.embedding(step.places(cast(torch.Tensor, ids)), step.weight)  # (batch, length, embedding_size)
+        items = torch.ones(embeds.shape[:2], dtype=torch.bool, device=embeds.device) if mask is None else mask.bool()
+        if ids is not None:
+            items = items & (ids >= self.config.num_special_tokens)
+        recent = self.recent(embeds, items, torch.ones_like(items) if labelled is None else labelled)
+        return recent, {**inputs, "input_ids": None, "inputs_embeds": embeds}
+
+    def _step_scores(self, representation: torch.Tensor, step: StepItems) -> torch.Tensor:
+        if self.recent is None:
+            return self.score_items(representation)
+        return self._scores(representation, step.weight, 0, self.config.vocab_size)
+
+    def _negative_sampler(self) -> NegativeSampler:
+        config, first = self.config, self.config.num_special_tokens
+        return NegativeSampler(config.negative_sampling, config.vocab_size - first, first, config.num_negatives)
 
     def _packs(
         self,
@@ -334,20 +416,24 @@ class _ItemScorer(Bert4RecPreTrainedModel):
         )
 
     def _bounded_loss(
-        self, representation: torch.Tensor, items: torch.Tensor, num_items_in_batch: torch.Tensor | int | None
+        self,
+        representation: torch.Tensor,
+        items: torch.Tensor,
+        num_items_in_batch: torch.Tensor | int | None,
+        step: StepItems,
     ) -> torch.Tensor:
         """The losses that never hold the scores of all items, from `(num_labelled, embedding_size)`."""
         config = self.config
-        first = config.num_special_tokens
         if config.loss == "chunked":
-            return self._chunked_loss(representation, items, num_items_in_batch)
+            return self._chunked_loss(representation, items, num_items_in_batch, step)
         counted = items != -100
         targets = items[counted]
         self._fit_label_counts()
         if self.label_counts is not None:
             self.label_counts.index_add_(0, targets, torch.ones_like(targets, dtype=self.label_counts.dtype))
-        sampler = NegativeSampler(config.negative_sampling, config.vocab_size - first, first, config.num_negatives)
-        candidates = self._score_candidates(representation[counted], targets, sampler.draw(targets))
+        sampler = self._negative_sampler()
+        negatives = sampler.draw(targets) if step.negatives is None else step.negatives
+        candidates = self._score_candidates(representation[counted], targets, negatives, step)
         if config.loss == "gbce":
             losses = gbce_losses(candidates, sampler.num_items, config.gbce_t)
         else:
@@ -355,10 +441,14 @@ class _ItemScorer(Bert4RecPreTrainedModel):
         return divide_by_labels(losses, targets, num_items_in_batch)
 
     def _smoothing(
-        self, representation: torch.Tensor, items: torch.Tensor, num_items_in_batch: torch.Tensor | int | None
+        self,
+        representation: torch.Tensor,
+        items: torch.Tensor,
+        num_items_in_batch: torch.Tensor | int | None,
+        step: StepItems,
     ) -> torch.Tensor:
         """What label smoothing adds to the loss."""
-        counted, weight = items != -100, self.decoder.weight
+        counted, weight = items != -100, step.weight
         targets = items[counted]
         terms = smoothing_terms(
             representation[counted], weight, self.item_bias, targets, self.config.num_special_tokens
@@ -366,11 +456,15 @@ class _ItemScorer(Bert4RecPreTrainedModel):
         return self.config.label_smoothing * divide_by_labels(terms, targets, num_items_in_batch)
 
     def _chunked_loss(
-        self, representation: torch.Tensor, items: torch.Tensor, num_items_in_batch: torch.Tensor | int | None
+        self,
+        representation: torch.Tensor,
+        items: torch.Tensor,
+        num_items_in_batch: torch.Tensor | int | None,
+        step: StepItems,
     ) -> torch.Tensor:
         return chunked_cross_entropy(
             representation,
-            weight=self.decoder.weight,
+            weight=step.weight,
             bias=self.item_bias,
             labels=items,
             num_special_tokens=self.config.num_special_tokens,
@@ -379,16 +473,18 @@ class _ItemScorer(Bert4RecPreTrainedModel):
         )
 
     def _score_candidates(
-        self, representation: torch.Tensor, target_ids: torch.Tensor, negative_ids: torch.Tensor
+        self, representation: torch.Tensor, target_ids: torch.Tensor, negative_ids: torch.Tensor, step: StepItems
     ) -> Candidates:
-        return score_candidates(
+        bias = self.item_bias
+        found = score_candidates(
             representation,
-            weight=self.decoder.weight,
-            bias=self.item_bias,
-            target_ids=target_ids,
-            negative_ids=negative_ids,
+            weight=step.weight,
+            bias=bias if bias is None or step.ids is None else bias[step.ids],
+            target_ids=step.places(target_ids),
+            negative_ids=step.places(negative_ids),
             sparse=getattr(self.get_input_embeddings(), "sparse", False),
         )
+        return replace(found, target_ids=target_ids, negative_ids=negative_ids)
 
     def _fit_label_counts(self) -> None:
         """Start the estimate of label frequencies anew when the vocabulary has changed."""

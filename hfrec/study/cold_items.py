@@ -107,7 +107,7 @@ class ColdItemsTest:
     ) -> dict[str, Ranks]:
         """Ranks when new items start from content; `features` None draws their rows at random.
 
-        `start="features"` is for a model whose items are their content (`item_features`).
+        `start="features"` is for a model whose items are made of content.
         """
         rows: ItemRows | None = None
         if features is not None and start == "features":

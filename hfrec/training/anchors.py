@@ -38,9 +38,17 @@ class Plan:
     """Which weight of the model is pulled where."""
 
     def __init__(
-        self, model: nn.Module, reference: Reference, vocabulary: dict[str, int] | None, *, alpha: float, beta: float
+        self,
+        model: nn.Module,
+        reference: Reference,
+        vocabulary: dict[str, int] | None,
+        *,
+        alpha: float,
+        beta: float,
+        residual: float = 0.0,
     ) -> None:
         self.model, self.reference, self.alpha, self.beta = model, reference, alpha, beta
+        self.residual = residual
         pretrained = (module for module in model.modules() if isinstance(module, PreTrainedModel))
         self.inner: PreTrainedModel | None = next(pretrained, None)
         self.vocabulary = vocabulary
@@ -55,13 +63,17 @@ class Plan:
             if not parameter.requires_grad or (parameter.ndim < 2 and not include_vectors):
                 continue
             source, name = sources[key], names[key][0]
+            if self._is_residual(parameter):
+                if self.residual:
+                    terms.append(Term(name, parameter, None, self.residual, 0.0))
+                continue
             if source is not None:
                 terms.append(self._anchor(name, parameter, self.reference.weights[source]))
                 continue
             fresh.append(name)
             if self.beta:
                 terms.append(Term(name, parameter, None, self.beta, 0.0))
-        if not any(term.target is not None for term in terms) and not self.beta:
+        if not any(term.target is not None for term in terms) and not self.beta and not self.residual:
             raise ValueError(
                 "L2-SP: no trainable weight is in the reference and `beta` is 0, so the penalty would always be 0. "
                 f"Trainable: {listed(fresh)}. Unfreeze weights, or drop the callback."
@@ -93,6 +105,11 @@ class Plan:
             return {id(weight) for weight in self.model.parameters() if weight.shape[:1] == (size,)}
         modules = [self.inner.get_input_embeddings(), self.inner.get_output_embeddings()]  # type: ignore[no-untyped-call]  # transformers types it not
         return {id(weight) for module in modules if module is not None for weight in module.parameters()}
+
+    def _is_residual(self, parameter: Tensor) -> bool:
+        """Whether these are the items' own parts beside their content (`item_representation="content+id"`)."""
+        made = self.inner is not None and getattr(self.inner.config, "item_representation", "id") == "content+id"
+        return made and parameter is self.inner.get_input_embeddings().weight  # type: ignore[union-attr,no-untyped-call]
 
     def _by_item(self, parameter: Tensor) -> bool:
         known = self.vocabulary is not None and self.reference.vocabulary is not None

@@ -78,9 +78,19 @@ class ModelArguments:
     )
     hidden_size: int = field(default=64, metadata={"help": "Width of the layers."})
     embedding_size: int | None = field(default=None, metadata={"help": "Width of the item embeddings (factorised)."})
-    item_features: bool = field(
-        default=False,
-        metadata={"help": "Items are their content (--encoder, --category_column, --vector_column) under an adapter."},
+    item_representation: Literal["id", "content", "content+id"] = field(
+        default="id",
+        metadata={
+            "help": "What an item is: an embedding of its own; its content (--encoder, --category_column, …) under an "
+            "adapter, which fits other catalogues too; or that plus a residual of its own."
+        },
+    )
+    content_rank: int = field(default=256, metadata={"help": "Main axes of each block of content that are kept."})
+    content_adapter: Literal["linear", "whitening", "mlp", "moe"] = field(
+        default="linear", metadata={"help": "What is learnt between whitened content and item embeddings."}
+    )
+    content_similarity: Literal["cosine", "dot"] = field(
+        default="cosine", metadata={"help": "Whether embeddings by content are brought to length 1."}
     )
     num_hidden_layers: int = field(default=2, metadata={"help": "Layers."})
     num_attention_heads: int = field(default=2, metadata={"help": "Heads of a layer."})
@@ -95,7 +105,9 @@ class ModelArguments:
     attention_probs_dropout_prob: float = field(default=0.0, metadata={"help": "Dropout on attention weights."})
     head_transform: bool | None = field(
         default=None,
-        metadata={"help": "Dense layer and norm before the item scores, as BERT has; left out, masked models have it."},
+        metadata={
+            "help": "Dense layer and norm before the item scores, as BERT has; left out, masked models of ids do."
+        },
     )
     loss: Literal["full", "chunked", "sampled_softmax", "gbce"] = field(
         default="chunked", metadata={"help": "Training loss; chunked is full in less memory and time."}
@@ -111,7 +123,7 @@ class ModelArguments:
 
     def __post_init__(self) -> None:
         if self.head_transform is None:
-            self.head_transform = self.objective == "masked"
+            self.head_transform = self.objective == "masked" and self.item_representation == "id"
 
     def shape(self) -> dict[str, Any]:
         """The fields of `Bert4RecConfig`."""
@@ -137,6 +149,13 @@ class FinetuneArguments:
 
     model_name_or_path: str = field(metadata={"help": "Pretrained checkpoint: a folder or a hub id."})
     model_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit on the hub."})
+    content_encoder: str | None = field(
+        default=None, metadata={"help": "Where the checkpoint's text encoder lies on this machine (with --items_file)."}
+    )
+    items_without_row: Literal["error", "drop"] = field(
+        default="error",
+        metadata={"help": "What becomes of interactions with items that --items_file lacks, where it is adopted."},
+    )
     new_item_start: NewItemStart = field(
         default="cooccurrence",
         metadata={
@@ -145,6 +164,12 @@ class FinetuneArguments:
     )
     l2sp_alpha: float = field(default=0.0, metadata={"help": "Strength of L2-SP on pretrained weights; 0 is off."})
     l2sp_beta: float = field(default=0.0, metadata={"help": "Strength of the decay of new weights under L2-SP."})
+    l2sp_residual: float = field(
+        default=0.0,
+        metadata={
+            "help": "Strength of L2-SP's pull of the items' residuals to zero (`--item_representation content+id`)."
+        },
+    )
     l2sp_mode: Literal["coupled", "decoupled"] = field(
         default="coupled", metadata={"help": "Gradient of the penalty, or a pull beside the adaptive gradient."}
     )

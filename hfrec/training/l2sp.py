@@ -41,6 +41,8 @@ class L2SPCallback(TrainerCallback, ExportableState):
             The pretrained checkpoint: folder or hub id with safetensors, or its weights. It is copied.
         alpha (`float`): Strength for weights that the reference has. The λ of `L + λ‖θ − θ0‖²` is alpha/2.
         beta (`float`, defaults to 0): Strength towards 0 for the weights that it has not.
+        residual (`float`, defaults to 0): Strength towards 0 for what an item has beside its content, in a model with
+            `item_representation="content+id"`, in place of `alpha` and `beta`: items are drawn back to their content.
         mode (`"coupled"` or `"decoupled"`): See above.
         tokenizer (tokenizer or `Mapping[str, int]`, *optional*):
             Of the model in training; left out, `Trainer`'s `processing_class`. Where the reference's is known too, the
@@ -73,6 +75,7 @@ class L2SPCallback(TrainerCallback, ExportableState):
         *,
         alpha: float,
         beta: float = 0.0,
+        residual: float = 0.0,
         mode: Literal["coupled", "decoupled"] = "coupled",
         tokenizer: HasVocabulary | Mapping[str, int] | None = None,
         reference_tokenizer: HasVocabulary | Mapping[str, int] | None = None,
@@ -80,8 +83,8 @@ class L2SPCallback(TrainerCallback, ExportableState):
         weight_decay: Literal["off", "error"] = "off",
         revision: str | None = None,
     ) -> None:
-        _check_settings(alpha=alpha, beta=beta, mode=mode, weight_decay=weight_decay)
-        self.alpha, self.beta, self.mode = float(alpha), float(beta), mode
+        _check_settings(alpha=alpha, beta=beta, residual=residual, mode=mode, weight_decay=weight_decay)
+        self.alpha, self.beta, self.residual, self.mode = float(alpha), float(beta), float(residual), mode
         self.tokenizer = tokenizer
         self.include_bias_and_norm, self.weight_decay, self.revision = include_bias_and_norm, weight_decay, revision
         self.reference = str(reference) if isinstance(reference, str | Path) else None
@@ -94,7 +97,7 @@ class L2SPCallback(TrainerCallback, ExportableState):
 
     def state(self) -> dict[str, Any]:
         """Settings and fingerprint of the reference, as they go into `trainer_state.json`."""
-        args = ("reference", "alpha", "beta", "mode", "include_bias_and_norm", "weight_decay", "revision")
+        args = ("reference", "alpha", "beta", "residual", "mode", "include_bias_and_norm", "weight_decay", "revision")
         return {
             "args": {name: getattr(self, name) for name in args},
             "attributes": {"reference_fingerprint": self._reference.fingerprint},
@@ -185,7 +188,8 @@ class L2SPCallback(TrainerCallback, ExportableState):
     def _match(self, model: nn.Module, optimizer: torch.optim.Optimizer, processing_class: Any) -> None:
         """Builds the terms of the penalty for the weights which are trainable now."""
         current = vocabulary_of(self.tokenizer if self.tokenizer is not None else processing_class)
-        plan = Plan(model, self._reference, current, alpha=self.alpha, beta=self.beta)
+        strengths = {"alpha": self.alpha, "beta": self.beta, "residual": self.residual}
+        plan = Plan(model, self._reference, current, **strengths)
         terms = plan.terms(include_vectors=self.include_bias_and_norm)
         if self.weight_decay == "error":
             _refuse_decay(optimizer, terms)
@@ -213,8 +217,8 @@ class L2SPCallback(TrainerCallback, ExportableState):
             )
 
 
-def _check_settings(*, alpha: float, beta: float, mode: str, weight_decay: str) -> None:
-    for name, value in (("alpha", alpha), ("beta", beta)):
+def _check_settings(*, alpha: float, beta: float, residual: float, mode: str, weight_decay: str) -> None:
+    for name, value in (("alpha", alpha), ("beta", beta), ("residual", residual)):
         if not (math.isfinite(value) and value >= 0):
             raise ValueError(f"`{name}`: expected a finite number of at least 0, found {value}.")
     if mode not in ("coupled", "decoupled"):

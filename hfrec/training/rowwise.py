@@ -115,6 +115,11 @@ def rowwise_optimizer(model: PreTrainedModel, training: RecommenderTrainingArgum
             f"`rowwise_embeddings` needs `--loss sampled_softmax` or `gbce`, found {model.config.loss!r}, whose "
             "gradient has every row."
         )
+    if model.config.item_representation != "id":
+        raise ValueError(
+            f"`rowwise_embeddings` needs `--item_representation id`, found {model.config.item_representation!r}, whose "
+            "adapter has a gradient from every item."
+        )
     if training.world_size > 1:
         raise ValueError(f"`rowwise_embeddings` is for one process, found {training.world_size}.")
     embeddings: Any = model.get_input_embeddings()

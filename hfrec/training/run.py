@@ -24,7 +24,8 @@ from ..evaluation.ranking import make_compute_metrics, preprocess_ranks
 from ..evaluation.user_ranks import RANKS_FILE
 from ..models import Bert4RecConfig, Bert4RecForCausalLM, Bert4RecForMaskedLM
 from ..tokenization import ItemTokenizer
-from ..transfer.features import MARKERS, set_item_features
+from ..transfer.features import set_item_features
+from ..transfer.specification import ContentSpecification
 from .arguments import DataArguments, ModelArguments, RecommenderTrainingArguments
 from .budget import parse_duration, plan_steps, what_more_would_bring
 from .checkpoints import SaveOnExit, SealCheckpoint, StopOnNaN, last_whole_checkpoint, only_unfinished
@@ -92,7 +93,11 @@ def build_tokenizer(train: Interactions) -> ItemTokenizer:
 
 
 def build_model(
-    arguments: ModelArguments, vocab_size: int, max_length: int, *, features: torch.Tensor | None = None
+    arguments: ModelArguments,
+    vocab_size: int,
+    max_length: int,
+    *,
+    content: tuple[ContentSpecification, torch.Tensor] | None = None,
 ) -> PreTrainedModel:
     """A new model of the objective, with the shape that the arguments give.
 
@@ -100,15 +105,15 @@ def build_model(
         arguments: Objective and shape.
         vocab_size: Items and special tokens.
         max_length: Longest sequence.
-        features: With `item_features`, those of the items `(num_items, width)`; they decide the `embedding_size`.
+        content: What the items are made of, and their features `(num_items, width)`, where they are made of content.
     """
     shape = arguments.shape()
-    if features is not None:
-        shape["embedding_size"] = features.shape[1] + MARKERS
+    if content is not None:
+        shape["item_content"] = content[0].to_dict()
     config = Bert4RecConfig(vocab_size=vocab_size, max_position_embeddings=max_length, **shape)
     model = Bert4RecForMaskedLM(config) if arguments.objective == "masked" else Bert4RecForCausalLM(config)
-    if features is not None:
-        set_item_features(model, features)
+    if content is not None:
+        set_item_features(model, content[1])
     return model
 
 

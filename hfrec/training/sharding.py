@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..models.content import StepItems
 from ..models.losses import Candidates, chunked_cross_entropy, score_candidates
 from ..models.modeling_bert4rec import _ItemScorer
 
@@ -43,6 +44,11 @@ def shard_catalogue(model: Scorer, group: dist.ProcessGroup | None = None) -> Sc
     """
     if not isinstance(model, _ItemScorer):
         raise TypeError(f"`model`: expected a masked or causal Bert4Rec model, found {type(model).__name__}.")
+    if model.config.item_representation != "id":
+        raise ValueError(
+            f"`item_representation` must be 'id' where the catalogue is divided, found "
+            f"{model.config.item_representation!r}: the content of the items is not."
+        )
     if model.config.loss == "full":
         raise ValueError(
             "`loss='full'` holds the scores of all items: set `model.config.loss = 'chunked'`, which is the same loss."
@@ -241,12 +247,16 @@ class _ShardedScorer(_ItemScorer):  # type: ignore[no-untyped-call]  # its paren
         finally:
             dist.barrier(self.shard.group)
 
-    def _bounded_loss(self, representation: Tensor, items: Tensor, num_items_in_batch: Tensor | int | None) -> Tensor:
+    def _bounded_loss(
+        self, representation: Tensor, items: Tensor, num_items_in_batch: Tensor | int | None, step: StepItems
+    ) -> Tensor:
         where = "representations of one batch: seed them alike, also for dropout"
         self.shard.check_same(representation.detach()[:, :1].double().sum(dim=0), where, tolerance=1e-3)
-        return super()._bounded_loss(representation, items, num_items_in_batch)
+        return super()._bounded_loss(representation, items, num_items_in_batch, step)
 
-    def _chunked_loss(self, representation: Tensor, items: Tensor, num_items_in_batch: Tensor | int | None) -> Tensor:
+    def _chunked_loss(
+        self, representation: Tensor, items: Tensor, num_items_in_batch: Tensor | int | None, step: StepItems
+    ) -> Tensor:
         counted = items != -100
         places, num_rows = items[counted] - self.shard.start, self.shard.stop - self.shard.start
         return chunked_cross_entropy(
@@ -260,7 +270,9 @@ class _ShardedScorer(_ItemScorer):  # type: ignore[no-untyped-call]  # its paren
             group=self.shard.group,
         )
 
-    def _score_candidates(self, representation: Tensor, target_ids: Tensor, negative_ids: Tensor) -> Candidates:
+    def _score_candidates(
+        self, representation: Tensor, target_ids: Tensor, negative_ids: Tensor, step: StepItems
+    ) -> Candidates:
         ids, places = torch.unique(torch.cat([target_ids, negative_ids]), return_inverse=True)
         bias = self.item_bias
         found = score_candidates(

@@ -16,9 +16,17 @@ from ..data.sequences import to_sequences
 from ..models import Bert4RecModel
 from ..models.layers import Bert4RecLayer
 from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer
-from ..transfer.cooccurrence import cooccurrence_rows, log_counts, neighbour_rows, set_item_rows
+from ..transfer.cooccurrence import (
+    CooccurrenceSettings,
+    cooccurrence_rows,
+    log_counts,
+    neighbour_rows,
+    set_item_rows,
+)
 from ..transfer.rows import ItemRows
 
+RESIDUAL_NORM = 0.7  # against content of length 1: the sum of both beats either, on validation
+RESIDUAL_SHRINKAGE = 2  # interactions at which a residual has half its length
 PASSED_ON = 0.1  # chosen on validation: 0 loses on long histories, 1 on short ones
 
 
@@ -30,17 +38,43 @@ def start_from_log(model: PreTrainedModel, histories: Iterable[Any], counts: NDA
     the history's items.
 
     Args:
-        model: A new masked or causal model, changed in place. Where its items are their content, they stay.
+        model: A new masked or causal model, changed in place. Items that are made of content start as their content,
+            and what the co-occurrence adds is their residual.
         histories: Arrow list arrays of token ids to train on, oldest first.
         counts: Interactions of each token `(vocab_size,)`.
         seed: Of what is drawn.
     """
+    if model.config.item_representation != "id":
+        start_residuals(model, histories, counts, seed=seed)
+        return
     weight = cast(nn.Embedding, model.get_input_embeddings()).weight
-    if model.config.item_features:
-        set_item_rows(model, ItemRows(weight[NUM_SPECIAL_TOKENS:], log_counts(counts)))
-    else:
-        set_item_rows(model, cooccurrence_rows(histories, counts, size=weight.shape[1], seed=seed))
+    set_item_rows(model, cooccurrence_rows(histories, counts, size=weight.shape[1], seed=seed))
     pass_on_attended(model, seed=seed)
+
+
+def start_residuals(
+    model: PreTrainedModel, histories: Iterable[Any], counts: NDArray[np.int64], *, seed: int = 0
+) -> None:
+    """Start the residuals of items that are made of content at the log's co-occurrence, and biases at its counts.
+
+    Residuals start in the dimensions that content leaves free, so that an item's score is the sum of what its content
+    and what its neighbours in the log say. The fewer interactions an item has, the shorter its residual.
+
+    Args:
+        model: A masked or causal model, changed in place. With `item_representation="content"`, the biases alone.
+        histories: Arrow list arrays of token ids to train on, oldest first.
+        counts: Interactions of each token `(vocab_size,)`.
+        seed: Of what is drawn.
+    """
+    config, biases = model.config, log_counts(counts)
+    free = config.embedding_size - sum(config.content_ranks())
+    rows = torch.zeros(len(biases), config.embedding_size)
+    if config.item_representation == "content+id" and free:
+        settings = CooccurrenceSettings(row_norm=RESIDUAL_NORM)
+        found = cooccurrence_rows(histories, counts, size=free, seed=seed, settings=settings).embeddings
+        seen = torch.from_numpy(counts[NUM_SPECIAL_TOKENS:]).float()[:, None]
+        rows[:, -free:] = found * seen / (seen + RESIDUAL_SHRINKAGE)
+    set_item_rows(model, ItemRows(rows, biases))
 
 
 def start_new_items(

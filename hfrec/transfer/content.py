@@ -115,7 +115,7 @@ def category_vectors(values: Sequence[str | None], *, separator: str = "|") -> T
         >>> category_vectors(["b", "a|b", None]).tolist()
         [[0.0, 1.0], [1.0, 1.0], [0.0, 0.0]]
     """
-    parts = [[name.strip() for name in (value or "").split(separator) if name.strip()] for value in values]
+    parts = split_categories(values, separator=separator)
     columns = {name: column for column, name in enumerate(sorted({name for names in parts for name in names}))}
     if not columns:
         raise ValueError("`values` must hold at least one category, found none. Check the column and `separator`.")
@@ -123,6 +123,16 @@ def category_vectors(values: Sequence[str | None], *, separator: str = "|") -> T
     pairs = [(row, columns[name]) for row, names in enumerate(parts) for name in names]
     vectors[tuple(torch.tensor(pairs).T)] = 1.0
     return vectors
+
+
+def split_categories(values: Sequence[str | None], *, separator: str) -> list[list[str]]:
+    """The categories of each item, without the blanks around them.
+
+    Example:
+        >>> split_categories(["b", "a | b", None], separator="|")
+        [['b'], ['a', 'b'], []]
+    """
+    return [[name.strip() for name in str(value or "").split(separator) if name.strip()] for value in values]
 
 
 def given_vectors(values: Sequence[Sequence[float] | None]) -> Tensor:

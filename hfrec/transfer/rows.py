@@ -17,12 +17,14 @@ class ItemRows:
     """Where new items start.
 
     Args:
-        embeddings: Rows of the item embeddings `(num_new, embedding_size)`.
+        embeddings: Rows of the item embeddings `(num_new, embedding_size)`. With content, the residuals.
         biases: Output biases `(num_new,)`; 0 when None.
+        features: Where items are made of content, theirs `(num_new, width)`.
     """
 
     embeddings: Tensor
     biases: Tensor | None = None
+    features: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,8 @@ def move_rows(
     for name, buffer in model.named_buffers():
         if name.endswith("label_counts"):  # what the sampled losses counted so far
             contents[buffer] = buffer.new_zeros(len(fresh))
+        elif name.endswith("content.features"):
+            contents[buffer] = _fresh_features(buffer, len(fresh), rows)
     _check_optimizer(model, optimizer)
     moves = [
         _Move(table, _taken(table.detach(), index, new), _moved_state(table, index, optimizer))
@@ -111,11 +115,6 @@ def _taken(old: Tensor, index: Sequence[int | None], new: Tensor) -> Tensor:
 
 def _fresh_embeddings(model: Any, number: int, rows: ItemRows | None, generator: torch.Generator | None) -> Tensor:
     weight = model.get_input_embeddings().weight
-    if rows is None and number and model.config.item_features:
-        raise ValueError(
-            "`rows` must hold the features of the new items, as the model's items are their content (`item_features`): "
-            "found None. Pass `feature_rows(...)`; on a saved checkpoint, `hfrec items add` with the content flags."
-        )
     if rows is None:
         fresh = torch.empty(number, weight.shape[1], dtype=weight.dtype, device=weight.device)
         return fresh.normal_(std=model.config.initializer_range, generator=generator)
@@ -127,6 +126,17 @@ def _fresh_embeddings(model: Any, number: int, rows: ItemRows | None, generator:
     if not torch.isfinite(rows.embeddings).all():
         raise ValueError("`rows.embeddings` must be finite, found NaN or infinity. Check the content they come from.")
     return rows.embeddings.detach()
+
+
+def _fresh_features(features: Tensor, number: int, rows: ItemRows | None) -> Tensor:
+    expected, found = (number, features.shape[1]), None if rows is None else rows.features
+    if number and (found is None or tuple(found.shape) != expected):
+        raise ValueError(
+            f"`rows.features` must hold the features {expected} of the new items, of which the model's items are made: "
+            f"found {None if found is None else tuple(found.shape)}. Pass `feature_rows(...)`; on a saved checkpoint, "
+            "`hfrec items add`."
+        )
+    return features.new_zeros(expected) if found is None else found.detach()
 
 
 def _fresh_biases(bias: Tensor, number: int, rows: ItemRows | None) -> Tensor:

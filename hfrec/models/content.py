@@ -1,0 +1,197 @@
+"""Items that are made of their content: frozen features, whitened, under a learnt adapter, and a path past the body.
+
+An item's embedding is what the adapter makes of its features, plus in `content+id` a residual of its own. A new adapter
+passes the whitened features on as they are, and the path past the body compares the recent history with every item: an
+untrained model ranks by the cosine of whitened content. What is trained is a correction of that.
+
+References: whitening of text vectors and a mixture of adapters from Hou et al., Towards Universal Sequence
+Representation Learning for Recommender Systems (UniSRec), KDD 2022.
+"""
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from .configuration_bert4rec import Bert4RecConfig
+
+NUM_EXPERTS = 4
+FIRST_SCALE = 14.0  # inverse temperature of a new model's cosines
+FIRST_DECAY = 0.8  # weight of an item against that of the next newer one
+
+
+class ContentBlock(nn.Module):
+    """One block of content: whitened, brought to length 1, and adapted to the space of the item embeddings.
+
+    `mean`, `basis` and `whitening` are statistics of the catalogue and not trained: features less their mean, on the
+    main axes of the source's content, and scaled there to the same spread in all directions without turning them (ZCA).
+
+    Args:
+        config: The configuration.
+        width: Columns of features.
+        rank: Main axes that are kept.
+        offset: First dimension of the item embeddings to which a new adapter passes this block.
+    """
+
+    mean: torch.Tensor
+    basis: torch.Tensor
+    whitening: torch.Tensor
+
+    def __init__(self, config: Bert4RecConfig, width: int, rank: int, offset: int) -> None:
+        super().__init__()
+        self.kind, self.offset, size = config.content_adapter, offset, cast(int, config.embedding_size)
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("basis", torch.eye(width, rank))
+        self.register_buffer("whitening", torch.eye(rank))
+        self.weight = nn.Parameter(torch.ones(()))
+        self.linear = nn.Linear(rank, size, bias=False)
+        if self.kind == "whitening":
+            self.shift = nn.Parameter(torch.zeros(rank))
+        elif self.kind == "mlp":
+            self.inner, self.outer = nn.Linear(rank, size), nn.Linear(size, size, bias=False)
+        elif self.kind == "moe":
+            self.gate, self.experts = nn.Linear(rank, NUM_EXPERTS), nn.Linear(rank, NUM_EXPERTS * size, bias=False)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Features `(n, width)` to `(n, embedding_size)`; a row of zeros, an item without this content, gives zeros."""
+        known = (features != 0).any(dim=-1, keepdim=True)
+        whitened = F.normalize((features - self.mean) @ (self.basis @ self.whitening), dim=-1)  # (n, rank)
+        adapted = self._adapt(whitened) * self.weight  # (n, embedding_size)
+        return adapted.masked_fill(~known, 0.0)
+
+    def _adapt(self, whitened: torch.Tensor) -> torch.Tensor:
+        if self.kind == "whitening":
+            return cast(torch.Tensor, self.linear(whitened - self.shift))
+        adapted = cast(torch.Tensor, self.linear(whitened))
+        if self.kind == "mlp":
+            return adapted + cast(torch.Tensor, self.outer(F.gelu(self.inner(whitened))))
+        if self.kind == "moe":
+            experts = self.experts(whitened).unflatten(-1, (NUM_EXPERTS, -1))  # (n, NUM_EXPERTS, embedding_size)
+            shares = self.gate(whitened).softmax(dim=-1).unsqueeze(-1)
+            return adapted + (shares * experts).sum(dim=-2)
+        return adapted
+
+
+class ItemContent(nn.Module):
+    """What all items are made of, and the adapters that make embeddings of it.
+
+    Args:
+        config: The configuration, whose `item_content` names the blocks.
+    """
+
+    features: torch.Tensor
+
+    def __init__(self, config: Bert4RecConfig) -> None:
+        super().__init__()
+        self.widths = config.content_widths()
+        ranks = config.content_ranks()
+        offsets = [sum(ranks[:place]) for place in range(len(ranks))]
+        self.cosine = config.content_similarity == "cosine"
+        self.register_buffer("features", torch.zeros(config.vocab_size, sum(self.widths)))
+        self.specials = nn.Parameter(torch.zeros(config.num_special_tokens, cast(int, config.embedding_size)))
+        self.blocks = nn.ModuleList(
+            ContentBlock(config, width, rank, offset)
+            for width, rank, offset in zip(self.widths, ranks, offsets, strict=True)
+        )
+
+    def forward(self, ids: torch.Tensor | None = None) -> torch.Tensor:
+        """Embeddings by content of the tokens `(n,)`, or of all of them: `(n, embedding_size)`."""
+        features = self.features if ids is None else self.features[ids]
+        parts = features.split(self.widths, dim=-1)
+        adapted = torch.stack([block(part) for block, part in zip(self.blocks, parts, strict=True)]).sum(dim=0)
+        adapted = F.normalize(adapted, dim=-1) if self.cosine else adapted
+        number = len(self.specials)
+        if ids is None:
+            return torch.cat([self.specials, adapted[number:]])
+        special = F.embedding(ids.clamp(max=number - 1), self.specials)
+        return torch.where((ids < number).unsqueeze(-1), special, adapted)
+
+
+class RecentHistory(nn.Module):
+    """The path past the body: the mean of the items around a position, newer ones weighing more, times a scale.
+
+    Args:
+        is_causal: Whether a position sees only itself and older items; else it sees both sides, without itself.
+    """
+
+    def __init__(self, is_causal: bool) -> None:
+        super().__init__()
+        self.is_causal = is_causal
+        self.log_scale = nn.Parameter(torch.zeros(()))
+        self.decay_logit = nn.Parameter(torch.zeros(()))
+
+    def forward(self, embeds: torch.Tensor, items: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:
+        """Directions of the recent history, of length `exp(log_scale)`; zeros where there is no item.
+
+        Args:
+            embeds: Item embeddings `(batch, length, embedding_size)`.
+            items: Whether a position holds an item `(batch, length)`.
+            asked: Where the history is asked for `(batch, length)`.
+
+        Returns:
+            `(num_asked, embedding_size)`.
+        """
+        steps = torch.arange(embeds.shape[1], device=embeds.device)
+        lags = steps[:, None] - steps  # (length, length), from a position back to an older one
+        weights = torch.exp(F.logsigmoid(self.decay_logit) * lags.abs())
+        seen = lags >= 0 if self.is_causal else lags != 0
+        weights = (weights * seen).to(embeds.dtype)
+        profile = weights @ (embeds * items.unsqueeze(-1))  # (batch, length, embedding_size)
+        return self.log_scale.exp() * F.normalize(profile[asked], dim=-1)
+
+    def newest(self, embeds: torch.Tensor, items: torch.Tensor, newest: torch.Tensor) -> torch.Tensor:
+        """The same at one position of each row, `newest` `(batch,)`: `(batch, embedding_size)`."""
+        steps = torch.arange(embeds.shape[1], device=embeds.device)
+        lags = newest[:, None] - steps  # (batch, length)
+        seen = items & (lags >= 0 if self.is_causal else lags != 0)
+        weights = torch.exp(F.logsigmoid(self.decay_logit) * lags.abs()) * seen
+        profile = (weights.to(embeds.dtype).unsqueeze(1) @ embeds).squeeze(1)  # (batch, embedding_size)
+        return self.log_scale.exp() * F.normalize(profile, dim=-1)
+
+
+@dataclass(frozen=True)
+class StepItems:
+    """Embeddings of the items of one step, so that an adapter runs once for each of them.
+
+    Args:
+        weight: Rows `(num_items, embedding_size)`.
+        ids: Their token ids in rising order `(num_items,)`; None where all tokens have their row.
+        negatives: Token ids of the negatives that were drawn for the step, where its loss has some.
+    """
+
+    weight: torch.Tensor
+    ids: torch.Tensor | None = None
+    negatives: torch.Tensor | None = None
+
+    def places(self, ids: torch.Tensor) -> torch.Tensor:
+        """Rows of token ids, of the same shape."""
+        return ids if self.ids is None else torch.searchsorted(self.ids, ids)
+
+
+def initialise_content(module: nn.Module, std: float, init: Any) -> None:
+    """Start values of the modules of this file: adapters that pass on what they get, all corrections zero.
+
+    Args:
+        module: Any module.
+        std: Standard deviation of what starts at random.
+        init: `transformers.initialization`, which leaves weights alone that were loaded.
+    """
+    if isinstance(module, ContentBlock):
+        rank, size = module.linear.in_features, module.linear.out_features
+        init.copy_(module.linear.weight, torch.eye(size, rank).roll(module.offset, dims=0))
+        init.zeros_(module.mean)
+        init.copy_(module.basis, torch.eye(*module.basis.shape))
+        init.copy_(module.whitening, torch.eye(rank))
+        init.ones_(module.weight)
+        for name in ("shift", "outer", "experts"):
+            part = getattr(module, name, None)
+            if part is not None:
+                init.zeros_(part if name == "shift" else part.weight)
+    elif isinstance(module, ItemContent):
+        init.zeros_(module.features)
+        init.normal_(module.specials, mean=0.0, std=std)
+    elif isinstance(module, RecentHistory):
+        init.constant_(module.log_scale, float(torch.tensor(FIRST_SCALE).log()))
+        init.constant_(module.decay_logit, float(torch.tensor(FIRST_DECAY).logit()))

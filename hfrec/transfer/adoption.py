@@ -1,0 +1,151 @@
+"""A trained model on a catalogue that it has never seen: its items are made of the same kind of content."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..data.interactions import read_items
+from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer
+from .features import check_features, feature_rows, whiten_anew, write_features
+from .matching import checked_ids
+from .rows import check_pair, move_rows
+from .specification import ContentSpecification, content_features
+
+FAMILIAR = 0.5  # share of known items from which on the statistics of the content stay as they are
+
+
+@dataclass(frozen=True)
+class Adoption:
+    """What became of a catalogue.
+
+    Args:
+        tokenizer: Of the new catalogue.
+        num_shared: Items that the model knew by their ids; they keep bias and residual.
+        num_new: Items that it did not know.
+        num_dropped: Items of the old catalogue that are gone.
+        num_bare: Items without any content.
+        whitened: Whether the content's mean and spread are those of the new catalogue.
+    """
+
+    tokenizer: ItemTokenizer
+    num_shared: int
+    num_new: int
+    num_dropped: int
+    num_bare: int
+    whitened: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """The numbers, for a JSON file."""
+        return {name: value for name, value in vars(self).items() if name != "tokenizer"}
+
+    def __str__(self) -> str:
+        anew = "features, mean and spread of the content" if self.whitened else "features"
+        bare = f"; {self.num_bare:,} have no content" if self.num_bare else ""
+        return (
+            f"{self.num_shared + self.num_new:,} items: {self.num_shared:,} known, {self.num_new:,} new, "
+            f"{self.num_dropped:,} dropped{bare}.\nCarried over to the bit: body, adapter, positions, head, and what "
+            f"known items have learnt.\nMade anew: vocabulary, {anew}; residuals and biases of new items."
+        )
+
+
+def adopt_catalogue(
+    model: Any,
+    tokenizer: ItemTokenizer,
+    items: Any,
+    *,
+    encoder: str | os.PathLike[str] | None = None,
+    optimizer: torch.optim.Optimizer | None = None,
+) -> ItemTokenizer:
+    """Take a model whose items are made of content to another catalogue, of which it need not know a single item.
+
+    The body, the adapter, the positions and the head keep their weights to the bit. Where the catalogue is mostly new,
+    the content is whitened by its own statistics, drawn to the source's where it has few items. `model` and `optimizer`
+    are changed in place, `tokenizer` is not; when anything fails all are as they were.
+
+    Args:
+        model: A model trained with `item_representation` `content` or `content+id`.
+        tokenizer: Its tokenizer.
+        items: The other catalogue: a table (or file, or data frame) with `item_id` and the columns of content that the
+            model's specification names.
+        encoder: Where the text encoder lies on this machine, when not where the specification says.
+        optimizer: The optimiser of this model; the moments of new items are 0.
+
+    Returns:
+        The tokenizer of the other catalogue, with the items' metadata; known items keep their counts.
+
+    Raises:
+        ValueError: A model of item ids, fewer than two items, an item twice, content that is missing or made otherwise.
+
+    Example:
+        >>> import pyarrow as pa
+        >>> from hfrec import Bert4RecConfig, Bert4RecForCausalLM
+        >>> from hfrec.transfer import describe_content, set_item_features
+        >>> films = pa.table({"item_id": ["1", "2"], "genre": ["war", "war|love"]})
+        >>> specification = describe_content(films, category_column="genre")
+        >>> shape = {"item_representation": "content", "item_content": specification.to_dict()}
+        >>> model = Bert4RecForCausalLM(Bert4RecConfig(vocab_size=5, **shape))
+        >>> set_item_features(model, content_features(specification, films))
+        >>> books = pa.table({"item_id": ["a", "b", "c"], "genre": ["love", "war", None]})
+        >>> tokenizer = adopt_catalogue(model, ItemTokenizer.from_items(["1", "2"]), books)
+        >>> len(tokenizer), model.config.vocab_size
+        (6, 6)
+    """
+    return adopt(model, tokenizer, items, encoder=encoder, optimizer=optimizer).tokenizer
+
+
+def adopt(
+    model: Any,
+    tokenizer: ItemTokenizer,
+    items: Any,
+    *,
+    encoder: str | os.PathLike[str] | None = None,
+    optimizer: torch.optim.Optimizer | None = None,
+) -> Adoption:
+    """`adopt_catalogue`, which also says what became of the items."""
+    check_pair(model, tokenizer)
+    if model.config.item_representation == "id":
+        raise ValueError(
+            "The model knows its items by their ids alone, so it cannot take up others: expected one that was trained "
+            "with `--item_representation content` or `content+id`."
+        )
+    table = read_items(items, item_column="item_id")
+    ids = checked_ids("items", table["item_id"].to_pylist())
+    if len(ids) < 2:
+        raise ValueError(f"`items` must hold at least two items, found {len(ids)}: there is nothing to choose from.")
+    features = content_features(ContentSpecification.from_dict(model.config.item_content), table, encoder=encoder)
+    check_features(model, features, len(ids))
+    known = tokenizer.get_vocab()
+    sources = [known[item] - NUM_SPECIAL_TOKENS if item in known else None for item in ids]
+    num_new = sources.count(None)
+    adopted = ItemTokenizer.from_items(ids, metadata=table, counts=_counts(tokenizer))
+    new = torch.tensor([source is None for source in sources])
+    move_rows(model, sources, rows=feature_rows(model, features[new]), optimizer=optimizer)
+    write_features(model, features)
+    whitened = num_new > (1 - FAMILIAR) * len(ids)
+    if whitened:
+        whiten_anew(model, features)
+    return Adoption(
+        tokenizer=adopted,
+        num_shared=len(ids) - num_new,
+        num_new=num_new,
+        num_dropped=len(known) - NUM_SPECIAL_TOKENS - (len(ids) - num_new),
+        num_bare=_bare(features),
+        whitened=whitened,
+    )
+
+
+def _bare(features: Tensor) -> int:
+    return int((features == 0).all(dim=1).sum())
+
+
+def _counts(tokenizer: ItemTokenizer) -> dict[str, int] | None:
+    """How often each known item was seen in training."""
+    table = tokenizer.items
+    if "count" not in table.column_names:
+        return None
+    return dict(zip(table["item_id"].to_pylist(), table["count"].to_pylist(), strict=True))

@@ -1,0 +1,281 @@
+"""What the items of a checkpoint are made of, so that the features of any other catalogue can be computed alike.
+
+A specification is saved in the checkpoint's config (`Bert4RecConfig.item_content`). Whatever was learnt from the
+source's items to describe content (names of categories, mean and spread of numbers) is part of it.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers.utils import logging
+
+from .content import given_vectors, split_categories, text_vectors
+from .encoding import encoder_fingerprint, encoder_pooling
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+logger = logging.get_logger(__name__)
+PLACES = tuple(range(-3, 4))  # of a number, in standard deviations from the mean; what lies farther out counts as 3
+
+
+@dataclass(frozen=True)
+class ContentBlock:
+    """One column of the items and how it becomes numbers; a row of zeros is an item without content in it.
+
+    Args:
+        kind: `text` through an encoder, `categories` that stand joined in one text, a `number`, or `vectors` that come
+            with the items.
+        column: Name of the column.
+        width: Columns of features.
+        encoder: Folder or hub id of the text encoder.
+        revision: Commit of the encoder on the hub, where it came from there.
+        fingerprint: SHA-256 of the encoder's files, by which it is known wherever it lies.
+        pooling: How its tokens become one vector.
+        separator: What joins categories.
+        names: The categories, in the order of their columns.
+        log: Whether the logarithm of the number counts, as for prices.
+        mean: Mean of the number, or of its logarithm, among the source's items.
+        spread: Its standard deviation there.
+    """
+
+    kind: Literal["text", "categories", "number", "vectors"]
+    column: str
+    width: int
+    encoder: str | None = None
+    revision: str | None = None
+    fingerprint: str | None = None
+    pooling: str | None = None
+    separator: str | None = None
+    names: tuple[str, ...] = ()
+    log: bool = False
+    mean: float = 0.0
+    spread: float = 1.0
+
+
+@dataclass(frozen=True)
+class ContentSpecification:
+    """The blocks of content of a checkpoint's items, in the order of their features.
+
+    Args:
+        blocks: One for each column.
+    """
+
+    blocks: tuple[ContentBlock, ...]
+
+    @property
+    def widths(self) -> list[int]:
+        """Columns of features of each block."""
+        return [block.width for block in self.blocks]
+
+    def to_dict(self) -> dict[str, Any]:
+        """What the config holds: only JSON's types, without what a block has no use for."""
+        plain = {field.name: field.default for field in fields(ContentBlock)}
+        found = [{key: value for key, value in asdict(block).items() if value != plain[key]} for block in self.blocks]
+        return {"blocks": [{**block, "names": list(block["names"])} if "names" in block else block for block in found]}
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any] | None) -> ContentSpecification:
+        """The specification that a config holds.
+
+        Raises:
+            ValueError: There is none, or it is damaged.
+        """
+        try:
+            blocks = [dict(block) for block in (stored or {})["blocks"]]
+            return cls(tuple(ContentBlock(**{**block, "names": tuple(block.get("names", ()))}) for block in blocks))
+        except (KeyError, TypeError) as error:
+            raise ValueError(
+                f"`item_content` of the config must say what the items are made of, found {stored!r} ({error}). Is it "
+                "a checkpoint that was trained with `--item_representation content` or `content+id`?"
+            ) from error
+
+
+def describe_content(
+    items: pa.Table,
+    *,
+    encoder: str | os.PathLike[str] | None = None,
+    text_column: str = "title",
+    category_column: str | None = None,
+    category_separator: str = "|",
+    number_columns: Sequence[str] = (),
+    vector_column: str | None = None,
+) -> ContentSpecification:
+    """Say how the content of items becomes features, from the items of the source or of all sources together.
+
+    Args:
+        items: Table of the items with the columns that are named.
+        encoder: Folder or hub id of any `AutoModel` text encoder, for `text_column`.
+        text_column: Column of the texts.
+        category_column: Column of the categories.
+        category_separator: What joins the categories of an item.
+        number_columns: Columns of numbers; `log:price` takes the logarithm of the price.
+        vector_column: Column of given vectors.
+
+    Raises:
+        ValueError: No content is named, a column is missing or empty, or the encoder is not to be had.
+
+    Example:
+        >>> import pyarrow as pa
+        >>> items = pa.table({"item_id": ["1", "2"], "kind": ["a|b", "b"], "price": [1.0, 100.0]})
+        >>> found = describe_content(items, category_column="kind", number_columns=["log:price"])
+        >>> found.widths, found.blocks[0].names
+        ([2, 7], ('a', 'b'))
+    """
+    blocks = []
+    if encoder is not None:
+        blocks.append(_text_block(items, os.fspath(encoder), text_column))
+    if category_column is not None:
+        values = split_categories(_values(items, category_column), separator=category_separator)
+        names = tuple(sorted({name for found in values for name in found}))
+        if not names:
+            raise ValueError(f"Column {category_column!r} must hold at least one category, found none.")
+        blocks.append(
+            ContentBlock("categories", category_column, len(names), separator=category_separator, names=names)
+        )
+    blocks += [_number_block(items, column) for column in number_columns]
+    if vector_column is not None:
+        blocks.append(ContentBlock("vectors", vector_column, given_vectors(_values(items, vector_column)).shape[1]))
+    if not blocks:
+        raise ValueError(
+            "Items need content: expected `encoder` (with `text_column`), `category_column`, `number_columns` or "
+            "`vector_column`, found none of them."
+        )
+    return ContentSpecification(tuple(blocks))
+
+
+def content_features(
+    specification: ContentSpecification, items: pa.Table, *, encoder: str | os.PathLike[str] | None = None
+) -> Tensor:
+    """Features of any catalogue as those of the checkpoint's own items were made.
+
+    Args:
+        specification: What `describe_content` gave, or `ContentSpecification.from_dict(config.item_content)`.
+        items: Table with the columns of the specification.
+        encoder: Where the text encoder lies on this machine, when it is not where the specification found it.
+
+    Returns:
+        float32 `(num_items, sum of the widths)`; in each block, a row of zeros is an item without content.
+
+    Raises:
+        ValueError: A column is missing or empty, vectors have another width or are not finite, or the encoder is
+            another one or is not to be had; the message names both sides.
+
+    Example:
+        >>> import pyarrow as pa
+        >>> specification = describe_content(pa.table({"kind": ["a|b", "b"]}), category_column="kind")
+        >>> content_features(specification, pa.table({"kind": ["a", None, "c"]})).tolist()
+        [[1.0, 0.0], [0.0, 0.0], [0.0, 0.0]]
+    """
+    missing = [block.column for block in specification.blocks if block.column not in items.column_names]
+    if missing:
+        raise ValueError(
+            f"The checkpoint's items are made of {', '.join(block.column for block in specification.blocks)}; these "
+            f"items have no column {', '.join(missing)}, found {', '.join(items.column_names)}. Rename your columns."
+        )
+    parts = [_block_features(block, _values(items, block.column), encoder) for block in specification.blocks]
+    for block, part in zip(specification.blocks, parts, strict=True):
+        if part.shape[1] != block.width:
+            raise ValueError(
+                f"Column {block.column!r} must have vectors of width {block.width}, as the checkpoint's items have, "
+                f"found {part.shape[1]}."
+            )
+    return torch.cat(parts, dim=1)
+
+
+def _values(items: pa.Table, column: str) -> list[Any]:
+    if column not in items.column_names:
+        raise ValueError(f"The items have no column {column!r}, found {', '.join(items.column_names)}.")
+    found: list[Any] = items[column].to_pylist()
+    return found
+
+
+def _text_block(items: pa.Table, encoder: str, column: str) -> ContentBlock:
+    if not any(_text(value) for value in _values(items, column)):
+        raise ValueError(f"Column {column!r} must hold at least one text, found none.")
+    fingerprint, revision = encoder_fingerprint(encoder)
+    width = text_vectors(["width"], encoder).shape[1]
+    pooling = encoder_pooling(encoder)
+    return ContentBlock(
+        "text", column, width, encoder=encoder, revision=revision, fingerprint=fingerprint, pooling=pooling
+    )
+
+
+def _number_block(items: pa.Table, name: str) -> ContentBlock:
+    column, log = name.removeprefix("log:"), name.startswith("log:")
+    block = ContentBlock("number", column, len(PLACES), log=log)
+    numbers = [value for value in _numbers(block, _values(items, column)) if value is not None]
+    if not numbers:
+        raise ValueError(f"Column {column!r} must hold at least one number, found none.")
+    mean = math.fsum(numbers) / len(numbers)
+    spread = math.sqrt(math.fsum((value - mean) ** 2 for value in numbers) / len(numbers))
+    return ContentBlock("number", column, len(PLACES), log=log, mean=mean, spread=spread or 1.0)
+
+
+def _numbers(block: ContentBlock, values: Sequence[Any]) -> list[float | None]:
+    """The numbers of a column, or their logarithms; None where there is none, or no logarithm."""
+    found: list[float | None] = []
+    for row, value in enumerate(values):
+        try:
+            number = None if value is None or value == "" else float(value)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"Column {block.column!r} must hold numbers, found {value!r} in row {row}.") from error
+        known = number is not None and math.isfinite(number) and not (block.log and number <= 0)
+        found.append((math.log(number) if block.log else number) if known and number is not None else None)
+    return found
+
+
+def _block_features(block: ContentBlock, values: list[Any], encoder: str | os.PathLike[str] | None) -> Tensor:
+    if block.kind == "text":
+        name = os.fspath(encoder) if encoder is not None else str(block.encoder)
+        found, _ = encoder_fingerprint(name)
+        if found != block.fingerprint:
+            raise ValueError(
+                f"The checkpoint's texts went through {block.encoder} (SHA-256 {str(block.fingerprint)[:12]}…), found "
+                f"{name} ({found[:12]}…), whose vectors mean something else. Give that encoder as `encoder`."
+            )
+        return text_vectors([_text(value) for value in values], name)
+    if block.kind == "categories":
+        return _category_features(block, values)
+    if block.kind == "number":
+        return _number_features(block, values)
+    return F.normalize(given_vectors(values), dim=1)
+
+
+def _number_features(block: ContentBlock, values: list[Any]) -> Tensor:
+    """Unit vectors that say how near a number lies to each place: near numbers have a high cosine, far ones none."""
+    numbers = _numbers(block, values)
+    known = torch.tensor([number is not None for number in numbers])
+    scaled = torch.tensor([((number or 0.0) - block.mean) / block.spread for number in numbers]).clamp(-3, 3)
+    near = torch.exp(-(scaled[:, None] - torch.tensor(PLACES)).square())  # (num_items, num_places)
+    return F.normalize(near, dim=1).masked_fill(~known[:, None], 0.0)
+
+
+def _category_features(block: ContentBlock, values: list[Any]) -> Tensor:
+    """Unit vectors over the names of the specification; other names say nothing to the checkpoint."""
+    places = {name: column for column, name in enumerate(block.names)}
+    rows = split_categories(values, separator=block.separator or "|")
+    features = torch.zeros(len(rows), block.width)
+    unknown: set[str] = set()
+    for row, names in enumerate(rows):
+        unknown.update(name for name in names if name not in places)
+        features[row, [places[name] for name in names if name in places]] = 1.0
+    if unknown:
+        logger.warning(
+            f"column {block.column!r}: {len(unknown):,} categories are unknown to the checkpoint and say nothing to it "
+            f"({', '.join(sorted(unknown)[:3])}, …); it knows {len(places):,}."
+        )
+    return F.normalize(features, dim=1)
+
+
+def _text(value: Any) -> str | None:
+    """A text, None where there is none; a column of numbers is read as texts."""
+    return None if value is None or not str(value).strip() else str(value)

