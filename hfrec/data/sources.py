@@ -72,58 +72,35 @@ class JoinedSources:
 
     Args:
         splits: Of each source by its name, in the order of the vocabulary.
-        unknown: Of some sources, items that are treated as unknown: they get no token.
+        tokenizers: Vocabularies of the sources, in the same order.
 
     Raises:
         ValueError: Fewer than two sources, a name that cannot be used, or a source of one item.
     """
 
     splits: Mapping[str, Split]
-    unknown: Mapping[str, Sequence[str]]
-
-    def __post_init__(self) -> None:
-        if len(self.splits) < 2:
-            raise ValueError(f"Expected at least two sources, found {len(self.splits)}.")
-        check_source_names(list(self.splits))
-        for name, counts in self._counts.items():
-            if len(counts) < SMALLEST_SOURCE:
-                raise ValueError(
-                    f"The source {name!r} has {len(counts)} item in its training part: nothing can be ranked there. "
-                    "Leave it out."
-                )
-
-    @cached_property
-    def split(self) -> Split:
-        """The splits as one, with the ids of the joined log; users of a source stay together."""
-        parts = {
-            part: self._joined(part, [getattr(split, part) for split in self.splits.values()])
-            for part in ("train", "validation", "test")
-        }
-        reports = [split.report for split in self.splits.values()]
-        kinds = {split.targets for split in self.splits.values()}
-        return Split(**parts, report=_summed(reports), targets=kinds.pop())
+    tokenizers: Mapping[str, ItemTokenizer]
 
     @cached_property
     def tokenizer(self) -> ItemTokenizer:
-        """Vocabulary of the training items, source by source, the most frequent first."""
-        ids = [(name, item) for name, counts in self._counts.items() for item in _by_frequency(counts)]
-        joined = [f"{name}{SEPARATOR}{item}" for name, item in ids]
-        metadata = self.split.train.items
-        table = pa.table(
-            {"item_id": joined, SOURCE_COLUMN: [n for n, _ in ids], SOURCE_ITEM_COLUMN: [i for _, i in ids]}
-        )
-        if metadata is not None:
-            rows = pc.index_in(table["item_id"], value_set=metadata["item_id"])
-            for column in metadata.column_names:
-                if column not in table.column_names:
-                    table = table.append_column(column, metadata[column].take(rows))
-        counts = {f"{name}{SEPARATOR}{item}": self._counts[name][item] for name, item in ids}
-        return ItemTokenizer.from_items(joined, metadata=table, counts=counts)
+        """The vocabularies as one."""
+        return join_tokenizers(self.tokenizers)
 
     @cached_property
     def blocks(self) -> dict[str, Block]:
         """First token of each source and the one after its last."""
-        return source_blocks({name: len(counts) for name, counts in self._counts.items()})
+        return source_blocks({name: len(tokenizer.items) for name, tokenizer in self.tokenizers.items()})
+
+    @cached_property
+    def split(self) -> Split:
+        """The splits as one, with the ids of the joined log; users of a source stay together."""
+        train, validation, test = (
+            self._joined([getattr(split, part) for split in self.splits.values()])
+            for part in ("train", "validation", "test")
+        )
+        report = _summed([split.report for split in self.splits.values()])
+        (targets,) = {split.targets for split in self.splits.values()}
+        return Split(train=train, validation=validation, test=test, report=report, targets=targets)
 
     def facts(self) -> dict[str, dict[str, Any]]:
         """What results say of each source: its log, sizes and split."""
@@ -131,7 +108,7 @@ class JoinedSources:
             name: {
                 "train_fingerprint": split.train.fingerprint,
                 "users": split.train.num_users,
-                "items": len(self._counts[name]),
+                "items": len(self.tokenizers[name].items),
                 "interactions": len(split.train),
                 "log": split.train.report.to_dict(),
                 "split": split_facts(split),
@@ -139,40 +116,73 @@ class JoinedSources:
             for name, split in self.splits.items()
         }
 
-    @cached_property
-    def _counts(self) -> dict[str, Counter[str]]:
-        """Training interactions of the items of each source that get a token."""
-        found = {}
-        for name, split in self.splits.items():
-            counted = pc.value_counts(split.train.table["item_id"].combine_chunks())
-            counts = Counter(
-                dict(zip(counted.field("values").to_pylist(), counted.field("counts").to_pylist(), strict=True))
-            )
-            for item in self.unknown.get(name, ()):
-                counts.pop(item, None)
-            found[name] = counts
-        return found
-
-    def _joined(self, part: str, logs: Sequence[Interactions]) -> Interactions:
+    def _joined(self, logs: Sequence[Interactions]) -> Interactions:
         times = [timestamps_to_numpy(log.table["timestamp"]) for log in logs]
+        kind = np.result_type(*(values.dtype for values in times))
         tables = [
             pa.table(
                 {
                     "user_id": _with_name(name, log.table["user_id"]),
                     "item_id": _with_name(name, log.table["item_id"]),
-                    # Only the order within a user counts: a source may have seconds, another one dates.
-                    "timestamp": time.astype(np.result_type(*(values.dtype for values in times))),
+                    "timestamp": time.astype(kind),  # only the order within a user counts
                 }
             )
             for name, log, time in zip(self.splits, logs, times, strict=True)
         ]
-        items = (
-            _joined_items({name: log.items for name, log in zip(self.splits, logs, strict=True)})
-            if part == "train"
-            else None
-        )
         report = _summed_reports(" + ".join(self.splits), [log.report for log in logs])
-        return Interactions(table=pa.concat_tables(tables), items=items, report=report)
+        return Interactions(table=pa.concat_tables(tables), items=None, report=report)
+
+
+def join_tokenizers(tokenizers: Mapping[str, ItemTokenizer]) -> ItemTokenizer:
+    """The vocabularies of several sources as one, source by source, each in its own order.
+
+    Args:
+        tokenizers: Of each source by its name.
+
+    Returns:
+        A tokenizer of the items `source:item`, whose table says `source` and `source_item_id` of each, and whatever the
+        tables of the sources say.
+
+    Raises:
+        ValueError: Fewer than two sources, a name that cannot be used, a source of one item, or a column that has
+            another type in another source.
+
+    Example:
+        >>> own = {"beauty": ItemTokenizer.from_items(["7", "8"]), "toys": ItemTokenizer.from_items(["7", "9"])}
+        >>> join_tokenizers(own).items["item_id"].to_pylist()
+        ['beauty:7', 'beauty:8', 'toys:7', 'toys:9']
+    """
+    if len(tokenizers) < 2:
+        raise ValueError(f"Expected at least two sources, found {len(tokenizers)}.")
+    check_source_names(list(tokenizers))
+    tables = []
+    for name, tokenizer in tokenizers.items():
+        table = tokenizer.items
+        if len(table) < SMALLEST_SOURCE:
+            raise ValueError(
+                f"The source {name!r} has {len(table)} item in its training part: nothing can be ranked there. Leave it "
+                "out."
+            )
+        raw = table["item_id"]
+        table = table.drop_columns([c for c in (SOURCE_COLUMN, SOURCE_ITEM_COLUMN) if c in table.column_names])
+        table = table.set_column(table.column_names.index("item_id"), "item_id", _with_name(name, raw))
+        table = table.append_column(SOURCE_COLUMN, pa.array([name] * len(table)))
+        tables.append(table.append_column(SOURCE_ITEM_COLUMN, raw))
+    joined = _below_each_other(tables)
+    counts = None
+    if "count" in joined.column_names:
+        counts = dict(zip(joined["item_id"].to_pylist(), joined["count"].fill_null(0).to_pylist(), strict=True))
+    return ItemTokenizer.from_items(joined["item_id"], metadata=joined, counts=counts)
+
+
+def _below_each_other(tables: Sequence[pa.Table]) -> pa.Table:
+    try:
+        return pa.concat_tables(tables, promote_options="permissive")
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise ValueError(
+            f"The items files of the sources disagree about a column's type: {error}. Make them alike, or rename the "
+            "column of one."
+        ) from error
 
 
 def source_blocks(sizes: Mapping[str, int]) -> dict[str, Block]:
@@ -188,28 +198,6 @@ def source_blocks(sizes: Mapping[str, int]) -> dict[str, Block]:
 
 def _with_name(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.binary_join_element_wise(pa.scalar(name), column.cast(pa.string()), SEPARATOR)
-
-
-def _by_frequency(counts: Mapping[str, int]) -> list[str]:
-    return sorted(counts, key=lambda item: (-counts[item], item))
-
-
-def _joined_items(tables: Mapping[str, pa.Table | None]) -> pa.Table | None:
-    """Metadata of all sources; a column that one of them lacks is null there."""
-    given = [
-        table.set_column(table.column_names.index("item_id"), "item_id", _with_name(name, table["item_id"]))
-        for name, table in tables.items()
-        if table is not None
-    ]
-    if not given:
-        return None
-    try:
-        return pa.concat_tables(given, promote_options="permissive")
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise ValueError(
-            f"The items files of the sources disagree about a column's type: {error}. Make them alike, or rename the "
-            "column of one."
-        ) from error
 
 
 def _summed(reports: Sequence[SplitReport]) -> SplitReport:
