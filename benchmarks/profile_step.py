@@ -30,7 +30,8 @@ from hfrec import Bert4RecConfig
 from hfrec.data.files import write_json
 from hfrec.data.splits import Split
 from hfrec.training.arguments import DataArguments, ModelArguments
-from hfrec.training.run import build_model, build_tokenizer, build_trainer, seed_everything, training_sequences
+from hfrec.training.rows import build_tokenizer, training_sequences
+from hfrec.training.trainer import build_model, build_trainer, seed_everything
 
 STEP = ("forward", "backward", "clipping", "optimiser", "collator", "dataloader")  # and the rest of the Trainer
 PARTS = ("attention", "MLP", "head and loss")

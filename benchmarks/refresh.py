@@ -34,7 +34,9 @@ from hfrec.data.interactions import Interactions, load_interactions, timestamps_
 from hfrec.evaluation.metrics.functions import metric_values, paired_bootstrap, ranking_metrics
 from hfrec.study.refresh import Periods, cohort_masks, rank_next, split_periods
 from hfrec.training.arguments import DataArguments, ModelArguments, RecommenderTrainingArguments
-from hfrec.training.run import build_model, build_tokenizer, save_checkpoint, seed_everything
+from hfrec.training.rows import build_tokenizer
+from hfrec.training.run import save_checkpoint
+from hfrec.training.trainer import build_model, seed_everything
 
 METRIC = "ndcg@10"
 COHORTS = ("old users", "new users", "users without history")  # the last are some of the new ones

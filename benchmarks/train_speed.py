@@ -26,7 +26,8 @@ from hfrec.data.catalogs import synthetic_tables
 from hfrec.data.interactions import load_interactions
 from hfrec.data.splits import Split, leave_one_out
 from hfrec.training.arguments import DataArguments, ModelArguments, RecommenderTrainingArguments
-from hfrec.training.run import build_model, build_tokenizer, build_trainer, seed_everything, training_sequences
+from hfrec.training.rows import build_tokenizer, training_sequences
+from hfrec.training.trainer import build_model, build_trainer, seed_everything
 
 
 class EpochTimer(TrainerCallback):

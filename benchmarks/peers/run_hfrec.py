@@ -16,7 +16,8 @@ from hfrec import recommend
 from hfrec.data.interactions import load_interactions
 from hfrec.data.splits import leave_one_out
 from hfrec.training.arguments import DataArguments, ModelArguments
-from hfrec.training.run import build_model, build_tokenizer, build_trainer, seed_everything, training_sequences
+from hfrec.training.rows import build_tokenizer, training_sequences
+from hfrec.training.trainer import build_model, build_trainer, seed_everything
 
 sys.path.append(str(Path(__file__).parents[1]))
 

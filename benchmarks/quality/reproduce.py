@@ -1,7 +1,9 @@
-"""Make a row of the results again: `hfrec pretrain` with a settings file of `recipes/`, over three seeds.
+"""Make a row of the results again, over three seeds, from a settings file of `recipes/`.
 
-A seed whose run is finished is not run again. What is kept lies in `benchmarks/quality/results/RECIPE.json`, from which
-the table of the README is made (`table.py`).
+A file that names `networks` is a blend: the networks of these recipes, of the same seed, mixed by `hfrec blend` with
+the classical methods. Any other file is the settings of `hfrec pretrain`. A seed whose run is finished is not run
+again; a blend trains what is missing of its networks first. What is kept lies in
+`benchmarks/quality/results/RECIPE.json`, from which the table of the README is made (`table.py`).
 
 python benchmarks/quality/reproduce.py ml-100k-causal
 HFREC_DATA=data python benchmarks/quality/reproduce.py beauty-causal   # the file of the settings lies in this folder
@@ -14,7 +16,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ import yaml
 RESULTS = Path(__file__).parent / "results"
 RECIPES = Path(__file__).parent / "recipes"
 METRICS = ("ndcg@10", "hit_rate@10")
+KEPT = ("ndcg@10", "ndcg@10_ci", "hit_rate@10", "hit_rate@10_ci")
 
 
 def main() -> None:
@@ -32,64 +34,101 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/reproduce"), help="Folder of the runs.")
     options = parser.parse_args()
-    settings = yaml.safe_load((RECIPES / f"{options.recipe}.yaml").read_text(encoding="utf-8"))
-    runs = [run(options.recipe, settings, seed, options.output_dir) for seed in options.seeds]
+    runs = [run(options.recipe, seed, options.output_dir) for seed in options.seeds]
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{options.recipe}.json"
-    path.write_text(json.dumps(summary(options.recipe, settings, runs), indent=1) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(summary(options.recipe, runs), indent=1) + "\n", encoding="utf-8")
     print(path)
 
 
-def run(recipe: str, settings: dict[str, Any], seed: int, output_dir: Path) -> dict[str, Any]:
-    """The results of one seed, from its folder or from a run of its own process."""
-    folder = output_dir / recipe / f"seed-{seed}"
+def settings_of(recipe: str) -> dict[str, Any]:
+    """What the settings file of a recipe holds."""
+    settings: dict[str, Any] = yaml.safe_load((RECIPES / f"{recipe}.yaml").read_text(encoding="utf-8"))
+    return settings
+
+
+def run(recipe: str, seed: int, output_dir: Path) -> dict[str, Any]:
+    """The results of one seed, from its folder or from a run of its own process; CPU seconds with those of networks."""
+    networks = [run(network, seed, output_dir) for network in settings_of(recipe).get("networks", [])]
+    folder, cpu = output_dir / recipe / f"seed-{seed}", output_dir / recipe / f"seed-{seed}.cpu"
     if not (folder / "all_results.json").exists():
-        words = {**settings, "output_dir": str(folder), "seed": seed, "disable_tqdm": True}
-        if "train_file" in words:
-            words["train_file"] = str(Path(os.environ.get("HFREC_DATA", ".")) / words["train_file"])
-        file = output_dir / recipe / f"seed-{seed}.yaml"
+        file = folder.with_suffix(".yaml")
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(yaml.safe_dump(words), encoding="utf-8")
-        before = time.time(), os.times()
+        file.write_text(yaml.safe_dump(words(recipe, seed, output_dir)), encoding="utf-8")
+        before = os.times().children_user
         code = "import sys; from hfrec_command import main; sys.exit(main(sys.argv[1:]))"
-        subprocess.run([sys.executable, "-c", code, "pretrain", str(file)], check=True)
-        used = os.times().children_user - before[1].children_user
-        (output_dir / recipe / f"seed-{seed}.cpu").write_text(f"{used:.0f}", encoding="utf-8")
+        command = "blend" if networks else "pretrain"
+        subprocess.run([sys.executable, "-c", code, command, str(file)], check=True)
+        cpu.write_text(f"{os.times().children_user - before:.0f}", encoding="utf-8")
     results: dict[str, Any] = json.loads((folder / "all_results.json").read_text(encoding="utf-8"))
-    cpu = output_dir / recipe / f"seed-{seed}.cpu"
-    return {**results, "cpu_seconds": float(cpu.read_text()) if cpu.exists() else None}
+    spent = [float(cpu.read_text()) if cpu.exists() else None, *(network["cpu_seconds"] for network in networks)]
+    return {**results, "seed": seed, "cpu_seconds": None if None in spent else sum(spent)}
 
 
-def summary(recipe: str, settings: dict[str, Any], runs: list[dict[str, Any]]) -> dict[str, Any]:
+def words(recipe: str, seed: int, output_dir: Path) -> dict[str, Any]:
+    """The settings of the command that makes one seed of a recipe."""
+    settings = settings_of(recipe)
+    found = {**settings, "output_dir": str(output_dir / recipe / f"seed-{seed}")}
+    networks = found.pop("networks", None)
+    if networks is None:
+        found |= {"seed": seed, "disable_tqdm": True}
+    else:
+        found["model_name_or_path"] = [str(output_dir / network / f"seed-{seed}") for network in networks]
+        log = settings_of(networks[0])
+        found |= {name: log[name] for name in ("train_file", "dataset") if name in log}
+    if "train_file" in found:
+        found["train_file"] = str(Path(os.environ.get("HFREC_DATA", ".")) / found["train_file"])
+    return found
+
+
+def summary(recipe: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
     """What is kept of the runs of a recipe."""
-    first = runs[0]
-    kept = ("ndcg@10", "ndcg@10_ci", "hit_rate@10", "hit_rate@10_ci")
+    settings, first = settings_of(recipe), runs[0]
+    networks = settings.get("networks", [])
+    setting = first["test"]["decided_by"]
     rows = [
         {
             "seed": found["seed"],
             "cpu_seconds": found["cpu_seconds"],
-            "max_steps": found["hyperparameters"]["max_steps"],
-            **{name: {key: found["test"][name][key] for key in kept} for name in ("filter_seen", "unfiltered")},
+            **(blended(found, networks) if networks else {"max_steps": found["hyperparameters"]["max_steps"]}),
+            **{name: {key: found["test"][name][key] for key in KEPT} for name in ("filter_seen", "unfiltered")},
             "verdict": found["test"]["verdict"]["text"],
         }
         for found in runs
     ]
-    setting = first["test"]["decided_by"]
+    names = part_names(first, networks) if networks else {}
     return {
         "recipe": recipe,
         "command": f"make reproduce RECIPE={recipe}",
         "settings": {name: value for name, value in settings.items() if name != "output_dir"},
-        "chosen": first["recipe"],
+        **({} if networks else {"chosen": first["recipe"]}),
         "protocol": first["test"]["protocol"],
         "decided_by": setting,
         "n_users": first["test"]["n_users"],
         "seeds": rows,
         "mean": {metric: float(np.mean([row[setting][metric] for row in rows])) for metric in METRICS},
         "baselines": {
-            name: {key: found[setting][key] for key in kept} for name, found in first["test"]["baselines"].items()
+            names.get(name, name): {key: found[setting][key] for key in KEPT}
+            for name, found in first["test"]["baselines"].items()
         },
         "versions": first["versions"],
     }
+
+
+def blended(found: dict[str, Any], networks: list[str]) -> dict[str, Any]:
+    """What a blend is made of, and how far it is above its best part on the test, with a 95 % interval."""
+    blend, names = found["blend"], part_names(found, networks)
+    return {
+        "weights": {names[part["name"]]: part["weight"] for part in blend["components"]},
+        "best_part_on_validation": names[blend["fit"]["best_part"]],
+        "minus_best_part": blend["minus_best_part"][found["test"]["decided_by"]],
+    }
+
+
+def part_names(found: dict[str, Any], networks: list[str]) -> dict[str, str]:
+    """The recipe in place of the folder of each network, which are the first parts of a blend."""
+    parts = found["blend"]["fit"]["parts"]
+    return dict(zip(parts, [*networks, *parts[len(networks) :]], strict=True))
 
 
 if __name__ == "__main__":

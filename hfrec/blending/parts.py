@@ -81,7 +81,8 @@ def reweighted(blend: Blend, weights: Sequence[float]) -> Blend:
     kept = [place for place, weight in enumerate(weights) if weight]
     entries = [{**blend.config.components[place], "weight": float(weights[place])} for place in kept]
     with torch.device("meta"):
-        mixed = Blend(BlendConfig(vocab_size=blend.config.vocab_size, floor=blend.config.floor, components=entries))
+        kept_settings = {name: getattr(blend.config, name) for name in ("vocab_size", "floor", "filter_seen")}
+        mixed = Blend(BlendConfig(**kept_settings, components=entries))
     mixed.popularity = blend.popularity
     mixed.components = torch.nn.ModuleList(blend.components[place] for place in kept)
     mixed.train(False)

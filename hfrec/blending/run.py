@@ -79,26 +79,31 @@ def fit_parts(
     return BlendParts(parts, {name: found.settings for name, found in fitted.items()}, skipped, counts)
 
 
-def mix(found: BlendParts, tokenizer: ItemTokenizer, split: Split) -> tuple[Blend, FittedWeights | None]:
+def mix(
+    found: BlendParts, tokenizer: ItemTokenizer, validation: Any, *, filter_seen: bool
+) -> tuple[Blend, FittedWeights | None]:
     """The blend of the parts with the weights that the validation part asks for.
 
     Args:
         found: The parts.
         tokenizer: Their vocabulary.
-        split: Leave-one-out or temporal split; the test part is not looked at.
+        validation: Rows of `to_evaluation_sequences`.
+        filter_seen: Whether the blend leaves out items of the history, which then are no rivals in the fit either.
 
     Returns:
         The blend, without the parts that got no weight, and the fit, None for a single part.
     """
     everything = make_blend(found.parts, [1.0] * len(found.parts), counts=found.counts)
+    everything.config.filter_seen = filter_seen
     if len(found.parts) == 1:
         return everything, None
-    rows = to_evaluation_sequences(split.train, split.validation_targets, tokenizer)
+    rows = validation
     if len(rows) > MAX_USERS:
         chosen = np.sort(np.random.default_rng(0).choice(len(rows), size=MAX_USERS, replace=False))
         rows = rows.select(chosen)
     histories, targets = list(rows["input_ids"]), np.asarray(rows["target"])
-    fit = fit_weights(score_margins(everything, tokenizer, histories, targets))
+    margins = score_margins(everything, tokenizer, histories, targets, filter_seen=filter_seen)
+    fit = fit_weights(margins)
     scale = calibrated_scale(reweighted(everything, fit.weights), tokenizer, histories, targets)
     return reweighted(everything, [scale * weight for weight in fit.weights]), fit
 

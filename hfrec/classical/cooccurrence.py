@@ -57,7 +57,7 @@ def num_pairs(lengths: NDArray[Any], newest: int) -> int:
     return int((np.minimum(lengths, newest).astype(np.int64) ** 2).sum())
 
 
-def cooccurrence_rows(matrix: Any) -> Iterator[tuple[NDArray[np.int32], NDArray[np.float32]]]:
+def common_users(matrix: Any) -> Iterator[tuple[NDArray[np.int32], NDArray[np.float32]]]:
     """For each token the ids that it has users in common with, in rising order, and how many; itself is one of them.
 
     Args:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .cooccurrence import CostError, cooccurrence_rows, item_frequencies, training_matrix
+from .cooccurrence import CostError, common_users, item_frequencies, training_matrix
 from .histories import IntArray
 from .neighbours import ItemToItemBaseline, NeighbourTable, strongest
 
@@ -79,7 +79,7 @@ def gram_matrix(matrix: Any, *, max_items: int = MAX_ITEMS) -> tuple[IntArray, N
     gram = np.zeros((len(items), len(items)), dtype=np.float32)
     place = np.zeros(matrix.shape[1], dtype=np.int64)
     place[items] = np.arange(len(items))
-    for item, (ids, common) in enumerate(cooccurrence_rows(matrix)):
+    for item, (ids, common) in enumerate(common_users(matrix)):
         if len(ids):
             gram[place[item], place[ids]] = common
     return items, gram

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .cooccurrence import bounded_k, cooccurrence_rows, item_frequencies, row_bounds, training_matrix
+from .cooccurrence import bounded_k, common_users, item_frequencies, row_bounds, training_matrix
 from .neighbours import ItemToItemBaseline, NeighbourTable, strongest
 
 
@@ -67,7 +67,7 @@ def cosine_tables(matrix: Any, shrinkages: Sequence[float], *, k: int) -> list[N
     k = bounded_k(k, row_bounds(matrix), num_tables=len(shrinkages))
     scale = 1.0 / np.sqrt(np.maximum(item_frequencies(matrix), 1))  # (vocab_size,)
     rows: list[list[Any]] = [[] for _ in shrinkages]
-    for item, (ids, common) in enumerate(cooccurrence_rows(matrix)):
+    for item, (ids, common) in enumerate(common_users(matrix)):
         others = ids != item
         ids, common = ids[others], common[others]
         cosine = common * scale[ids] * scale[item]

@@ -13,7 +13,7 @@ from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
 
-from ..data.files import STUDY_FILE
+from ..data.files import STUDY_FILE, VALIDATION_FOLDER
 from ..data.locks import locked_folder
 
 REFUSALS = (ValueError, OSError, TypeError, ImportError, FloatingPointError, StrictDataclassError, MemoryError)
@@ -92,6 +92,8 @@ def _what_is_left(folder: Path | None) -> str:
     """Where an interrupted run goes on from."""
     if folder is not None and (folder / STUDY_FILE).exists():
         return f"The same command goes on with the study in {folder}."
+    if folder is not None and (folder / VALIDATION_FOLDER).is_dir() and not any(folder.glob("checkpoint-*")):
+        folder = folder / VALIDATION_FOLDER
     if folder is None or not any(folder.glob("checkpoint-*")):
         return "Nothing was written; give the same command to start anew."
     from ..training.checkpoints import last_whole_checkpoint

@@ -42,7 +42,7 @@ def main(arguments: Arguments) -> dict[str, Any]:
     """Fit, test and save; returns what `all_results.json` holds."""
     from ..blending.run import fit_parts
     from ..data.files import check_new_folder
-    from ..training.run import build_tokenizer, load_split
+    from ..training.rows import build_tokenizer, load_split
 
     data, protocol, baseline, card = arguments
     check_new_folder(Path(baseline.output_dir))
@@ -63,20 +63,21 @@ def finish(
 ) -> dict[str, Any]:
     """Mix the parts, test them, and write the checkpoint with its results, its users' ranks and its card."""
     from ..blending.run import describe, measure_blend, mix
-    from ..data.files import whole_files
+    from ..data.files import whole_files, write_json
     from ..data.sequences import to_evaluation_sequences
     from ..data.splits import split_facts
     from ..evaluation.protocol import versions
     from ..evaluation.table import results_table
     from ..evaluation.user_ranks import RANKS_FILE
     from ..hub.model_card import write_model_card
-    from ..training.facts import split_sizes
-    from ..training.run import save_checkpoint, write_json
-    from ..training.seen import settle_seen_items
+    from ..training.facts import log_sizes
+    from ..training.run import save_checkpoint
+    from ..training.seen import decide_seen_items
 
     data, protocol, card = arguments
-    blend, fit = mix(parts, tokenizer, split)
-    seen = settle_seen_items(blend, to_evaluation_sequences(split.train, split.validation_targets, tokenizer), protocol)
+    validation = to_evaluation_sequences(split.train, split.validation_targets, tokenizer)
+    seen = decide_seen_items(validation, protocol)
+    blend, fit = mix(parts, tokenizer, validation, filter_seen=seen["seen_items"]["filter_seen"])
     test, report = measure_blend(blend, fit, parts, tokenizer=tokenizer, split=split)
     results = {
         "test": test.results(),
@@ -84,7 +85,7 @@ def finish(
         "split": split_facts(split),
         "data": {"source": data.source, "train_fingerprint": split.train.fingerprint},
         "settings": vars(data),
-        "sizes": split_sizes(split),
+        "sizes": log_sizes(split.train),
         "versions": versions(),
         **seen,
     }

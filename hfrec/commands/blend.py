@@ -52,7 +52,7 @@ def main(arguments: Arguments) -> dict[str, Any]:
     """Fit the methods, mix, test and save; returns what `all_results.json` holds."""
     from ..blending.run import fit_parts
     from ..data.files import check_new_folder
-    from ..training.run import load_split
+    from ..training.rows import load_split
 
     data, protocol, blend, card = arguments
     check_new_folder(Path(blend.output_dir))

@@ -37,7 +37,7 @@ def main(arguments: Arguments) -> dict[str, Any]:
     from ..data.files import check_new_folder, write_json
     from ..evaluation.protocol import versions
     from ..study.cold_items import hold_out_items, summary
-    from ..training.run import load_log
+    from ..training.rows import load_log
     from ..transfer.content import join_features
     from ..transfer.features import unit_features
 
@@ -87,14 +87,8 @@ def trained(
     from ..data.sequences import to_evaluation_sequences
     from ..data.splits import leave_one_out
     from ..study.cold_items import ColdItemsTest
-    from ..training.run import (
-        DEFAULT_MAX_LENGTH,
-        build_model,
-        build_tokenizer,
-        build_trainer,
-        seed_everything,
-        training_sequences,
-    )
+    from ..training.rows import build_tokenizer, training_sequences
+    from ..training.trainer import DEFAULT_MAX_LENGTH, build_model, build_trainer, seed_everything
     from ..transfer.features import rows_of
     from ..transfer.specification import ContentBlock, ContentSpecification
 

@@ -43,12 +43,11 @@ def parse(words: Sequence[str]) -> DemoArguments:
 
 def main(arguments: DemoArguments) -> dict[str, Any]:
     """Run every arm, print the table, ten recommendations and how to load the checkpoint."""
-    from ..data.files import check_new_folder
+    from ..data.files import check_new_folder, write_json
     from ..data.interactions import load_interactions
     from ..data.splits import hold_out_users, leave_one_out
     from ..evaluation.protocol import evaluate_checkpoint
     from ..hub.checkpoint import load_checkpoint
-    from ..training.run import write_json
 
     folder = Path(arguments.output_dir)
     check_new_folder(folder)

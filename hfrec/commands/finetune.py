@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import Any, get_args
 
 import torch
 from transformers import PreTrainedModel, TrainerCallback
 
+from ..data.files import write_json
 from ..data.interactions import Interactions
+from ..data.splits import Split
 from ..data.temporal import ProtocolArguments
 from ..evaluation.protocol import versions
 from ..evaluation.table import align, cell
@@ -26,27 +28,25 @@ from ..training.arguments import (
     RecommenderTrainingArguments,
 )
 from ..training.classification import TaskArguments, classify
+from ..training.final import (
+    Chosen,
+    FinalArguments,
+    check_final,
+    finished_validation,
+    refit_on_log,
+    train_finally,
+)
 from ..training.freezing import GradualUnfreezingCallback, freeze, layerwise_learning_rates
 from ..training.l2sp import L2SPCallback
 from ..training.pushes import hub_target
-from ..training.run import (
-    build_tokenizer,
-    check_output_folder,
-    load_log,
-    load_split,
-    seed_everything,
-    split_rows,
-    train_and_evaluate,
-    write_json,
-)
+from ..training.rows import build_tokenizer, load_log, load_split, split_rows
+from ..training.run import check_output_folder, train_and_evaluate
 from ..training.runfile import begin_run, split_content, weights_digest
 from ..training.seen import settle_seen_items
-from ..training.start import histories_and_counts, start_new_items, start_residuals
+from ..training.start import histories_and_counts, start_new_items
+from ..training.trainer import seed_everything
 from .parsing import parse_arguments
 from .pretrain import finish_card, report
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 Arguments = tuple[
     DataArguments,
@@ -55,38 +55,69 @@ Arguments = tuple[
     TaskArguments,
     CardArguments,
     RecommenderTrainingArguments,
+    FinalArguments,
 ]
 
 
 def parse(words: Sequence[str]) -> Arguments:
     """Flags or a settings file into the dataclasses."""
-    data, protocol, start, task, card, training = parse_arguments("finetune", get_args(Arguments), words)
+    parsed = parse_arguments("finetune", get_args(Arguments), words)
+    data, protocol, start, task, card, training, final = parsed
     if task.task == "classification" and card.license is not None:
         raise ValueError("`license` is for the model card, which `--task classification` does not write: leave it out.")
+    if task.task == "classification" and final.final:
+        raise ValueError("`--final true` is for a recommender, and `--task classification` makes none: leave it out.")
+    if final.final:
+        check_final(data, training)
     if task.task == "classification" and protocol != ProtocolArguments():
         raise ValueError(
             "`--task classification` is cross-validated over users and recommends nothing: leave out `protocol`, its "
             "starts and ratios, and `filter_seen`."
         )
-    return data, protocol, start, task, card, training
+    return data, protocol, start, task, card, training, final
 
 
 def main(arguments: Arguments) -> dict[str, Any]:
     """Fine-tune and test; returns what `all_results.json` holds."""
-    data, protocol, start, task, card, training = arguments
+    data, protocol, start, task, card, training, final = arguments
     finish_card(training, card)
-    check_output_folder(training)
+    check_output_folder(training, final=final.final)
     repo_id = hub_target(training)
     if task.task == "classification":
         return main_classification(data, start, task, training)
+    # Before the log, which takes longer to be refused.
+    load_network(start.model_name_or_path, revision=start.model_revision)
+    log, split = load_split(data, protocol)
+    if not final.final:
+        results = run_on_split(data, protocol, start, split, training)
+    else:
+        results = train_finally(
+            training,
+            validate=lambda part: run_on_split(data, protocol, start, split, part),
+            tell=lambda found, part: report(found, part, card),
+            refit=lambda part, chosen, found: run_on_all(data, start, log, part, chosen, found),
+        )
+    report(results, training, card, repo_id)
+    return results
+
+
+def run_on_split(
+    data: DataArguments,
+    protocol: ProtocolArguments,
+    start: FinetuneArguments,
+    split: Split,
+    training: RecommenderTrainingArguments,
+) -> dict[str, Any]:
+    """Fine-tune on the training part of a split and test; a validation run that is done already is only read."""
     model, tokenizer = load_network(start.model_name_or_path, revision=start.model_revision)
-    start_content = start_settings(model, start)
-    _, split = load_split(data, protocol)
+    begin_run(data, training, split_content(split), start=start_settings(model, start), protocol=vars(protocol))
+    done = finished_validation(training)
+    if done is not None:
+        return done
     tokenizer = fit_to_log(model, tokenizer, split.train, data=data, start=start, training=training)
-    begin_run(data, training, split_content(split), start=start_content, protocol=vars(protocol))
     rows = split_rows(model, tokenizer, split, data)
     seen_items = settle_seen_items(model, rows.validation, protocol)
-    results = train_and_evaluate(
+    return train_and_evaluate(
         model,
         tokenizer,
         rows,
@@ -96,8 +127,32 @@ def main(arguments: Arguments) -> dict[str, Any]:
         optimizer=build_optimizer(model, start, training),
         extra={"finetuning": vars(start), **seen_items},
     )
-    report(results, training, card, repo_id)
-    return results
+
+
+def run_on_all(
+    data: DataArguments,
+    start: FinetuneArguments,
+    log: Interactions,
+    training: RecommenderTrainingArguments,
+    chosen: Chosen,
+    validation: dict[str, Any],
+) -> dict[str, Any]:
+    """Fine-tune from the same checkpoint on all rows for as long as validation chose."""
+    model, tokenizer = load_network(start.model_name_or_path, revision=start.model_revision)
+    begin_run(data, training, {"train": log.fingerprint}, start=start_settings(model, start), final=vars(chosen))
+    tokenizer = fit_to_log(model, tokenizer, log, data=data, start=start, training=training)
+    return refit_on_log(
+        model,
+        tokenizer,
+        log,
+        chosen=chosen,
+        validation=validation,
+        data=data,
+        training=training,
+        callbacks=build_callbacks(start, tokenizer),
+        optimizer=build_optimizer(model, start, training),
+        extra={"finetuning": vars(start)},
+    )
 
 
 def start_settings(model: PreTrainedModel, start: FinetuneArguments) -> dict[str, Any]:
@@ -129,50 +184,11 @@ def fit_to_log(
 ) -> ItemTokenizer:
     """Seed the run, give the log's new items rows, and set the length and what is frozen; returns the tokenizer."""
     seed_everything(training)
-    if adopts(model, train):
-        tokenizer = adopt_log(model, tokenizer, train, start=start)
-    else:
-        tokenizer = cover_items(model, tokenizer, train, start=start.new_item_start)
+    tokenizer = cover_items(model, tokenizer, train, start=start.new_item_start)
     if data.max_length is not None:
         model.resize_position_embeddings(data.max_length)
     freeze(model, start.freeze)
     return tokenizer
-
-
-def adopts(model: PreTrainedModel, train: Interactions) -> bool:
-    """Whether the catalogue of the items file takes the place of the checkpoint's."""
-    return model.config.item_representation != "id" and train.items is not None
-
-
-def adopt_log(
-    model: PreTrainedModel, tokenizer: ItemTokenizer, train: Interactions, *, start: FinetuneArguments
-) -> ItemTokenizer:
-    """Go over to the items of the items file, the most frequent of the log first; prints what was carried over.
-
-    Raises:
-        ValueError: The log has items that the file lacks, unless they are dropped.
-    """
-    from ..transfer.adoption import adopt
-
-    ranked = build_tokenizer(train).items["item_id"].to_pylist()
-    everything = cast("pa.Table", train.items)
-    place = {item: row for row, item in enumerate(everything["item_id"].to_pylist())}
-    lacking = [item for item in ranked if item not in place]
-    if lacking and start.items_without_row == "error":
-        raise ValueError(
-            f"`--items_file` lacks {len(lacking):,} of the log's {len(ranked):,} items: {', '.join(lacking[:5])}. Add "
-            "their rows, or leave their interactions out with `--items_without_row drop`."
-        )
-    seen = set(ranked)
-    order = [place[item] for item in ranked if item in place]
-    order += [row for item, row in place.items() if item not in seen]
-    adoption = adopt(model, tokenizer, everything.take(order), encoder=start.content_encoder)
-    print(adoption)
-    if lacking:
-        print(f"{len(lacking):,} items of the log are not in the file; their interactions are left out.")
-    if start.new_item_start == "cooccurrence" and adoption.num_shared == 0:
-        start_residuals(model, *histories_and_counts(train, adoption.tokenizer))
-    return adoption.tokenizer
 
 
 def cover_items(
@@ -186,20 +202,12 @@ def cover_items(
     new = [item for item in target.items["item_id"].to_pylist() if item not in known]
     shared = len(target.items) - len(new)
     print(f"{shared:,} of {len(target.items):,} items are the checkpoint's, {len(new):,} are new.")
-    if new and model.config.item_representation != "id":
-        raise ValueError(
-            f"{len(new):,} items of the log are new to the checkpoint, whose items are made of content: give the table "
-            "with their content as `--items_file`."
-        )
     if shared == 0:
-        raise ValueError(
-            "No item of the log is in the checkpoint, which knows items by their ids: expected a shared catalogue, "
-            "found none shared. A checkpoint pretrained with `--item_representation content` or `content+id` takes up any."
-        )
+        raise ValueError("No item of the log is in the checkpoint: expected a shared catalogue, found none shared.")
     if not new:
         return tokenizer
     grown = add_items(model, tokenizer, new, metadata=train.items)
-    if start == "cooccurrence":
+    if start == "cooccurrence" and not model.config.item_features:
         start_new_items(model, *histories_and_counts(train, grown), num_new=len(new))
     return grown
 
@@ -207,13 +215,12 @@ def cover_items(
 def build_callbacks(start: FinetuneArguments, tokenizer: ItemTokenizer) -> list[TrainerCallback]:
     """L2-SP and gradual unfreezing, where asked for."""
     callbacks: list[TrainerCallback] = []
-    if start.l2sp_alpha or start.l2sp_beta or start.l2sp_residual:
+    if start.l2sp_alpha or start.l2sp_beta:
         callbacks.append(
             L2SPCallback(
                 start.model_name_or_path,
                 alpha=start.l2sp_alpha,
                 beta=start.l2sp_beta,
-                residual=start.l2sp_residual,
                 mode=start.l2sp_mode,
                 tokenizer=tokenizer,
                 revision=start.model_revision,

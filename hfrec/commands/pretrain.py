@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from ..data.interactions import Interactions, user_codes
 from ..data.shards import SequenceShards
+from ..data.splits import Split
 from ..data.temporal import ProtocolArguments
 from ..evaluation.table import align, results_table
 from ..tokenization import ItemTokenizer
@@ -27,27 +28,28 @@ from ..training.arguments import (
     RecipeArguments,
     RecommenderTrainingArguments,
 )
-from ..training.pushes import hub_target
-from ..training.recipes import LogStatistics, choose_settings, recipe_defaults
-from ..training.run import (
-    DEFAULT_MAX_LENGTH,
-    build_model,
-    build_tokenizer,
-    check_output_folder,
-    load_split,
-    seed_everything,
-    split_rows,
-    streamed_rows,
-    train_and_evaluate,
+from ..training.final import (
+    Chosen,
+    FinalArguments,
+    check_final,
+    final_text,
+    finished_validation,
+    refit_on_log,
+    train_finally,
 )
+from ..training.pushes import hub_target
+from ..training.recipes import LogStatistics, choose_settings, objective_meant, recipe_defaults
+from ..training.rows import build_tokenizer, load_split, split_rows, streamed_rows
+from ..training.run import check_output_folder, train_and_evaluate
 from ..training.runfile import begin_run, split_content, streamed_content
 from ..training.seen import settle_seen_items
 from ..training.start import histories_and_counts, start_from_log
+from ..training.trainer import DEFAULT_MAX_LENGTH, build_model, seed_everything
 from ..transfer.specification import ContentSpecification, content_features, describe_content
 from .content import ContentArguments
 from .parsing import given_values, parse_arguments
 
-CLASSES = (
+RUN_CLASSES = (  # of a run that ends with its test
     DataArguments,
     ProtocolArguments,
     ModelArguments,
@@ -56,6 +58,7 @@ CLASSES = (
     RecommenderTrainingArguments,
     RecipeArguments,
 )
+CLASSES = (*RUN_CLASSES, FinalArguments)
 
 
 class PretrainArguments(NamedTuple):
@@ -69,6 +72,7 @@ class PretrainArguments(NamedTuple):
     card: CardArguments
     training: RecommenderTrainingArguments
     recipe: RecipeArguments
+    final: FinalArguments
 
 
 def parse(words: Sequence[str], *, defaults: dict[str, Any] | None = None) -> PretrainArguments:
@@ -81,6 +85,8 @@ def parse(words: Sequence[str], *, defaults: dict[str, Any] | None = None) -> Pr
             f"`--number_columns` or `--vector_column`) go together: found {shape.item_representation!r}, content "
             f"{'given' if content.given else 'missing'}."
         )
+    if parsed.final.final:
+        check_final(parsed.data, parsed.training)
     if parsed.data.streaming and parsed.protocol.protocol != "leave_one_out":
         raise ValueError(
             "`--protocol temporal` is not for `streaming`, whose prepared sequences are divided by leave-one-out "
@@ -91,57 +97,103 @@ def parse(words: Sequence[str], *, defaults: dict[str, Any] | None = None) -> Pr
 
 def main(arguments: PretrainArguments) -> dict[str, Any]:
     """Pretrain and test; returns what `all_results.json` holds."""
+    final = arguments.final.final
     finish_card(arguments.training, arguments.card)
-    check_output_folder(arguments.training)
+    check_output_folder(arguments.training, final=final)
     repo_id = hub_target(arguments.training)
     if arguments.data.streaming:
-        if arguments.shape.item_representation != "id":
-            raise ValueError(
-                f"`item_representation` {arguments.shape.item_representation!r} is not for `streaming`: give a log "
-                "that fits into memory."
+        results = stream(arguments)
+    else:
+        log, split = load_split(arguments.data, arguments.protocol)
+        statistics = LogStatistics.of(np.bincount(user_codes(split.train.table)), num_items=split.train.num_items)
+        arguments, recipe = follow_recipe(arguments, statistics)
+        if not final:
+            results = run_on_split(arguments, arguments.training, split, recipe)
+        else:
+            results = train_finally(
+                arguments.training,
+                validate=lambda training: run_on_split(arguments, training, split, recipe),
+                tell=lambda found, training: report(found, training, arguments.card),
+                refit=lambda training, chosen, found: run_on_all(arguments, training, log, recipe, chosen, found),
             )
-        shards = SequenceShards(Path(arguments.data.source))
-        lengths = np.concatenate([np.asarray(piece.value_lengths()) for piece in shards.histories("train")])
-        log = LogStatistics.of(lengths, num_items=len(shards.tokenizer.items))
-    else:
-        _, split = load_split(arguments.data, arguments.protocol)
-        log = LogStatistics.of(np.bincount(user_codes(split.train.table)), num_items=split.train.num_items)
-    arguments, chosen = follow_recipe(arguments, log)
-    data, shape, training = arguments.data, arguments.shape, arguments.training
-    seed_everything(training)
-    if data.streaming:
-        tokenizer = shards.tokenizer
-        model = build_model(shape, len(tokenizer), data.max_length or DEFAULT_MAX_LENGTH)
-        rows = streamed_rows(shards, model, data=data, training=training)
-        log_content = streamed_content(rows.train, shards.info)
-        if shape.item_start == "svd":
-            start_from_log(model, shards.histories("train"), rows.train.item_counts(), seed=training.seed)
-    else:
-        tokenizer = build_tokenizer(split.train)
-        model = start_model(arguments, split.train, tokenizer)
-        rows = split_rows(model, tokenizer, split, data)
-        log_content = split_content(split)
-    named = {"model": vars(shape), "content": vars(arguments.content), "protocol": vars(arguments.protocol)}
-    begin_run(data, training, log_content, **named)
-    extra = settle_seen_items(model, rows.validation, arguments.protocol)
-    extra["recipe"] = {"name": arguments.recipe.recipe, "settings": chosen}
-    results = train_and_evaluate(model, tokenizer, rows, data=data, training=training, extra=extra)
-    report(results, training, arguments.card, repo_id)
+    report(results, arguments.training, arguments.card, repo_id)
     return results
 
 
+def stream(arguments: PretrainArguments) -> dict[str, Any]:
+    """Train on prepared sequences and test."""
+    if arguments.shape.item_representation != "id":
+        raise ValueError("`--item_representation` content is not for `--streaming`: give a log that fits into memory.")
+    shards = SequenceShards(Path(arguments.data.source))
+    lengths = np.concatenate([np.asarray(piece.value_lengths()) for piece in shards.histories("train")])
+    arguments, recipe = follow_recipe(arguments, LogStatistics.of(lengths, num_items=len(shards.tokenizer.items)))
+    data, training = arguments.data, arguments.training
+    seed_everything(training)
+    model = build_model(arguments.shape, len(shards.tokenizer), data.max_length or DEFAULT_MAX_LENGTH)
+    rows = streamed_rows(shards, model, data=data, training=training)
+    if arguments.shape.item_start == "svd":
+        start_from_log(model, shards.histories("train"), rows.train.item_counts(), seed=training.seed)
+    begin_run(data, training, streamed_content(rows.train, shards.info), **run_settings(arguments))
+    extra = {**settle_seen_items(model, rows.validation, arguments.protocol), **recipe}
+    return train_and_evaluate(model, shards.tokenizer, rows, data=data, training=training, extra=extra)
+
+
+def run_on_split(
+    arguments: PretrainArguments, training: RecommenderTrainingArguments, split: Split, recipe: dict[str, Any]
+) -> dict[str, Any]:
+    """Train on the training part of a split and test; a validation run that is done already is only read."""
+    seed_everything(training)
+    tokenizer = build_tokenizer(split.train)
+    begin_run(arguments.data, training, split_content(split), **run_settings(arguments))
+    done = finished_validation(training)
+    if done is not None:
+        return done
+    model = start_model(arguments, split.train, tokenizer)
+    rows = split_rows(model, tokenizer, split, arguments.data)
+    extra = {**settle_seen_items(model, rows.validation, arguments.protocol), **recipe}
+    return train_and_evaluate(model, tokenizer, rows, data=arguments.data, training=training, extra=extra)
+
+
+def run_on_all(
+    arguments: PretrainArguments,
+    training: RecommenderTrainingArguments,
+    log: Interactions,
+    recipe: dict[str, Any],
+    chosen: Chosen,
+    validation: dict[str, Any],
+) -> dict[str, Any]:
+    """Train on all rows for as long as validation chose."""
+    seed_everything(training)
+    tokenizer = build_tokenizer(log)
+    model = start_model(arguments, log, tokenizer)
+    begin_run(arguments.data, training, {"train": log.fingerprint}, **run_settings(arguments), final=vars(chosen))
+    options: dict[str, Any] = {"chosen": chosen, "validation": validation, "extra": recipe}
+    return refit_on_log(model, tokenizer, log, data=arguments.data, training=training, **options)
+
+
+def run_settings(arguments: PretrainArguments) -> dict[str, Any]:
+    """The groups of settings, beside those of data and training, that an interrupted run is compared by."""
+    return {
+        "model": vars(arguments.shape),
+        "content": vars(arguments.content),
+        "protocol": vars(arguments.protocol),
+    }
+
+
 def follow_recipe(arguments: PretrainArguments, log: LogStatistics) -> tuple[PretrainArguments, dict[str, Any]]:
-    """The arguments with the recipe's settings where no flag gives one, which are printed and returned."""
+    """The arguments with the recipe's settings where no flag gives one, printed; and what results say of it."""
     name = arguments.recipe.recipe
     if name == "none":
-        return arguments, {}
-    choices = choose_settings(name, log)
-    defaults = recipe_defaults(choices, given_values("pretrain", CLASSES, arguments.words))
+        return arguments, {"recipe": {"name": name, "settings": {}}}
+    given = given_values("pretrain", CLASSES, arguments.words)
+    choices = choose_settings(name, log, objective_meant(given))
+    defaults = recipe_defaults(choices, given)
     chosen = [choice for choice in choices if choice.name in defaults]
     if chosen:
         print(f"Recipe {name}: {log.num_users:,} users, {log.num_items:,} items, {log.num_interactions:,} interactions")
         print(align([[f"  --{choice.name} {choice.value}", choice.reason] for choice in chosen]))
-    return parse(arguments.words, defaults=defaults), {choice.name: choice.value for choice in chosen}
+    settings = {choice.name: choice.value for choice in chosen}
+    return parse(arguments.words, defaults=defaults), {"recipe": {"name": name, "settings": settings}}
 
 
 def start_model(arguments: PretrainArguments, train: Interactions, tokenizer: ItemTokenizer) -> PreTrainedModel:
@@ -171,9 +223,12 @@ def finish_card(training: RecommenderTrainingArguments, card: CardArguments) -> 
 
 
 def report(
-    results: dict[str, Any], training: RecommenderTrainingArguments, card: CardArguments, repo_id: str | None
+    results: dict[str, Any],
+    training: RecommenderTrainingArguments,
+    card: CardArguments,
+    repo_id: str | None = None,
 ) -> None:
-    """Print the test table and where the checkpoint lies, write its card and push it.
+    """Write the card of a run, print the test table and where the checkpoint lies, and push it.
 
     Raises:
         HubError: The push failed; the checkpoint and its results are written.
@@ -181,13 +236,15 @@ def report(
     from ..hub.model_card import write_model_card
     from ..hub.push import push_to_hub
 
+    if training.process_index != 0:
+        return
+    write_model_card(training.output_dir, repo_id=training.hub_model_id, license=card.license)
     if "test" in results:
-        write_model_card(training.output_dir, repo_id=training.hub_model_id, license=card.license)
         print(results_table(results["test"]))
         print(results["what_more_would_bring"])
-        print(f"Checkpoint: {training.output_dir}")
-        if repo_id is not None:
-            private, revision = training.hub_private_repo, training.hub_revision
-            commit = push_to_hub(training.output_dir, repo_id, private=private, revision=revision)
-            print(f"Pushed: {commit.commit_url}")
-        print(results["test"]["verdict"]["text"])
+    print(f"Checkpoint: {training.output_dir}")
+    if repo_id is not None:
+        private, revision = training.hub_private_repo, training.hub_revision
+        commit = push_to_hub(training.output_dir, repo_id, private=private, revision=revision)
+        print(f"Pushed: {commit.commit_url}")
+    print(results["test"]["verdict"]["text"] if "test" in results else final_text(results))

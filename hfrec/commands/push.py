@@ -26,6 +26,7 @@ class PushArguments:
         metadata={"help": "Licence of the weights, written into the card of the folder."},
     )
     commit_message: str | None = field(default=None, metadata={"help": "Title of the commit."})
+    tag: str | None = field(default=None, metadata={"help": "Tag of the commit, such as the date."})
 
 
 def parse(words: Sequence[str]) -> PushArguments:
@@ -48,6 +49,7 @@ def main(arguments: PushArguments) -> dict[str, Any]:
         private=arguments.private or None,
         create_pr=arguments.create_pr,
         commit_message=arguments.commit_message,
+        tag=arguments.tag,
     )
     print(commit.pr_url or commit.commit_url)
     return {"commit": commit.oid, "url": commit.commit_url, "pull_request": commit.pr_url}

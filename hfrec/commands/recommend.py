@@ -5,6 +5,7 @@ hfrec recommend --model_name_or_path out --history_file interactions.csv --top_k
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,7 +41,8 @@ class RecommendArguments:
         default=False, metadata={"help": "In .csv, put ' before text that a spreadsheet would calculate (=, +, -, @)."}
     )
     unknown_items: Literal["error", "drop", "unk"] = field(
-        default="error", metadata={"help": "What becomes of items outside the vocabulary."}
+        default="drop",
+        metadata={"help": "Items that the checkpoint does not know are left out and counted (drop), refused or [UNK]."},
     )
     revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit on the hub."})
     items_file: str | None = field(
@@ -93,6 +95,10 @@ def main(arguments: RecommendArguments) -> list[list[dict[str, Any]]]:
         users = list(dict.fromkeys(tables[-1]["user_id"].to_pylist()))
         histories = [known.get(user, []) for user in users]
     prior = load_prior(arguments.model_name_or_path, tokenizer, revision=arguments.revision)
+    if arguments.unknown_items == "drop":
+        histories = drop_unknown(histories, tokenizer)
+        if prior is None and not arguments.approximate:
+            prior = popular_for_empty(histories, model, tokenizer)
     segments = segments_of(tables, users, prior.segment_column) if prior and prior.segment_column else None
     state = PartialState(cpu=not torch.cuda.is_available())
     bounds = (len(users) * place // state.num_processes for place in (state.process_index, state.process_index + 1))
@@ -115,6 +121,32 @@ def main(arguments: RecommendArguments) -> list[list[dict[str, Any]]]:
     write_rows(rows, output, escape_formulas=arguments.escape_formulas)
     print(f"{len(rows):,} recommendations for {len(users):,} users: {output}")
     return found
+
+
+def drop_unknown(histories: Sequence[Sequence[str]], tokenizer: Any) -> list[list[str]]:
+    """Histories without the items that the checkpoint does not know, which are counted on stderr."""
+    known = set(tokenizer.items["item_id"].to_pylist())
+    kept = [[item for item in history if item in known] for history in histories]
+    left_out = [item for history in histories for item in history if item not in known]
+    if left_out:
+        print(
+            f"{len(set(left_out)):,} items of the histories are not the checkpoint's: {len(left_out):,} interactions "
+            "with them are left out (`--unknown_items error` refuses them).",
+            file=sys.stderr,
+        )
+    return kept
+
+
+def popular_for_empty(histories: Sequence[Sequence[str]], model: Any, tokenizer: Any) -> Any:
+    """Popularity for users of whom nothing is known, where a causal model can say nothing; None where not needed."""
+    from ..data.collators import objective_of
+    from ..inference.prior import PopularityPrior, segment_counts
+
+    empty = sum(not history for history in histories)
+    if not empty or objective_of(model) != "causal" or "count" not in tokenizer.items.column_names:
+        return None
+    print(f"{empty:,} users have no item that the checkpoint knows: they get what is popular.", file=sys.stderr)
+    return PopularityPrior(segment_counts(tokenizer, {}), weights=(1.0,))
 
 
 def checked_output(output_file: str) -> Path:

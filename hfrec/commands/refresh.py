@@ -1,6 +1,8 @@
 """Bring a checkpoint up to date with a newer log, and say whether the new one should take its place.
 
 hfrec refresh --model_name_or_path out --train_file log.csv --refresh_start T1 --test_start T2 --output_dir refreshed
+hfrec refresh --model_name_or_path me/films --train_file log.csv --test_start T2 --output_dir refreshed \\
+  --push_to_hub true --hub_model_id me/films --tag 2024-06-08
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from transformers import PreTrainedModel, Trainer, TrainerCallback
@@ -20,6 +22,8 @@ from ..data.repeats import chosen_filter
 from ..data.sequences import to_evaluation_sequences
 from ..evaluation.protocol import versions
 from ..hub.checkpoint import load_network
+from ..hub.model_card import write_model_card
+from ..hub.push import push_to_hub
 from ..study.refresh import (
     Periods,
     RefreshArguments,
@@ -30,17 +34,16 @@ from ..study.refresh import (
     report_markdown,
     split_periods,
 )
+from ..study.refreshed import refreshed_split, refreshed_test
 from ..tokenization import ItemTokenizer
-from ..training.arguments import DataArguments, FinetuneArguments, RecommenderTrainingArguments
+from ..training.arguments import CardArguments, DataArguments, FinetuneArguments, RecommenderTrainingArguments
+from ..training.facts import log_sizes, run_facts
+from ..training.pushes import hub_target
 from ..training.resuming import train as train_from
-from ..training.run import (
-    build_trainer,
-    check_output_folder,
-    load_log,
-    save_checkpoint,
-    training_sequences,
-)
+from ..training.rows import load_log, training_sequences
+from ..training.run import check_output_folder, save_checkpoint
 from ..training.runfile import begin_run
+from ..training.trainer import build_trainer
 from .finetune import build_callbacks, build_optimizer, fit_to_log, start_settings
 from .parsing import parse_arguments
 
@@ -58,23 +61,32 @@ class RefreshFinetuneArguments(FinetuneArguments):
     )
 
 
-Arguments = tuple[DataArguments, RefreshFinetuneArguments, RefreshArguments, RecommenderTrainingArguments]
+Arguments = tuple[
+    DataArguments, RefreshFinetuneArguments, RefreshArguments, CardArguments, RecommenderTrainingArguments
+]
 
 
 def parse(words: Sequence[str]) -> Arguments:
     """Flags or a settings file into the dataclasses."""
-    classes = (DataArguments, RefreshFinetuneArguments, RefreshArguments, RecommenderTrainingArguments)
-    data, start, refresh, training = parse_arguments("refresh", classes, words)
-    return data, start, refresh, training
+    data, start, refresh, card, training = parse_arguments("refresh", get_args(Arguments), words)
+    if refresh.tag is not None and not training.push_to_hub:
+        raise ValueError("`--tag` is that of a pushed commit: add `--push_to_hub true`, or leave it out.")
+    return data, start, refresh, card, training
 
 
 def main(arguments: Arguments) -> dict[str, Any]:
-    """Train, compare, write the checkpoint and the report; returns the report, `exit_code` included."""
-    data, start, refresh, training = arguments
+    """Train, compare, write the checkpoint and the report, and push what is to be promoted.
+
+    Returns:
+        The report, `exit_code` included.
+    """
+    data, start, refresh, card, training = arguments
     folder = Path(training.output_dir)
     if (folder / REPORT).exists():
         raise ValueError(f"`output_dir` {folder} holds a finished refresh: choose another folder or remove it.")
     check_output_folder(training)
+    repo_id = hub_target(training)
+    training.push_to_hub = False  # nothing leaves before the verdict
     old_model, old_tokenizer = load_network(start.model_name_or_path, revision=start.model_revision)
     log = load_log(data)
     periods = split_periods(
@@ -107,14 +119,63 @@ def main(arguments: Arguments) -> dict[str, Any]:
         "seed": training.seed,
         "versions": versions(),
     }
-    save_checkpoint(models[1][0], tokenizer, folder)
-    text = report_markdown(report)
+    if training.process_index == 0:
+        results = {
+            "test": refreshed_test(report, refresh),
+            "split": refreshed_split(periods, refresh),
+            "data": {"source": data.source, "train_fingerprint": periods.new.fingerprint},
+            "finetuning": vars(start),
+            "seed": training.seed,
+            "versions": versions(),
+            **run_facts(data, training, log_sizes(periods.new), trainer.state.log_history),
+        }
+        write_refreshed(models[1], report, results, training=training, card=card)
+        publish(report, training, repo_id, refresh.tag)
+    return report
+
+
+def write_refreshed(
+    new: tuple[PreTrainedModel, ItemTokenizer],
+    report: dict[str, Any],
+    results: dict[str, Any],
+    *,
+    training: RecommenderTrainingArguments,
+    card: CardArguments,
+) -> None:
+    """Write the judged weights with their results, card and report, and print the report."""
+    folder, text = Path(training.output_dir), report_markdown(report)
     with whole_files(folder) as draft:
+        save_checkpoint(*new, draft)
+        write_json(draft / "all_results.json", results)
+        write_model_card(draft, repo_id=training.hub_model_id, license=card.license, name=folder.resolve().name)
         (draft / "refresh_report.md").write_text(text, encoding="utf-8")
         write_json(draft / REPORT, report)
     print(text)
     print(f"Refreshed checkpoint: {folder}")
-    return report
+
+
+def publish(
+    report: dict[str, Any], training: RecommenderTrainingArguments, repo_id: str | None, tag: str | None
+) -> None:
+    """Push what is to be promoted, as one commit; nothing where the old model is kept.
+
+    Raises:
+        HubError: The push failed; the checkpoint and the report are written.
+    """
+    if repo_id is None:
+        return
+    if report["exit_code"] != 0:
+        print(f"Nothing is pushed to {repo_id}: {report['verdict']}.")
+        return
+    commit = push_to_hub(
+        training.output_dir,
+        repo_id,
+        revision=training.hub_revision,
+        private=training.hub_private_repo,
+        commit_message="Refresh with hfrec: promoted",
+        tag=tag,
+    )
+    print(f"Pushed: {commit.commit_url}" + (f", tag {tag}" if tag else ""))
 
 
 def train_on_period(

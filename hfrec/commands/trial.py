@@ -21,23 +21,22 @@ from ..data.splits import Split
 from ..tokenization import ItemTokenizer
 from ..training.arguments import RecommenderTrainingArguments
 from ..training.budget import parse_duration
-from ..training.recipes import BUDGET, LogStatistics, RecipeName, choose_budget, choose_settings, recipe_defaults
-from ..training.run import (
-    RunRows,
-    build_tokenizer,
-    build_trainer,
-    load_split,
-    prepare_model,
-    seed_everything,
-    split_rows,
-    train_and_evaluate_collator,
+from ..training.recipes import (
+    BUDGET,
+    LogStatistics,
+    RecipeName,
+    choose_budget,
+    choose_settings,
+    objective_meant,
+    recipe_defaults,
 )
+from ..training.rows import RunRows, build_tokenizer, load_split, split_rows
 from ..training.runfile import split_content
 from ..training.space import SearchSpace, search_space, space_facts, suggest
+from ..training.trainer import build_trainer, prepare_model, seed_everything, train_and_evaluate_collator
 from ..training.tuning import METRIC, VALUES, require_optuna, sampler_seed, study_options
 from .parsing import given_values
-from .pretrain import CLASSES as PRETRAIN_CLASSES
-from .pretrain import PretrainArguments, start_model
+from .pretrain import RUN_CLASSES, PretrainArguments, start_model
 from .pretrain import parse as parse_pretrain
 
 if TYPE_CHECKING:
@@ -69,7 +68,7 @@ class TuneArguments:
             parse_duration(self.timeout, "timeout")
 
 
-CLASSES = (*PRETRAIN_CLASSES, TuneArguments)
+CLASSES = (*RUN_CLASSES, TuneArguments)
 TUNE_FIELDS = {place.name for place in fields(TuneArguments)}
 
 
@@ -127,7 +126,8 @@ def search_of(words: tuple[str, ...]) -> Search:
     arguments = parse_pretrain((), defaults=given)
     _, split = load_split(arguments.data, arguments.protocol)
     log = LogStatistics.of(np.bincount(user_codes(split.train.table)), num_items=split.train.num_items)
-    choices = choose_settings(cast(RecipeName, arguments.recipe.recipe), log)  # `parse` refuses none
+    recipe = cast(RecipeName, arguments.recipe.recipe)  # `parse` refuses none
+    choices = choose_settings(recipe, log, objective_meant(given))
     if tune.trial_steps is not None:
         choices = [choice for choice in choices if choice.name not in BUDGET]
         choices += choose_budget(tune.trial_steps, "trial_steps")

@@ -18,6 +18,7 @@ from typing import Any
 LOCK_FILE = "_lock"
 RUN_FILE = "_run.json"
 STUDY_FILE = "study.db"
+VALIDATION_FOLDER = "validation"  # of a run that is trained again on all rows
 DRAFT_PREFIX = ".hfrec-draft-"  # of files and folders that are being written
 READY_PREFIX = ".hfrec-ready-"  # of folders that are written to their end, whose files are on their way to their place
 _passed: Counter[str] = Counter()

@@ -160,8 +160,8 @@ def join_tokenizers(tokenizers: Mapping[str, ItemTokenizer]) -> ItemTokenizer:
         table = tokenizer.items
         if len(table) < SMALLEST_SOURCE:
             raise ValueError(
-                f"The source {name!r} has {len(table)} item in its training part: nothing can be ranked there. Leave it "
-                "out."
+                f"The source {name!r} has {len(table)} item in its training part: nothing can be ranked there. Leave "
+                "it out."
             )
         raw = table["item_id"]
         table = table.drop_columns([c for c in (SOURCE_COLUMN, SOURCE_ITEM_COLUMN) if c in table.column_names])

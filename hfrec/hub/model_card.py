@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data.files import read_json_object, whole_file
+from .card_evaluation import METRICS, evaluation_facts
 from .errors import redact
 
 TEMPLATE = Path(__file__).with_name("card_template.md.jinja")
@@ -19,8 +20,6 @@ _OBJECTIVES = {
     "causal": ("next item everywhere (SASRec)", "AutoModelForCausalLM"),
     "blend": ("a weighted sum of the scores of its parts", "AutoModel"),
 }
-METRICS = ("ndcg@10", "hit_rate@10", "mrr@10")
-BEYOND = ("coverage@10", "mean_popularity@10")
 
 
 def write_model_card(
@@ -63,7 +62,8 @@ def write_model_card(
     values = {
         **_model_facts(config, results),
         **_data_facts(results, dataset_license),
-        **_evaluation_facts(results),
+        **evaluation_facts(measured_run(results), name="this model" if "test" in results else "the validation run"),
+        **_final_facts(results),
         **_blend_facts(results),
         "model_name": title,
         "repo_id": repo_id or PLACEHOLDER,
@@ -115,10 +115,27 @@ def set_license(folder: str | os.PathLike[str], license: str) -> None:
     metadata_save(card, {**(metadata_load(card) or {}), "license": license})
 
 
+def measured_run(results: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The results that hold the test: of a checkpoint that was trained on all rows, those of its validation run."""
+    return results if "test" in results else results.get("validation_run", {})
+
+
+def _final_facts(results: Mapping[str, Any]) -> dict[str, Any]:
+    """How long a checkpoint of `--final true` was trained, and that it was never tested."""
+    final = results.get("final")
+    if final is None:
+        return {}
+    length = f"{final['epochs']:g} epochs ({final['steps']:,} steps)"
+    return {
+        "final": f"all rows, {length}: as long as a run of the same settings was trained, with items held out, until "
+        f"its {final['metric']} on validation was best",
+    }
+
+
 def _results(folder: Path) -> dict[str, Any]:
     path = folder / "all_results.json"
     results: dict[str, Any] = read_json_object(path) if path.exists() else {}
-    if "test" not in results:
+    if "test" not in measured_run(results):
         raise ValueError(
             f"{folder} has no test results in all_results.json: a card states what was measured. Expected a folder "
             "that `hfrec pretrain` or `hfrec finetune` wrote."
@@ -164,7 +181,7 @@ def _metadata(config: Mapping[str, Any], results: Mapping[str, Any], name: str, 
         datasets=[dataset] if dataset else None,
         metrics=list(METRICS),
         model_name=name,
-        eval_results=_eval_results(results),
+        eval_results=_eval_results(results) if "test" in results else None,
         **extra,
     )
 
@@ -231,7 +248,7 @@ def _write_eval_results(folder: Path, results: Mapping[str, Any]) -> None:
     from ..evaluation.table import settings
 
     dataset, revision = _hub_dataset(results)
-    if dataset is None:
+    if dataset is None or "test" not in results:
         return
     setting = settings(results["test"])[0]
     seen = "seen items filtered" if setting == "filter_seen" else "seen items not filtered"
@@ -319,9 +336,9 @@ def _data_facts(results: Mapping[str, Any], dataset_license: str | None) -> dict
         "data_fingerprint": results.get("data", {}).get("train_fingerprint"),
     }
     if sizes:
+        part = ", all that the log has" if "final" in results else " in the training part"
         facts["dataset_size"] = (
-            f"{sizes['users']:,} users, {sizes['items']:,} items, {sizes['interactions']:,} interactions in the "
-            "training part"
+            f"{sizes['users']:,} users, {sizes['items']:,} items, {sizes['interactions']:,} interactions{part}"
         )
     if settings:
         facts["dataset_filters"] = (
@@ -334,90 +351,3 @@ def _data_facts(results: Mapping[str, Any], dataset_license: str | None) -> dict
             f"counts ({log['core_users_dropped']:,} users, {log['core_items_dropped']:,} items)"
         )
     return facts
-
-
-def _evaluation_facts(results: Mapping[str, Any]) -> dict[str, Any]:
-    test, split = results["test"], results.get("split", {})
-    protocol = test.get("protocol", {})
-    dropped = split.get("users_without_test")
-    facts = {
-        "split": protocol.get("split"),
-        "intervals": protocol.get("intervals"),
-        "num_unknown_targets": f"{test['n_unknown_targets']:,}" if test["n_unknown_targets"] else "0",
-        "num_targets": f"{test['n_users']:,}",
-        "results_table": _results_table(test),
-        "verdict": test.get("verdict", {}).get("text"),
-        "baseline_settings": _baseline_settings(test),
-        "popularity_bias": _popularity_bias(test),
-        "limits": _limits(test),
-    }
-    if "n_new_users" in test:
-        facts["newcomers"] = (
-            f"{test['n_new_users']:,} users without a history, {test['n_new_items']:,} targets with an item that "
-            f"training does not have; {test['n_left_out']:,} users left out"
-        )
-    facts["seen_items"] = _seen_items(test, results.get("seen_items", {}))
-    if split.get("test_tie_share") is not None:
-        facts["tied_targets"] = f"{split['test_tie_share']:.1%}"
-    if dropped is not None and facts["split"]:
-        facts["split"] += f"; {dropped:,} users without a test item"
-    return facts
-
-
-def _seen_items(test: Mapping[str, Any], measured: Mapping[str, Any]) -> str | None:
-    if "decided_by" not in test:
-        return None
-    done = "filtered" if test["decided_by"] == "filter_seen" else "not filtered"
-    share = measured.get("validation_repeat_share")
-    why = "" if share is None else f"; {share:.1%} of the validation targets repeat the history"
-    return f"reported with and without them, never mixed; recommended and chosen by: {done}{why}"
-
-
-def _results_table(test: Mapping[str, Any]) -> str:
-    """Model and baselines, seen items filtered and not, as Markdown."""
-    from ..evaluation.table import cell, settings
-
-    rows = {**test.get("baselines", {}), "**this model**": test}
-    names = ["", "seen items", *METRICS, *BEYOND]
-    lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
-    for setting in settings(test):
-        for name, row in rows.items():
-            measured = row[setting]
-            cells = [cell(measured, metric) for metric in METRICS]
-            cells += [f"{measured[metric]:.4g}" if metric in measured else "–" for metric in BEYOND]
-            lines.append("| " + " | ".join([name, setting.replace("_", " "), *cells]) + " |")
-    return "\n".join(lines)
-
-
-def _baseline_settings(test: Mapping[str, Any]) -> str | None:
-    rows = {name: row.get("settings") for name, row in test.get("baselines", {}).items()}
-    shown = {name: ", ".join(f"{key} {value:g}" for key, value in row.items()) for name, row in rows.items() if row}
-    return "; ".join(f"{name}: {text}" for name, text in shown.items()) or None
-
-
-def _popularity_bias(test: Mapping[str, Any]) -> str | None:
-    mine = test["filter_seen"]
-    popular = test.get("baselines", {}).get("popularity", {}).get("filter_seen", {})
-    if not {*BEYOND} <= set(mine) or not {*BEYOND} <= set(popular):
-        return None
-    return (
-        f"Its top 10 cover {mine['coverage@10']:.1%} of the catalogue (the popularity baseline: "
-        f"{popular['coverage@10']:.1%}), and an item in them was taken {mine['mean_popularity@10']:,.1f} times in the "
-        f"training data on average (popularity: {popular['mean_popularity@10']:,.1f}). What is rare is shown rarely."
-    )
-
-
-def _limits(test: Mapping[str, Any]) -> list[str]:
-    from ..evaluation.table import settings
-
-    setting = settings(test)[0]
-    mine = test[setting]
-    limits = []
-    for name, row in test.get("baselines", {}).items():
-        low, high = row[setting]["ndcg@10_ci"]
-        if mine["ndcg@10"] <= row[setting]["ndcg@10"]:
-            limits.append(f"On this data it does not beat {name} (ndcg@10 {row[setting]['ndcg@10']:.4f}).")
-        elif mine["ndcg@10_ci"][0] <= high and low <= mine["ndcg@10_ci"][1]:
-            limits.append(f"Its interval overlaps that of {name}: the difference may be chance.")
-    skipped = test.get("skipped_baselines", {})
-    return limits + [f"It is not compared with {name}: {reason}" for name, reason in skipped.items()]

@@ -31,12 +31,15 @@ CHECKPOINT_FILES = (
     "*.py",
     "README.md",
     "all_results.json",
+    "refresh_report.json",
+    "refresh_report.md",
     ".eval_results/*.yaml",
 )
 # Left by earlier pushes of other shapes or of the stock `Trainer`: a stale shard would be loaded, a pickle run, a prior
 # that was removed at home mixed into the lists, and ranks of test users hold their ids.
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl")
 _STALE = (
+    "refresh_report.*",
     "*.safetensors",
     "*.safetensors.index.json",
     *_PICKLES,
@@ -56,6 +59,7 @@ def push_to_hub(
     create_pr: bool = False,
     token: str | None = None,
     commit_message: str | None = None,
+    tag: str | None = None,
 ) -> CommitInfo:
     """Push weights, config, tokenizer, items, card, results and remote code as a single commit.
 
@@ -72,12 +76,14 @@ def push_to_hub(
         create_pr: Open a pull request in place of a commit on the branch.
         token: Left out, the login of the machine or `HF_TOKEN`, which is where a token belongs.
         commit_message: Title of the commit.
+        tag: Put on the commit; a name that the repository has already is refused before anything is sent.
 
     Returns:
         The commit: `oid`, `commit_url`, `pr_url`.
 
     Raises:
         ValueError: The folder is no checkpoint, its weights are pickled, or a model comes without its tokenizer.
+        FileExistsError: The repository has the tag already.
         HubError: The hub refused or could not be reached. The folder is as it was, and the message holds the command
             that pushes it again.
 
@@ -89,7 +95,7 @@ def push_to_hub(
         folder = Path(folder_or_model)
         files = checkpoint_files(folder)
         again = f"The checkpoint is whole in {folder}. Push it again: {push_command(folder, repo_id, revision)}"
-        return _commit(files, repo_id, revision, title, private, create_pr, token, again)
+        return _commit(files, repo_id, revision, title, private, create_pr, token, again, tag)
     if tokenizer is None and not _is_adapter(folder_or_model):
         raise ValueError("`tokenizer` must be given with a model, found None: without it nobody can load the items.")
     with tempfile.TemporaryDirectory() as draft:
@@ -97,7 +103,8 @@ def push_to_hub(
         if tokenizer is not None:
             tokenizer.save_pretrained(draft)
         again = "Nothing was committed. Save the model in a folder and push that."
-        return _commit(checkpoint_files(Path(draft)), repo_id, revision, title, private, create_pr, token, again)
+        files = checkpoint_files(Path(draft))
+        return _commit(files, repo_id, revision, title, private, create_pr, token, again, tag)
 
 
 def checkpoint_files(folder: Path) -> dict[str, Path]:
@@ -157,6 +164,7 @@ def _commit(
     create_pr: bool,
     token: str | None,
     again: str,
+    tag: str | None,
 ) -> CommitInfo:
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
     from huggingface_hub.errors import HFValidationError
@@ -164,9 +172,11 @@ def _commit(
     api = HfApi(token=token, library_name="hfrec")
     try:
         repo_id, head, present = _target(api, repo_id, revision, private, create_pr)
+        if tag is not None and tag in {known.name for known in api.list_repo_refs(repo_id).tags}:
+            raise FileExistsError(f"`tag` {tag!r} is in {repo_id} already: choose another one. {again}")
         adds = [CommitOperationAdd(name, _content(name, path, repo_id)) for name, path in files.items()]
         stale = [name for name in present if name not in files and matches(name, _STALE)]
-        return api.create_commit(
+        commit = api.create_commit(
             repo_id=repo_id,
             operations=[*adds, *(CommitOperationDelete(path_in_repo=name) for name in stale)],
             commit_message=title,
@@ -174,8 +184,11 @@ def _commit(
             create_pr=create_pr,
             parent_commit=None if create_pr else head,
         )
-    except HFValidationError:
-        raise  # a name that no hub takes: nothing was asked
+        if tag is not None:
+            api.create_tag(repo_id, tag=tag, revision=commit.oid)
+        return commit
+    except (HFValidationError, FileExistsError):
+        raise  # a name that no hub takes, or that is taken: nothing was sent
     except Exception as error:  # each stage of an upload has errors of its own, down to the storage server's
         raise HubError(f"Could not push to {repo_id}: {explain(error)}. {again}") from None
 

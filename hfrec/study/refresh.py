@@ -57,6 +57,9 @@ class RefreshArguments:
     )
     min_cohort: int = field(default=100, metadata={"help": "Users below which a cohort does not decide."})
     n_bootstrap: int = field(default=2000, metadata={"help": "Resamples of users behind each interval."})
+    tag: str | None = field(
+        default=None, metadata={"help": "With --push_to_hub true: tag of the pushed commit, such as the date."}
+    )
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.max_loss <= 1.0:

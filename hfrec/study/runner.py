@@ -28,7 +28,7 @@ from ..training.anchors import Plan, distances
 from ..training.arguments import DataArguments, RecommenderTrainingArguments
 from ..training.freezing import freeze
 from ..training.reference import read_reference
-from ..training.run import build_trainer
+from ..training.trainer import build_trainer
 from .arms import ARMS, Arm, Start, Trial, start_arm
 
 METRIC = "ndcg@10"

@@ -19,7 +19,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
-from ..data.files import LOCK_FILE, RUN_FILE, fault_point, sha256_of, write_json
+from ..data.files import LOCK_FILE, RUN_FILE, VALIDATION_FOLDER, fault_point, sha256_of, write_json
 
 logger = logging.get_logger(__name__)
 SEAL_FILE = "sha256.json"
@@ -92,7 +92,8 @@ def only_unfinished(folder: Path) -> bool:
     """Whether a folder holds nothing but what a run writes before its first checkpoint is whole."""
     if not folder.is_dir() or (folder / RUN_FILE).is_file():
         return True
-    return {path.name for path in folder.iterdir()} <= {LOCK_FILE, *(path.name for path in named_checkpoints(folder))}
+    known = {LOCK_FILE, VALIDATION_FOLDER}
+    return {path.name for path in folder.iterdir()} <= {*known, *(path.name for path in named_checkpoints(folder))}
 
 
 class SealCheckpoint(TrainerCallback):

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..data.splits import Split
+from transformers import Trainer
+
+from ..data.interactions import Interactions
 from .arguments import DataArguments, RecommenderTrainingArguments
 
 HYPERPARAMETERS = (
@@ -39,7 +41,7 @@ def run_facts(
     Args:
         data: How the log was read and made into sequences.
         training: Arguments of the `Trainer`.
-        sizes: Of the training part, as `split_sizes` gives them.
+        sizes: Of the training part, as `log_sizes` gives them.
         log_history: Of the Trainer's state.
 
     Returns:
@@ -58,11 +60,26 @@ def run_facts(
     }
 
 
-def split_sizes(split: Split) -> dict[str, Any]:
-    """Users, items and interactions of the training part, and what reading the log dropped."""
+def log_sizes(train: Interactions) -> dict[str, Any]:
+    """Users, items and interactions that are trained on, and what reading the log dropped."""
     return {
-        "users": split.train.num_users,
-        "items": split.train.num_items,
-        "interactions": len(split.train),
-        "log": split.train.report.to_dict(),
+        "users": train.num_users,
+        "items": train.num_items,
+        "interactions": len(train),
+        "log": train.report.to_dict(),
+    }
+
+
+def schedule_facts(trainer: Trainer) -> dict[str, Any]:
+    """How long a run was planned, and when it was best: what a run on all rows is trained by."""
+    state = trainer.state
+    best = state.best_global_step or state.global_step
+    epochs = [entry["epoch"] for entry in state.log_history if entry["step"] == best and "epoch" in entry]
+    metric = (trainer.args.metric_for_best_model or "loss").removeprefix("eval_")
+    return {
+        "max_steps": state.max_steps,
+        "best_step": best,
+        "best_epoch": epochs[0] if epochs else float(state.epoch or 0.0),
+        "metric": metric,
+        "best_value": state.best_metric,
     }

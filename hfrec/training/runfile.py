@@ -52,7 +52,9 @@ def begin_run(
     run = json.loads(json.dumps(run, default=str))
     explicit = training.resume_from_checkpoint
     earlier = Path(explicit).parent if explicit else folder
-    if explicit or last_whole_checkpoint(folder) is not None:
+    # A validation run that is done is compared too, when the run that it chooses for goes on.
+    done = (folder / "all_results.json").exists() and (folder / RUN_FILE).exists()
+    if explicit or done or last_whole_checkpoint(folder) is not None:
         if (earlier / RUN_FILE).is_file():
             _check_same(
                 read_json_object(earlier / RUN_FILE), run, earlier, elsewhere=earlier.resolve() != folder.resolve()

@@ -26,11 +26,18 @@ def settle_seen_items(model: PreTrainedModel, validation: Any, protocol: Protoco
     Returns:
         What `all_results.json` says of it.
     """
+    decided = decide_seen_items(validation, protocol)
+    model.config.filter_seen = decided["seen_items"]["filter_seen"]
+    return decided
+
+
+def decide_seen_items(validation: Any, protocol: ProtocolArguments) -> dict[str, Any]:
+    """The same for a model that is yet to be made: decide and say it on stderr; what `all_results.json` says of it."""
     share = repeat_share(validation)
-    model.config.filter_seen, line = settle_filter_seen(protocol.filter_seen, share)
-    if share or not model.config.filter_seen:
+    filter_seen, line = settle_filter_seen(protocol.filter_seen, share)
+    if share or not filter_seen:
         print(line, file=sys.stderr)
-    seen = {"filter_seen": model.config.filter_seen, "validation_repeat_share": share, "threshold": REPEAT_THRESHOLD}
+    seen = {"filter_seen": filter_seen, "validation_repeat_share": share, "threshold": REPEAT_THRESHOLD}
     return {"protocol": vars(protocol), "seen_items": seen}
 
 

@@ -69,6 +69,7 @@ def search_space(own: Mapping[str, Any], log: LogStatistics, given: Collection[s
     if own["objective"] == "masked":
         masked = own["mlm_probability"]
         space["mlm_probability"] = Interval(max(masked - 0.1, 0.05), min(masked + 0.3, 0.9), step=0.05)
+        space["mask_last_probability"] = Interval(0.0, max(0.9, own["mask_last_probability"]), step=0.05)
     if not ("loss" in given and own["loss"] == "gbce"):  # which has no smoothed form
         space["label_smoothing_factor"] = Interval(0.0, max(0.2, own["label_smoothing_factor"]), step=0.05)
     return {name: bounds for name, bounds in space.items() if name not in given and _is_wide(bounds)}

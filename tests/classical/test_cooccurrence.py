@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hfrec.classical import CostError, ItemKNNBaseline, cooccurrence
-from hfrec.classical.cooccurrence import bounded_k, cooccurrence_rows, num_pairs, training_matrix
+from hfrec.classical.cooccurrence import bounded_k, common_users, num_pairs, training_matrix
 from hfrec.classical.histories import user_item_matrix
 
 
@@ -27,7 +27,7 @@ def test_counts_are_those_of_the_whole_product(limit: int, monkeypatch: pytest.M
     dense = user_item_matrix(histories, 20).toarray()
     monkeypatch.setattr(cooccurrence, "BLOCK_ENTRIES", limit)
     found = np.zeros((20, 20))
-    rows = list(cooccurrence_rows(user_item_matrix(histories, 20)))
+    rows = list(common_users(user_item_matrix(histories, 20)))
     for item, (ids, counts) in enumerate(rows):
         assert (np.diff(ids) > 0).all(), "ids must rise: ties are broken by their order"
         found[item, ids] = counts

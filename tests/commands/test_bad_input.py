@@ -215,7 +215,7 @@ def test_unknown_item_in_a_history(checkpoint: Path, tmp_path: Path, refusal: Ca
     """An item that the model does not know must not be read as another one."""
     log = tmp_path / "log.csv"
     log.write_text(HEADER + "u1,never-seen,1\n")
-    line = refusal(*command("recommend", log, checkpoint, tmp_path / "out"))
+    line = refusal(*command("recommend", log, checkpoint, tmp_path / "out"), "--unknown_items", "error")
     assert "'never-seen'" in line and "unknown_items='drop'" in line
 
 

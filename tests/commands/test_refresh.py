@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow.csv
 import pytest
@@ -69,8 +70,20 @@ def test_verdict(
         rank = left.pop(0)
         return {name: values * 0 + rank for name, values in ranked(*arguments).items()}  # type: ignore[arg-type]
 
+    pushed: list[tuple[str, str]] = []
+
+    def push(folder: str, repo_id: str, **settings: object) -> object:
+        assert settings["tag"] == "monday" and (Path(folder) / "refresh_report.json").exists()
+        pushed.append((folder, repo_id))
+        return SimpleNamespace(commit_url="there")
+
     monkeypatch.setattr(command, "rank_next", fixed)
-    assert refresh(checkpoint, newer[0], tmp_path / "out", *newer[1]) == code
+    monkeypatch.setattr(command, "push_to_hub", push)
+    words = ["--push_to_hub", "true", "--hub_model_id", "me/films", "--tag", "monday"]
+    assert refresh(checkpoint, newer[0], tmp_path / "out", *newer[1], *words) == code
+    assert pushed == ([(str(tmp_path / "out"), "me/films")] if code == 0 else [])
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert f"Verdict: {verdict}" in card and "| the model before |" in card
     assert f"Verdict: {verdict}" in (tmp_path / "out" / "refresh_report.md").read_text()
 
 
@@ -81,6 +94,7 @@ def test_verdict(
         (["--test_start", "99999999999999"], "No interaction lies in the next period"),
         (["--test_start", "-5"], "must be in the order `refresh_start` < `test_start`"),
         ([], "required: --test_start"),
+        (["--test_start", "5", "--tag", "v2"], "`--tag` is that of a pushed commit"),
         (["--test_start", "5", "--max_loss", "2"], "`max_loss` must be in [0, 1], found 2.0"),
     ],
 )

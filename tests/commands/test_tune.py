@@ -110,7 +110,7 @@ def test_the_test_part_decides_nothing(
         rows[index]["item_id"] = "i0"
     changed = tmp_path / "log.csv"
     pyarrow.csv.write_csv(pyarrow.Table.from_pylist(rows), changed)
-    monkeypatch.setattr("hfrec.training.run.rank_checkpoint", pytest.fail)
+    monkeypatch.setattr("hfrec.training.rows.rank_checkpoint", pytest.fail)
     assert _tune(changed, tmp_path / "tuned", 3) == 0
     assert _values(tmp_path / "tuned") == _values(tuned)[:3]
 

@@ -23,7 +23,7 @@ from hfrec import (
     to_sequences,
 )
 from hfrec.data.large import prepare_sequences
-from hfrec.training.run import build_tokenizer
+from hfrec.training.rows import build_tokenizer
 from hfrec_command import main
 
 

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from hfrec import ItemTokenizer, leave_one_out, load_interactions, to_evaluation_sequences, to_sequences
 from hfrec.data.shards import SequenceShards, StreamedBatches
-from hfrec.training.run import build_tokenizer
+from hfrec.training.rows import build_tokenizer
 
 DOCS = Path(__file__).parents[2] / "docs" / "scaling.md"
 

@@ -13,7 +13,7 @@ import torch
 
 from hfrec import Bert4RecConfig, Bert4RecForCausalLM, load_interactions, synthetic_tables
 from hfrec.study.cold_items import ColdItemsTest, hold_out_items
-from hfrec.training.run import build_tokenizer
+from hfrec.training.rows import build_tokenizer
 from hfrec_command import main
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from hfrec.training.arguments import ModelArguments
-from hfrec.training.run import build_model
+from hfrec.training.trainer import build_model
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from optuna.trial import FixedTrial
 
 from hfrec.commands.pretrain import parse
-from hfrec.training.recipes import LogStatistics, choose_settings, recipe_defaults
+from hfrec.training.recipes import LogStatistics, choose_settings, objective_meant, recipe_defaults
 from hfrec.training.space import Interval, SearchSpace, search_space, suggest
 
 TINY = LogStatistics.of(np.full(60, 8), num_items=30)
@@ -18,7 +18,7 @@ SHOP = LogStatistics.of(np.full(22_000, 7), num_items=12_101)
 
 
 def _own(log: LogStatistics, **given: Any) -> dict[str, Any]:
-    defaults = {**recipe_defaults(choose_settings("balanced", log), given), **given}
+    defaults = {**recipe_defaults(choose_settings("balanced", log, objective_meant(given)), given), **given}
     arguments = parse(["--dataset", "synthetic"], defaults=defaults)
     return {**vars(arguments.training), **vars(arguments.data), **vars(arguments.shape)}
 
@@ -35,7 +35,9 @@ def test_the_recipes_own_settings_lie_inside(log: LogStatistics, objective: str)
     own = _own(log, objective=objective)
     space = search_space(own, log, {"objective"})
     assert all(_holds(space, name, own[name]) for name in space)
-    assert ("mlm_probability" in space) == (objective == "masked")
+    assert {"mlm_probability", "mask_last_probability"} & set(space) == (
+        {"mlm_probability", "mask_last_probability"} if objective == "masked" else set()
+    )
 
 
 def test_a_small_log_gets_a_small_space() -> None:

@@ -16,7 +16,7 @@ from hfrec.data.sequences import to_evaluation_sequences
 from hfrec.evaluation.metrics import ranking_metrics
 from hfrec.evaluation.protocol import evaluation_collator
 from hfrec.evaluation.ranking import rank_dataset
-from hfrec.training.run import build_tokenizer
+from hfrec.training.rows import build_tokenizer
 from hfrec.training.start import histories_and_counts, pass_on_attended, start_from_log
 
 
