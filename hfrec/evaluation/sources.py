@@ -46,7 +46,12 @@ def make_source_metrics(blocks: Mapping[str, Block]) -> Callable[[Any], dict[str
         means = {
             metric: float(np.mean([row[metric] for row in found.values()])) for metric in next(iter(found.values()))
         }
-        each = {f"{name}/{metric}": value for name, row in found.items() for metric, value in row.items()}
+        each = {
+            f"{name}/{metric}": value
+            for name, row in found.items()
+            for metric, value in row.items()
+            if metric.removeprefix("unfiltered_") in METRICS
+        }
         return {**means, **each}
 
     return compute_metrics

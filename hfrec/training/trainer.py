@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedModel, Trainer, TrainerCallback, set_seed
 
 from ..data.collators import DataCollatorForMaskedItems, DataCollatorForNextItem, Objective, objective_of
+from ..data.drawing import DrawnRows
 from ..data.shards import StreamedBatches
 from ..evaluation.ranking import make_compute_metrics, preprocess_ranks
 from ..models import Bert4RecConfig, Bert4RecForCausalLM, Bert4RecForMaskedLM
@@ -21,7 +22,7 @@ from .checkpoints import SaveOnExit, SealCheckpoint, StopOnNaN
 from .pushes import PushWatchCallback, open_repository
 from .resuming import EarlyStopping, check_best_metric
 from .seen import choose_metric
-from .streaming import StreamingTrainer
+from .streaming import DrawingTrainer, StreamingTrainer
 
 DEFAULT_MAX_LENGTH = 100
 
@@ -90,6 +91,7 @@ def build_trainer(
     training: RecommenderTrainingArguments,
     callbacks: Sequence[TrainerCallback] = (),
     optimizer: torch.optim.Optimizer | None = None,
+    compute_metrics: Callable[[Any], dict[str, float]] | None = None,
 ) -> Trainer:
     """The stock `Trainer` with the collators and ranking metrics of the model's objective.
 
@@ -104,20 +106,21 @@ def build_trainer(
         training: Arguments of the `Trainer`.
         callbacks: Further callbacks; they stand before the reporters, so that what they log is reported.
         optimizer: In place of the Trainer's own.
+        compute_metrics: In place of the ranking metrics of one log.
     """
     prepare_model(model, training)
     if training.early_stopping_patience and training.load_best_model_at_end:
         callbacks = [*callbacks, EarlyStopping(early_stopping_patience=training.early_stopping_patience)]
     check_best_metric(training)
     open_repository(training)
-    trainer = (StreamingTrainer if isinstance(train_dataset, StreamedBatches) else Trainer)(
+    trainer = _trainer_class(train_dataset)(
         model=model,
         args=training,
         data_collator=train_and_evaluate_collator(model, tokenizer, data, training),
         train_dataset=train_dataset,
         eval_dataset=eval_dataset,
         processing_class=tokenizer,
-        compute_metrics=make_compute_metrics(),
+        compute_metrics=compute_metrics or make_compute_metrics(),
         preprocess_logits_for_metrics=preprocess_ranks,  # type: ignore[arg-type]  # two label names give a tuple
         optimizers=(optimizer, None),
         callbacks=[*([SaveOnExit()] if training.save_on_exit else []), StopOnNaN(), SealCheckpoint()],
@@ -127,6 +130,13 @@ def build_trainer(
     if training.push_to_hub:
         trainer.add_callback(PushWatchCallback(trainer))
     return trainer
+
+
+def _trainer_class(train_dataset: Any) -> type[Trainer]:
+    """The stock one, but for rows that come in an order of their own."""
+    if isinstance(train_dataset, DrawnRows):
+        return DrawingTrainer
+    return StreamingTrainer if isinstance(train_dataset, StreamedBatches) else Trainer
 
 
 def train_and_evaluate_collator(
