@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from tokenizers import Tokenizer
@@ -142,6 +143,7 @@ class ItemTokenizer(PreTrainedTokenizerFast):
         import pyarrow.parquet as pq
 
         os.makedirs(save_directory, exist_ok=True)
+        Path(save_directory, "sha256.json").unlink(missing_ok=True)  # `data.files.SEAL_FILE`, of what lay there
         path = os.path.join(save_directory, ITEMS_FILE)
         pq.write_table(self.items, path)
         files = super().save_pretrained(save_directory, **kwargs)
@@ -234,14 +236,20 @@ def _read_items(path: str, tokenizer: ItemTokenizer) -> pa.Table:
     Text is looked at as a dictionary first, in which a value that repeats stands once.
     """
     import pyarrow as pa
+
+    try:
+        return _small_items(path, tokenizer)
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{path} is no whole Parquet file ({error}): save the tokenizer again.") from error
+
+
+def _small_items(path: str, tokenizer: ItemTokenizer) -> pa.Table:
+    import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    try:
-        with pq.ParquetFile(path) as file:
-            metadata, schema = file.metadata, file.schema_arrow
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(f"{path} is no Parquet file ({error}): save the tokenizer again.") from error
+    with pq.ParquetFile(path) as file:
+        metadata, schema = file.metadata, file.schema_arrow
     if schema.names.count("item_id") != 1 or metadata.num_rows != len(tokenizer) - NUM_SPECIAL_TOKENS:
         raise ValueError(
             f"{path} lists {metadata.num_rows} items in the columns {', '.join(schema.names[:5])}, expected "

@@ -69,7 +69,9 @@ ALLOWED: dict[str, set[str]] = {
     "hfrec.hub.errors": set(),
     "hfrec.study": {*_HUB, "hfrec.hub"},
     "hfrec.commands": {"hfrec.study", "hfrec.blending", *_HUB, "hfrec.hub", "hfrec"},
-    "hfrec": {*_HUB, "hfrec.hub"},
+    "hfrec": {*_HUB, "hfrec.hub", "hfrec.registration"},
+    # What `import hfrec` does; it names the classes of the rooms for transformers.
+    "hfrec.registration": {"hfrec.models", "hfrec.inference"},
 }
 # What a checkpoint's remote code may count on; `strict` of huggingface_hub is how transformers types its own configs.
 REMOTE_CODE_LIBRARIES = {"torch", "transformers", "huggingface_hub", *sys.stdlib_module_names}
@@ -247,20 +249,22 @@ def test_no_swallowed_error() -> None:
 
 @pytest.fixture(scope="module")
 def imported() -> dict[str, object]:
-    """What a fresh process sees when it imports hfrec after transformers' core."""
+    """What a fresh process sees when it imports hfrec, then its config, its data and its tokenizer."""
     code = """
-import json, sys, logging
-import torch
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedConfig, PreTrainedModel
-from transformers import PreTrainedTokenizerFast, pipelines
+import json, sys, logging, random
 before = set(sys.modules)
-state, level = torch.random.get_rng_state(), logging.getLogger().level
+state, level = random.getstate(), logging.getLogger().level
 import hfrec
+after = set(sys.modules)
+hfrec.ItemTokenizer, hfrec.load_interactions, hfrec.leave_one_out
+without_torch = "torch" not in sys.modules
+hfrec.Bert4RecConfig(vocab_size=9), hfrec.DataCollatorForNextItem
 print(json.dumps({
-    "new": sorted(set(sys.modules) - before),
-    "random_state_kept": bool(torch.equal(state, torch.random.get_rng_state())),
+    "new": sorted(after - before),
+    "without_torch": without_torch,
+    "with_config": sorted(sys.modules),
+    "random_state_kept": state == random.getstate(),
     "log_level_kept": level == logging.getLogger().level,
-    "public": sorted(hfrec.__all__),
     "stdlib": sorted(sys.stdlib_module_names),
 }))
 """
@@ -272,14 +276,23 @@ print(json.dumps({
     return {**json.loads(lines[-1]), "printed": lines[:-1], "stderr": process.stderr}
 
 
-def test_import_loads_nothing_beyond_torch_and_transformers_core(imported: dict[str, list[str]]) -> None:
+def test_import_loads_no_library(imported: dict[str, list[str]]) -> None:
     """One careless top-level import makes every `import hfrec` seconds slower, and nothing shows it."""
     libraries = {name.split(".")[0] for name in imported["new"]} - {"hfrec", *imported["stdlib"]}
-    assert not libraries - {"torch", "transformers"}, (
-        f"`import hfrec` loads {sorted(libraries)}: import them where used"
-    )
-    heavy = {"transformers.trainer", "transformers.training_args", "torch.distributed.fsdp"} & set(imported["new"])
-    assert not heavy, f"`import hfrec` loads {sorted(heavy)}: import them where used"
+    assert not libraries, f"`import hfrec` loads {sorted(libraries)}: import them where used"
+
+
+def test_config_data_and_tokenizer_load_no_heavy_part(imported: dict[str, list[str]]) -> None:
+    """transformers' models, Trainer and pipelines cost more than torch itself; who reads a log needs none of them."""
+    assert imported["without_torch"], "data and tokenizer load torch: import it where used"
+    heavy = {
+        "transformers.modeling_utils",
+        "transformers.activations",
+        "transformers.trainer",
+        "transformers.pipelines",
+    }
+    heavy |= {"transformers.models.auto.modeling_auto", "transformers.training_args", "datasets", "torch._dynamo"}
+    assert not heavy & set(imported["with_config"]), f"loaded {sorted(heavy & set(imported['with_config']))}"
 
 
 def test_import_prints_seeds_and_logs_nothing(imported: dict[str, object]) -> None:
@@ -296,3 +309,4 @@ def test_every_public_name_can_be_imported() -> None:
 
     missing = [name for name in hfrec.__all__ if not hasattr(hfrec, name)]
     assert not missing, f"`hfrec.__all__` lists names that do not exist: {missing}"
+    assert set(hfrec.__all__) <= set(dir(hfrec))

@@ -1,19 +1,50 @@
-"""The README's table of results is that of the result files."""
+"""The README's table of results is that of the result files; a row is made from the recipes that it names."""
 
 import importlib.util
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def test_the_readme_says_what_the_files_say() -> None:
-    """A figure that was typed by hand stays when the run behind it is made again."""
-    path = ROOT / "benchmarks" / "quality" / "table.py"
-    spec = importlib.util.spec_from_file_location("results_table", path)
+def _script(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(f"quality_{name}", ROOT / "benchmarks" / "quality" / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+def test_the_readme_says_what_the_files_say() -> None:
+    """A figure that was typed by hand stays when the run behind it is made again."""
+    module = _script("table")
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert module.BEGIN in readme and module.END in readme
     assert module.with_table(readme) == readme, "run `python benchmarks/quality/table.py`"
     assert module.with_table(readme.replace(module.END, f"| typed by hand |\n{module.END}")) == readme
+
+
+def test_a_blend_is_made_of_the_networks_of_its_seed_on_their_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks of another seed, or another log, would give a row that no command makes again."""
+    reproduce = _script("reproduce")
+    monkeypatch.setenv("HFREC_DATA", "logs")
+    made = [path.stem for path in reproduce.RECIPES.glob("*.yaml") if reproduce.settings_of(path.stem).get("networks")]
+    assert len(made) >= 4
+    for recipe in made:
+        networks = reproduce.settings_of(recipe)["networks"]
+        words = reproduce.words(recipe, 2, Path("runs"))
+        assert words["model_name_or_path"] == [f"runs/{network}/seed-2" for network in networks]
+        trained = [reproduce.words(network, 2, Path("runs")) for network in networks]
+        for name in ("train_file", "dataset"):
+            assert {log.get(name) for log in trained} == {words.get(name)}
+        assert not {"networks", "seed"} & set(words)
+
+
+def test_parts_of_a_blend_are_called_by_their_recipe() -> None:
+    """Each network's folder is called after its seed: a table of them would say seed-0 was best."""
+    reproduce = _script("reproduce")
+    found = {"blend": {"fit": {"parts": ["seed-0", "seed-0_network", "ease"]}}}
+    names = reproduce.part_names(found, ["a-causal", "a-masked"])
+    assert names == {"seed-0": "a-causal", "seed-0_network": "a-masked", "ease": "ease"}

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from ..models import Bert4RecConfig
 from ..tokenization import NUM_SPECIAL_TOKENS
 from ..training.arguments import ModelArguments
-from ..training.estimate import Workload, estimate_memory, suggestions
+from ..training.estimate import Workload, estimate_memory, estimate_start, suggestions
 from .parsing import parse_arguments
 
 
@@ -21,6 +21,10 @@ class EstimateArguments:
     """Sizes of the run; the model's flags are those of `hfrec pretrain`."""
 
     num_items: int = field(metadata={"help": "Items of the catalogue."})
+    num_interactions: int | None = field(
+        default=None,
+        metadata={"help": "Interactions to train on, for the start from the log; the longest log if None."},
+    )
     max_length: int = field(default=100, metadata={"help": "Newest tokens the model reads."})
     mean_length: int | None = field(default=None, metadata={"help": "Tokens of a row on average; max_length if None."})
     per_device_train_batch_size: int = field(default=128, metadata={"help": "Rows in a batch of one process."})
@@ -63,11 +67,16 @@ def main(arguments: tuple[EstimateArguments, ModelArguments]) -> dict[str, Any]:
     config = Bert4RecConfig(vocab_size=vocab_size, max_position_embeddings=sizes.max_length, **shape.shape())
     workload = sizes.workload(shape.objective)
     memory = estimate_memory(config, workload)
-    results = {**vars(memory), "training": memory.training, "total": memory.total}
+    start = estimate_start(config, sizes.num_interactions) if shape.item_start == "svd" else None
+    before = 0 if start is None else memory.parameters + start.memory
+    results = {**vars(memory), "training": memory.training} | ({} if start is None else {"start": start.memory})
+    results["total"] = max(memory.total, before)
     for name, size in results.items():
         print(f"{name:<12} {size / 2**20:>10,.0f} MiB")
     print("One process, float32, AdamW; Python and its libraries come on top, about 500 MiB.")
-    less = suggestions(config, workload)
+    if start is not None:
+        print(f"The start from the log (--item_start svd) takes up to {start.seconds:,.0f} CPU seconds.")
+    less = suggestions(config, workload, at_least=before)
     for text in less:
         print(f"Less with {text}")
     return {**results, "suggestions": less}

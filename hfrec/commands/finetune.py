@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import torch
 from transformers import PreTrainedModel, TrainerCallback
@@ -43,10 +43,13 @@ from ..training.rows import build_tokenizer, load_log, load_split, split_rows
 from ..training.run import check_output_folder, train_and_evaluate
 from ..training.runfile import begin_run, split_content, weights_digest
 from ..training.seen import settle_seen_items
-from ..training.start import histories_and_counts, start_new_items
+from ..training.start import histories_and_counts, start_new_items, start_residuals
 from ..training.trainer import seed_everything
 from .parsing import parse_arguments
 from .pretrain import finish_card, report
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 Arguments = tuple[
     DataArguments,
@@ -184,11 +187,50 @@ def fit_to_log(
 ) -> ItemTokenizer:
     """Seed the run, give the log's new items rows, and set the length and what is frozen; returns the tokenizer."""
     seed_everything(training)
-    tokenizer = cover_items(model, tokenizer, train, start=start.new_item_start)
+    if adopts(model, train):
+        tokenizer = adopt_log(model, tokenizer, train, start=start)
+    else:
+        tokenizer = cover_items(model, tokenizer, train, start=start.new_item_start)
     if data.max_length is not None:
         model.resize_position_embeddings(data.max_length)
     freeze(model, start.freeze)
     return tokenizer
+
+
+def adopts(model: PreTrainedModel, train: Interactions) -> bool:
+    """Whether the catalogue of the items file takes the place of the checkpoint's."""
+    return model.config.item_representation != "id" and train.items is not None
+
+
+def adopt_log(
+    model: PreTrainedModel, tokenizer: ItemTokenizer, train: Interactions, *, start: FinetuneArguments
+) -> ItemTokenizer:
+    """Go over to the items of the items file, the most frequent of the log first; prints what was carried over.
+
+    Raises:
+        ValueError: The log has items that the file lacks, unless they are dropped.
+    """
+    from ..transfer.adoption import adopt
+
+    ranked = build_tokenizer(train).items["item_id"].to_pylist()
+    everything = cast("pa.Table", train.items)
+    place = {item: row for row, item in enumerate(everything["item_id"].to_pylist())}
+    lacking = [item for item in ranked if item not in place]
+    if lacking and start.items_without_row == "error":
+        raise ValueError(
+            f"`--items_file` lacks {len(lacking):,} of the log's {len(ranked):,} items: {', '.join(lacking[:5])}. Add "
+            "their rows, or leave their interactions out with `--items_without_row drop`."
+        )
+    seen = set(ranked)
+    order = [place[item] for item in ranked if item in place]
+    order += [row for item, row in place.items() if item not in seen]
+    adoption = adopt(model, tokenizer, everything.take(order), encoder=start.content_encoder)
+    print(adoption)
+    if lacking:
+        print(f"{len(lacking):,} items of the log are not in the file; their interactions are left out.")
+    if start.new_item_start == "cooccurrence" and adoption.num_shared == 0:
+        start_residuals(model, *histories_and_counts(train, adoption.tokenizer))
+    return adoption.tokenizer
 
 
 def cover_items(
@@ -202,12 +244,20 @@ def cover_items(
     new = [item for item in target.items["item_id"].to_pylist() if item not in known]
     shared = len(target.items) - len(new)
     print(f"{shared:,} of {len(target.items):,} items are the checkpoint's, {len(new):,} are new.")
+    if new and model.config.item_representation != "id":
+        raise ValueError(
+            f"{len(new):,} items of the log are new to the checkpoint, whose items are made of content: give the table "
+            "with their content as `--items_file`."
+        )
     if shared == 0:
-        raise ValueError("No item of the log is in the checkpoint: expected a shared catalogue, found none shared.")
+        raise ValueError(
+            "No item of the log is in the checkpoint, which knows items by their ids: expected a shared catalogue, "
+            "found none shared. One pretrained with `--item_representation content` or `content+id` takes up any."
+        )
     if not new:
         return tokenizer
     grown = add_items(model, tokenizer, new, metadata=train.items)
-    if start == "cooccurrence" and not model.config.item_features:
+    if start == "cooccurrence":
         start_new_items(model, *histories_and_counts(train, grown), num_new=len(new))
     return grown
 
@@ -215,12 +265,13 @@ def cover_items(
 def build_callbacks(start: FinetuneArguments, tokenizer: ItemTokenizer) -> list[TrainerCallback]:
     """L2-SP and gradual unfreezing, where asked for."""
     callbacks: list[TrainerCallback] = []
-    if start.l2sp_alpha or start.l2sp_beta:
+    if start.l2sp_alpha or start.l2sp_beta or start.l2sp_residual:
         callbacks.append(
             L2SPCallback(
                 start.model_name_or_path,
                 alpha=start.l2sp_alpha,
                 beta=start.l2sp_beta,
+                residual=start.l2sp_residual,
                 mode=start.l2sp_mode,
                 tokenizer=tokenizer,
                 revision=start.model_revision,

@@ -34,6 +34,6 @@ def main(arguments: StudyArguments) -> list[dict[str, Any]]:
         write_csv(tradeoff, folder / "tradeoff.csv")
         table += f"\nAt {arguments.tradeoff_fraction:.0%} of the users:\n\n{tradeoff_markdown(tradeoff)}"
     (folder / "study.md").write_text(table, encoding="utf-8")
-    plot(finals, tradeoff, folder)
+    plot(table, finals, folder)
     print(table)
     return finals

@@ -21,15 +21,7 @@ from ..data.splits import Split
 from ..tokenization import ItemTokenizer
 from ..training.arguments import RecommenderTrainingArguments
 from ..training.budget import parse_duration
-from ..training.recipes import (
-    BUDGET,
-    LogStatistics,
-    RecipeName,
-    choose_budget,
-    choose_settings,
-    objective_meant,
-    recipe_defaults,
-)
+from ..training.recipes import BUDGET, LogStatistics, RecipeName, choose_budget, choose_settings, recipe_defaults
 from ..training.rows import RunRows, load_split, split_rows
 from ..training.runfile import split_content
 from ..training.sources import vocabulary_of
@@ -129,8 +121,7 @@ def search_of(words: tuple[str, ...]) -> Search:
         raise ValueError("`hfrec tune` searches on one log: give one `--train_file`.")
     _, split = load_split(arguments.data, arguments.protocol)
     log = LogStatistics.of(np.bincount(user_codes(split.train.table)), num_items=split.train.num_items)
-    recipe = cast(RecipeName, arguments.recipe.recipe)  # `parse` refuses none
-    choices = choose_settings(recipe, log, objective_meant(given))
+    choices = choose_settings(cast(RecipeName, arguments.recipe.recipe), log)  # `parse` refuses none
     if tune.trial_steps is not None:
         choices = [choice for choice in choices if choice.name not in BUDGET]
         choices += choose_budget(tune.trial_steps, "trial_steps")

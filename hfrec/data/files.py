@@ -18,6 +18,8 @@ from typing import Any
 LOCK_FILE = "_lock"
 RUN_FILE = "_run.json"
 STUDY_FILE = "study.db"
+SEAL_FILE = "sha256.json"
+_LOADED = (".safetensors", "config.json", "tokenizer.json", "items.parquet")  # of a checkpoint, to recommend with it
 VALIDATION_FOLDER = "validation"  # of a run that is trained again on all rows
 DRAFT_PREFIX = ".hfrec-draft-"  # of files and folders that are being written
 READY_PREFIX = ".hfrec-ready-"  # of folders that are written to their end, whose files are on their way to their place
@@ -124,6 +126,46 @@ def sha256_of(path: Path) -> str:
         while block := content.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def seal(folder: Path) -> None:
+    """Write the hashes of all files of a folder into it, for `fault_of`."""
+    (folder / SEAL_FILE).unlink(missing_ok=True)
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    write_json(folder / SEAL_FILE, {path.relative_to(folder).as_posix(): sha256_of(path) for path in files})
+
+
+def fault_of(folder: Path, suffixes: tuple[str, ...] = ("",)) -> str | None:
+    """What is wrong with the files of a folder, by the hashes that were written last; None of a whole one.
+
+    Args:
+        folder: Sealed by `seal`.
+        suffixes: Only files whose names end so are looked at.
+    """
+    try:
+        hashed = json.loads((folder / SEAL_FILE).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return "it was not written to its end"
+    if not isinstance(hashed, dict) or not hashed:
+        return f"{SEAL_FILE} is damaged"
+    names = [name for name in hashed if name.endswith(suffixes)]
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        return f"{', '.join(missing)} missing"
+    changed = [name for name in names if sha256_of(folder / name) != hashed[name]]
+    return f"{', '.join(changed)} damaged" if changed else None
+
+
+def check_seal(folder: Path) -> None:
+    """Refuse a sealed checkpoint whose files are not those that were sealed: zeros are weights like any others.
+
+    Raises:
+        ValueError: With the files.
+    """
+    if (folder / SEAL_FILE).is_file() and (fault := fault_of(folder, _LOADED)):
+        raise ValueError(
+            f"{folder} is not as it was saved: {fault}. Copy it again; if the change is meant, remove its {SEAL_FILE}."
+        )
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

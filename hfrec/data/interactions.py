@@ -303,6 +303,7 @@ def read_items(items: Any, *, item_column: str) -> pa.Table:
 
 
 def _concatenated(tables: list[pa.Table], parts: list[Part]) -> pa.Table:
+    _refuse_same(tables, parts)
     try:
         whole = pa.concat_tables(tables, promote_options="permissive")
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
@@ -311,6 +312,20 @@ def _concatenated(tables: list[pa.Table], parts: list[Part]) -> pa.Table:
     if len(parts) > 1:
         check_order(Part(f"{parts[0].name} and {len(parts) - 1} more", whole), "timestamp")
     return whole
+
+
+def _refuse_same(tables: list[pa.Table], parts: list[Part]) -> None:
+    """Refuse two files with the same interactions, such as a log and its copy in another format."""
+    seen: dict[int, list[int]] = {}
+    names = ["user_id", "item_id", "timestamp"]
+    for place, table in enumerate(tables):
+        for other in seen.setdefault(table.num_rows, []):
+            if table.select(names).equals(tables[other].select(names)):
+                raise ValueError(
+                    f"{parts[place].name} holds the same interactions as {parts[other].name}: remove one of them, or "
+                    "name the files to read."
+                )
+        seen[table.num_rows].append(place)
 
 
 def _where(source: str, table: pa.Table, conditions: Sequence[str], columns: tuple[str, str, str]) -> pa.Table:

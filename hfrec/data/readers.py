@@ -96,11 +96,16 @@ def find_files(source: str | PathLike[str]) -> list[Path]:
 
 
 def refuse_copies(files: Sequence[Path]) -> None:
-    """Refuse files of equal content: a log that is read twice counts every interaction twice.
+    """Refuse files of equal content, or of one name in two formats: a log that is read twice counts twice.
 
     Raises:
         ValueError: With both names.
     """
+    formats: dict[Path, Path] = {}
+    for file in files:
+        first = formats.setdefault(file.with_name(_stem_of_format(file)), file)
+        if first != file:
+            raise ValueError(f"{file} looks like {first} in another format: remove one, or name the files to read.")
     by_size: dict[int, list[Path]] = {}
     for file in files:
         by_size.setdefault(file.stat().st_size, []).append(file)
@@ -215,6 +220,12 @@ def _stem(path: Path) -> str:
     return path.name.split(".")[0]
 
 
+def _stem_of_format(path: Path) -> str:
+    """The name without what says how it is read: of log.csv, log.csv.gz and log.parquet it is the same."""
+    name = path.name.removesuffix(".gz")
+    return name[: -len(Path(name).suffix)] if Path(name).suffix else name
+
+
 def _files_of_folder(folder: Path) -> list[Path]:
     files = _supported(folder)
     if not files:
@@ -279,7 +290,10 @@ def _pandas_to_table(frame: Any, *, string_columns: tuple[str, ...]) -> pa.Table
         twice = sorted(set(frame.columns[frame.columns.duplicated()]))
         raise ValueError(f"pandas.DataFrame: columns {twice} are there more than once. Rename or drop them.")
     mixed = [name for name in string_columns if name in frame.columns and frame[name].dtype == object]
-    frame = frame.assign(**{name: frame[name].map(_as_text, na_action="ignore") for name in mixed})
+    try:
+        frame = frame.assign(**{name: frame[name].map(_as_text, na_action="ignore") for name in mixed})
+    except UnicodeDecodeError as error:
+        raise ValueError(f"pandas.DataFrame: ids of bytes must be UTF-8 ({error}). Decode them.") from error
     try:
         return pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:

@@ -12,6 +12,8 @@ from hfrec.data.readers import Part
 from hfrec.tokenization import SPECIAL_TOKENS
 
 _Parse = Callable[[Any], Any]
+# From 1973 on in each unit, where the units do not overlap: up to 2286 in seconds.
+_UNITS = {"seconds": 10**8, "milliseconds": 10**11, "microseconds": 10**14, "nanoseconds": 10**17}
 _ZONED = pa.timestamp("us", tz="UTC")
 
 
@@ -48,7 +50,8 @@ def ids_to_strings(part: Part, column: str) -> pa.ChunkedArray:
     """Ids of any flat type as strings; whole floats (pandas' integers with gaps) lose their ".0"."""
     values = _flat(part.table[column])
     if pa.types.is_floating(values.type):
-        values = pc.if_else(pc.is_nan(values), None, values)
+        _exact(part, column, values)
+        values = pc.if_else(pc.is_nan(values.cast(pa.float64())), None, values.cast(pa.float64()))
         if pc.all(pc.equal(pc.floor(values), values)).as_py():
             values = values.cast(pa.int64())
     _check_nulls(part, column, values)
@@ -63,6 +66,17 @@ def ids_to_strings(part: Part, column: str) -> pa.ChunkedArray:
     if empty >= 0:
         raise _bad_value(part, column, empty, strings[empty].as_py(), "a non-empty id")
     return strings
+
+
+def _exact(part: Part, column: str, values: pa.ChunkedArray) -> None:
+    """Refuse floats so large that different numbers are equal."""
+    digits = {"halffloat": 11, "float": 24}.get(str(values.type), 53)
+    row = pc.index(pc.greater_equal(pc.abs(values.cast(pa.float64())), float(2**digits)), True).as_py()
+    if row >= 0:
+        expected = (
+            f"below 2**{digits}, above which different numbers are equal as {values.type}: store integers or text"
+        )
+        raise _bad_value(part, column, row, values[row].as_py(), expected)
 
 
 def _no_special_tokens(part: Part, column: str, ids: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -115,6 +129,8 @@ def _timestamps(part: Part, column: str) -> pa.ChunkedArray:
         return _microseconds(part, column, values)
     if pa.types.is_integer(kind):
         return _one_unit(part, column, _int64(part, column, values))
+    if pa.types.is_floating(kind):
+        _exact(part, column, _finite(part, column, values))
     if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         return _one_unit(part, column, _finite(part, column, values.cast(pa.float64())))
     raise ValueError(f"{part.name}, column {column!r}: found type {kind}, expected numbers, ISO strings or datetimes.")
@@ -132,7 +148,13 @@ def _microseconds(part: Part, column: str, values: pa.ChunkedArray) -> pa.Chunke
         number = values.slice(row, 1).cast(pa.int64() if pa.types.is_timestamp(values.type) else pa.int32())
         found = f"{number[0].as_py()} ({values.type})"
         raise _bad_value(part, column, row, found, "a time within 292,000 years of 1970")
-    return parse(values)
+    parsed = parse(values)
+    if finer and pc.count_distinct(parsed).as_py() != pc.count_distinct(values).as_py():
+        raise ValueError(
+            f"{part.name}, column {column!r}: some times differ by nanoseconds alone and would be tied: expected "
+            "microseconds. Round them, or store nanoseconds as integers."
+        )
+    return parsed
 
 
 def check_order(part: Part, column: str) -> None:
@@ -151,15 +173,17 @@ def _one_unit(part: Part, column: str, values: pa.ChunkedArray) -> pa.ChunkedArr
         if row >= 0:
             expected = "below 2**53, above which different times are equal as floats: store integers in every file"
             raise _bad_value(part, column, row, values[row].as_py(), expected)
-    low, high = (pa.scalar(bound, pa.int64()) for bound in (10**8, 10**11))  # 1973 in seconds, in milliseconds
-    seconds = pc.and_(pc.greater_equal(values, low), pc.less(values, pc.divide(high, 10)))
-    milliseconds = pc.and_(pc.greater_equal(values, high), pc.less(values, pc.multiply(high, 100)))
-    if pc.any(seconds).as_py() and pc.any(milliseconds).as_py():
-        kinds = (seconds, milliseconds)
-        row = max(pc.index(kind, True).as_py() for kind in kinds)
-        raise _bad_value(
-            part, column, row, values[row].as_py(), "one unit in the whole column, not seconds beside milliseconds"
-        )
+    firsts = {}
+    for unit, first in _UNITS.items():
+        bounds = (first, min(100 * first, 2**63 - 1))
+        low, high = (pa.scalar(float(x) if pa.types.is_floating(values.type) else x) for x in bounds)
+        within = pc.and_(pc.greater_equal(values, low), pc.less(values, high))
+        if (row := pc.index(within, True).as_py()) >= 0:
+            firsts[unit] = row
+    if len(firsts) > 1:
+        row = max(firsts.values())
+        expected = f"one unit in the whole column, not {' beside '.join(firsts)}"
+        raise _bad_value(part, column, row, values[row].as_py(), expected)
     return values
 
 

@@ -226,7 +226,7 @@ def collect_ranks(parts: Sequence[tuple[Tensor, Tensor]]) -> dict[str, NDArray[n
     return result
 
 
-def preprocess_ranks(logits: Tensor | tuple[Tensor, ...], labels: tuple[Tensor, Tensor]) -> Tensor:
+def preprocess_ranks(logits: Tensor | tuple[Tensor, ...], labels: tuple[Tensor, Tensor] | Tensor | None) -> Tensor:
     """`preprocess_logits_for_metrics` of the stock Trainer: keep two ranks a row instead of the logits.
 
     Needs `TrainingArguments(label_names=["labels", "seen_ids"])`.
@@ -249,10 +249,14 @@ def preprocess_ranks(logits: Tensor | tuple[Tensor, ...], labels: tuple[Tensor, 
         [[1, 2], [0, 0]]
     """
     scores = logits if isinstance(logits, Tensor) else logits[0]
-    if isinstance(labels, Tensor) or len(labels) != 2:
+    if labels is None or isinstance(labels, Tensor) or len(labels) != 2:
+        found = (
+            "nothing" if labels is None else "one tensor" if isinstance(labels, Tensor) else f"{len(labels)} tensors"
+        )
         raise ValueError(
-            "`labels` must be the pair (labels, seen_ids), found something else. "
-            'Set TrainingArguments(label_names=["labels", "seen_ids"]).'
+            f"`labels` must be the pair of tensors (labels, seen_ids), found {found}. Set "
+            'TrainingArguments(label_names=["labels", "seen_ids"], remove_unused_columns=False) and evaluate through '
+            "DataCollatorForNextItem, which gives both."
         )
     targets, labelled = _row_targets(labels[0])
     if len(scores) != int(labelled.sum()):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from transformers import PreTrainedModel
 from transformers.utils.hub import cached_file, extract_commit_hash
 
 from ..data.collators import objective_of
-from ..data.files import read_json_object
+from ..data.files import check_seal, read_json_object
 from ..models import Bert4RecForCausalLM, Bert4RecForMaskedLM, Blend
 from ..tokenization import ItemTokenizer
 
@@ -36,8 +37,8 @@ def load_checkpoint(
 
     Raises:
         OSError: No such folder or hub id, no safetensors weights, or damaged ones.
-        ValueError: A checkpoint of another model, a file that is no item tokenizer or one of another size, or a config
-            that claims another size than the weights have.
+        ValueError: Files that are not as they were saved, a checkpoint of another model, a file that is no item
+            tokenizer or one of another size, or a config that claims another size than the weights have.
     """
     hub = {name: kwargs.pop(name) for name in _HUB_PARAMETERS if name in kwargs}
     try:
@@ -49,6 +50,7 @@ def load_checkpoint(
             f"`{name_or_path}` is neither a checkpoint folder nor a model that the hub gives: check the path, or the "
             f"hub id and the connection. {error}"
         ) from error
+    check_seal(Path(str(found)).parent)
     config = read_json_object(Path(str(found)))
     model_class = _model_class(config, name_or_path)
     tokenizer = ItemTokenizer.from_pretrained(name_or_path, **hub)
@@ -103,13 +105,22 @@ def _model_class(config: dict[str, Any], name_or_path: str | os.PathLike[str]) -
             "'hfrec_blend'."
         )
     architecture = (config.get("architectures") or ["none"])[0]
-    for model_class in _CLASSES:
-        if architecture == model_class.__name__ and (config["model_type"] == "hfrec_blend") == (model_class is Blend):
+    candidates = [kind for kind in _CLASSES if (config["model_type"] == "hfrec_blend") == (kind is Blend)]
+    for model_class in (*candidates, *(own for kind in candidates for own in _own_classes(kind))):
+        if architecture == model_class.__name__:
             return model_class
     raise ValueError(
         f"`{name_or_path}` holds a {architecture}, expected one of "
-        f"{', '.join(model_class.__name__ for model_class in _CLASSES)}."
+        f"{', '.join(model_class.__name__ for model_class in _CLASSES)}. A class of your own loads where it is "
+        "imported: in a script, not by `hfrec` commands."
     )
+
+
+def _own_classes(kind: type[PreTrainedModel]) -> Iterator[type[PreTrainedModel]]:
+    """Subclasses that this process has imported: whoever trains one evaluates it in the same script."""
+    for own in kind.__subclasses__():
+        yield own
+        yield from _own_classes(own)
 
 
 def weight_shapes(name_or_path: str | os.PathLike[str], **hub: Any) -> dict[str, tuple[int, ...]]:
@@ -138,6 +149,7 @@ def weight_shapes(name_or_path: str | os.PathLike[str], **hub: Any) -> dict[str,
             )
         files = [find(name) for name in sorted(names)]
     shapes: dict[str, tuple[int, ...]] = {}
+    kinds: dict[str, str] = {}
     for path in files:
         if path is None:
             raise OSError(
@@ -145,8 +157,27 @@ def weight_shapes(name_or_path: str | os.PathLike[str], **hub: Any) -> dict[str,
                 "are loaded and are not read: ask its author to save the model again."
             )
         with safe_open(path, framework="pt") as weights:
-            shapes |= {name: tuple(weights.get_slice(name).get_shape()) for name in weights.keys()}  # noqa: SIM118
+            slices = {name: weights.get_slice(name) for name in weights.keys()}  # noqa: SIM118
+        shapes |= {name: tuple(part.get_shape()) for name, part in slices.items()}
+        kinds |= {name: part.get_dtype() for name, part in slices.items()}
+    _check_kinds(kinds, name_or_path)
     return shapes
+
+
+def _check_kinds(kinds: dict[str, str], name_or_path: str | os.PathLike[str]) -> None:
+    """Refuse a network of which some tensors are of another kind of number: they would be cast in silence.
+
+    Raises:
+        ValueError: With the tensor that stands out.
+    """
+    network = {name: kind for name, kind in kinds.items() if name.endswith((".weight", ".bias"))}
+    usual = max(network.values(), key=list(network.values()).count, default="")
+    for name, kind in network.items():
+        if kind != usual or not kind.startswith(("F", "BF")):
+            raise ValueError(
+                f"The weights of `{name_or_path}` hold {name} as {kind}, expected floats, of one kind in all tensors "
+                f"({usual}): the file is damaged or mixed. Save the model again."
+            )
 
 
 def check_sizes(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedConfig
 from transformers.pipelines.base import Pipeline
 
 from ..data.collators import objective_of
+from ..data.files import check_seal
 from ..models import Bert4RecForCausalLM, Bert4RecForMaskedLM, Blend
 from ..tokenization import ItemTokenizer
 from .prior import PopularityPrior, load_prior
@@ -41,6 +43,7 @@ class CheckpointLoader:
         hub = {name: kwargs[name] for name in _HUB_PARAMETERS if kwargs.get(name) is not None}
         config, _ = PreTrainedConfig.get_config_dict(pretrained_model_name_or_path, **hub)
         architectures = config.get("architectures") or []
+        check_seal(Path(pretrained_model_name_or_path))
         for model_class in (Bert4RecForMaskedLM, Bert4RecForCausalLM, Blend):
             if model_class.__name__ in architectures:
                 model: Bert4RecForMaskedLM | Bert4RecForCausalLM | Blend = model_class.from_pretrained(

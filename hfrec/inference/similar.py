@@ -117,4 +117,4 @@ class _Comparison:
 @torch.no_grad()
 def item_directions(network: Any) -> Tensor:
     """Embeddings of all tokens with length 1, float32 `(vocab_size, embedding_size)`; a zero row stays one."""
-    return F.normalize(network.get_output_embeddings().weight.detach().float(), dim=1)
+    return F.normalize(network.item_table().float(), dim=1)

@@ -5,7 +5,7 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
-from .configuration_bert4rec import refuse_named_weights
+from .configuration_bert4rec import leave_pipeline_to_hfrec, refuse_named_weights
 
 _NEEDED = {
     "network": ("architecture", "config"),
@@ -49,6 +49,7 @@ class BlendConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         refuse_named_weights(kwargs)
+        leave_pipeline_to_hfrec(kwargs)
         if self.components is None:
             self.components = [{"name": "popularity", "kind": "popularity", "weight": 1.0}]
         super().__post_init__(**kwargs)

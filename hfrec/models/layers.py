@@ -280,5 +280,9 @@ class Bert4RecHead(nn.Module):
         self.activation = ACT2FN[config.hidden_act] if config.head_transform else nn.Identity()
         self.norm = norm if config.head_transform else nn.Identity()
 
+    def last(self, config: Bert4RecConfig) -> nn.Module:
+        """The module whose weights of zero make the head give zeros."""
+        return self.norm if config.head_transform else self.dense
+
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         return self.norm(self.activation(self.dense(hidden_states)))  # (…, embedding_size)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import reduce
 from operator import add
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
@@ -51,6 +51,9 @@ from .losses import (
 from .packing import Packing
 from .self_contained import SelfContainedModel
 
+if TYPE_CHECKING:  # transformers copies what a file of remote code imports, and the pipeline travels with the model
+    from .recommendation_pipeline import HistoryPipeline as HistoryPipeline
+
 AUTO_MAP = {
     "AutoConfig": "configuration_bert4rec.Bert4RecConfig",
     "AutoModel": "modeling_bert4rec.Bert4RecModel",
@@ -66,6 +69,7 @@ REMOTE_CODE_FILES = (
     "losses.py",
     "packing.py",
     "self_contained.py",
+    "recommendation_pipeline.py",
 )
 
 
@@ -92,15 +96,8 @@ class Bert4RecPreTrainedModel(SelfContainedModel):
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if self.config.item_representation == "id":
-            return
-        initialise_content(module, self.config.initializer_range, initialization)
-        if isinstance(module, Bert4RecEmbeddings):
-            initialization.zeros_(module.item_embeddings.weight)
-            initialization.normal_(module.projection.weight, mean=0.0, std=self.config.hidden_size**-0.5)
-        elif isinstance(module, Bert4RecHead):  # the head is a correction of the path past the body, zero at first
-            last = module.norm if self.config.head_transform else module.dense
-            initialization.zeros_(last.weight)
+        if self.config.item_representation != "id":
+            initialise_content(module, self.config.initializer_range, initialization)
 
     def resize_position_embeddings(self, new_num_position_embeddings: int) -> None:
         """Make the model read longer or shorter histories; positions near the newest item keep their weights."""
@@ -142,6 +139,17 @@ class Bert4RecModel(Bert4RecPreTrainedModel):
         self.final_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if pre else nn.Identity()
         self.gradient_checkpointing = False
         self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        # Told by identity: outside of transformers, the parent passes over modules without weights of their own.
+        super()._init_weights(module)
+        if self.config.item_representation == "id":
+            return
+        if module is self.embeddings.item_embeddings:
+            initialization.zeros_(self.embeddings.item_embeddings.weight)
+        elif module is self.embeddings.projection:
+            weight = cast(nn.Linear, self.embeddings.projection).weight
+            initialization.normal_(weight, mean=0.0, std=self.config.hidden_size**-0.5)
 
     def get_input_embeddings(self) -> nn.Embedding:
         return self.embeddings.item_embeddings
@@ -577,6 +585,9 @@ class _ItemScorer(Bert4RecPreTrainedModel):
         super()._init_weights(module)
         if isinstance(module, _ItemScorer) and module.label_counts is not None:
             initialization.zeros_(module.label_counts)
+        # The decoder is tied to the residuals; the head corrects the path past the body, by nothing at first.
+        if self.recent is not None and module in (self.decoder, self.head.last(cast(Bert4RecConfig, self.config))):
+            initialization.zeros_(cast(nn.Linear, module).weight)
 
     def save_pretrained(
         self, save_directory: str | os.PathLike[str], is_main_process: bool = True, *args: Any, **kwargs: Any

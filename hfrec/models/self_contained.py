@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 from transformers.utils import SAFE_WEIGHTS_NAME, WEIGHTS_INDEX_NAME, WEIGHTS_NAME
 from transformers.utils.hub import has_file
 
+PIPELINE = "recommendation_pipeline.HistoryPipeline"
 _PICKLES = (
     "Pickled weights may run code when they are loaded: ask their author to save the model again, as safetensors, or "
     "convert them where you trust them."
@@ -24,6 +25,14 @@ def _pickled_weights(
         if has_file(name, os.path.join(subfolder, file), revision=revision, token=token, **hub):
             return file
     return None
+
+
+def _readable(folder: Path) -> None:
+    """Give the weights the mode of any new file: safetensors lets nobody but the owner read them."""
+    mask = os.umask(0)
+    os.umask(mask)
+    for path in folder.glob("*.safetensors"):
+        path.chmod(0o666 & ~mask)
 
 
 class SelfContainedModel(PreTrainedModel):
@@ -85,9 +94,23 @@ class SelfContainedModel(PreTrainedModel):
     def save_pretrained(
         self, save_directory: str | os.PathLike[str], is_main_process: bool = True, *args: Any, **kwargs: Any
     ) -> None:
-        """Save weights, config and the remote code with the full `auto_map`, so that every Auto class loads it."""
+        """Save weights, config and the remote code with the full `auto_map`, so that every Auto class loads it.
+
+        The config also names the pipeline of the remote code; in memory it does not, where hfrec has a better one.
+        """
         self.config.auto_map = dict(self.remote_code_map)
-        super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
+        if is_main_process:
+            Path(save_directory, "sha256.json").unlink(missing_ok=True)  # `data.files.SEAL_FILE`, of what lay there
+        written = {value.rpartition(".")[2]: name for name, value in self.remote_code_map.items()}
+        auto_class = written.get(type(self).__name__)
+        if auto_class is not None and hasattr(self, "score_items"):
+            self.config.custom_pipelines = {"recommendation": {"impl": PIPELINE, "pt": [auto_class]}}
+        try:
+            super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
+        finally:
+            self.config.__dict__.pop("custom_pipelines", None)
+        if is_main_process:
+            _readable(Path(save_directory))
         here = Path(__file__).parent
         for name in self.remote_code_files if is_main_process else ():
             if (Path(save_directory) / name).resolve() != (here / name).resolve():

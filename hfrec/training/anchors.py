@@ -109,7 +109,7 @@ class Plan:
     def _is_residual(self, parameter: Tensor) -> bool:
         """Whether these are the items' own parts beside their content (`item_representation="content+id"`)."""
         made = self.inner is not None and getattr(self.inner.config, "item_representation", "id") == "content+id"
-        return made and parameter is self.inner.get_input_embeddings().weight  # type: ignore[union-attr,no-untyped-call]
+        return made and parameter is self.inner.get_input_embeddings().weight  # type: ignore[union-attr]
 
     def _by_item(self, parameter: Tensor) -> bool:
         known = self.vocabulary is not None and self.reference.vocabulary is not None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import shutil
@@ -19,10 +18,9 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
-from ..data.files import LOCK_FILE, RUN_FILE, VALIDATION_FOLDER, fault_point, sha256_of, write_json
+from ..data.files import LOCK_FILE, RUN_FILE, VALIDATION_FOLDER, fault_of, fault_point, seal
 
 logger = logging.get_logger(__name__)
-SEAL_FILE = "sha256.json"
 
 
 class StopOnNaN(TrainerCallback):
@@ -120,9 +118,7 @@ class SealCheckpoint(TrainerCallback):
         folder = Path(args.output_dir or ".") / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
         if state.is_world_process_zero and folder.is_dir():
             fault_point("checkpoint")
-            (folder / SEAL_FILE).unlink(missing_ok=True)
-            files = sorted(path for path in folder.rglob("*") if path.is_file())
-            write_json(folder / SEAL_FILE, {path.relative_to(folder).as_posix(): sha256_of(path) for path in files})
+            seal(folder)
             fault_point("sealed")
 
 
@@ -188,21 +184,6 @@ class SaveOnExit(TrainerCallback):
         """Ends the noting of signals."""
         self._let_go()
         self.on_step_begin(args, state, control)
-
-
-def fault_of(checkpoint: Path) -> str | None:
-    """What is wrong with the files of a checkpoint, by the hashes that were written last; None of a whole one."""
-    try:
-        hashed = json.loads((checkpoint / SEAL_FILE).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return "it was not written to its end"
-    if not isinstance(hashed, dict) or not hashed:
-        return f"{SEAL_FILE} is damaged"
-    missing = [name for name in hashed if not (checkpoint / name).is_file()]
-    if missing:
-        return f"{', '.join(missing)} missing"
-    changed = [name for name, digest in hashed.items() if sha256_of(checkpoint / name) != digest]
-    return f"{', '.join(changed)} damaged" if changed else None
 
 
 @contextmanager

@@ -8,10 +8,16 @@ from typing import Any, Literal
 
 from ..models import Bert4RecConfig
 from ..models.losses import SAMPLED_LOSSES, rows_at_once
+from ..transfer.cooccurrence import EXACT_CELLS, most_cells
 
 FLOAT = 4  # bytes: weights, moments and activations are float32
 # glibc's heap keeps holes between blocks below 32 MiB. Measured: 259 and 266 MB where the formulas below say 236 MB.
 HOLES = 1.15
+
+# Of the start from the log, measured up to 1,000,000 items and 32,000,000 cells: 3.1 GB and 232 CPU seconds.
+CELL = 84  # bytes: the counts, their PMI and the tensor that is factorised
+SECONDS_A_CELL = 7e-6  # half of it for 125,000 items
+EXACT_SECONDS_A_CELL = 5e-7  # of a matrix that is factorised until it converges
 
 
 @dataclass(frozen=True)
@@ -86,6 +92,36 @@ class MemoryEstimate:
     def total(self) -> int:
         """Peak of training and evaluation."""
         return max(self.training, self.parameters + self.optimizer + self.evaluation)
+
+
+@dataclass(frozen=True)
+class StartEstimate:
+    """What `--item_start svd` takes before the first step, at most.
+
+    Args:
+        memory: Bytes beside the weights.
+        seconds: CPU seconds, about.
+    """
+
+    memory: int
+    seconds: float
+
+
+def estimate_start(config: Bert4RecConfig, num_interactions: int | None = None) -> StartEstimate:
+    """Memory and time of the start from the log's co-occurrence.
+
+    Args:
+        config: The model.
+        num_interactions: Of the training part; the longest log, of which a sample is counted, when left out.
+
+    Example:
+        >>> round(estimate_start(Bert4RecConfig(vocab_size=1_000_003)).memory / 1e9, 1)
+        3.3
+    """
+    cells = most_cells(config.vocab_size - config.num_special_tokens, num_interactions)
+    dense = 2 * FLOAT * config.vocab_size * (_widths(config)[0] + 8)  # 8 columns more than are kept
+    seconds = cells * (EXACT_SECONDS_A_CELL if cells <= EXACT_CELLS else SECONDS_A_CELL)
+    return StartEstimate(CELL * cells + dense, seconds)
 
 
 def count_parameters(config: Bert4RecConfig) -> int:
@@ -203,8 +239,14 @@ def _rows(config: Bert4RecConfig, workload: Workload) -> int:
     return min(config.vocab_size, workload.tokens + workload.labels + _negatives(config))
 
 
-def suggestions(config: Bert4RecConfig, workload: Workload) -> list[str]:
-    """What would save the most, largest saving first; each with the peak that it leads to."""
+def suggestions(config: Bert4RecConfig, workload: Workload, *, at_least: int = 0) -> list[str]:
+    """What would save the most, largest saving first; each with the peak that it leads to.
+
+    Args:
+        config: The model.
+        workload: Batch, length and processes.
+        at_least: Bytes that are taken in any case, such as those of the start.
+    """
     changes: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
         ("--loss chunked", {"loss": "chunked"}, {}),
         ("--loss sampled_softmax", {"loss": "sampled_softmax"}, {}),
@@ -217,12 +259,12 @@ def suggestions(config: Bert4RecConfig, workload: Workload) -> list[str]:
     if config.loss in SAMPLED_LOSSES and workload.world_size == 1:
         changes += [("--rowwise_embeddings true", {}, {"rowwise_embeddings": True})]
     changes += [(f"--per_device_eval_batch_size {eighth}", {}, {"eval_batch_size": eighth})]
-    now, found = estimate_memory(config, workload).total, []
+    now, found = max(estimate_memory(config, workload).total, at_least), []
     for flag, model, batch in changes:
         other = copy.deepcopy(config)
         for name, value in model.items():
             setattr(other, name, value)
-        after = estimate_memory(other, replace(workload, **batch)).total
+        after = max(estimate_memory(other, replace(workload, **batch)).total, at_least)
         if after < 0.9 * now:
             found.append((after, f"{flag}: {after / 2**20:,.0f} MiB"))
     return [text for _, text in sorted(found)]

@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import shutil
 from concurrent.futures import Future, wait
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer import TRAINING_ARGS_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy, SaveStrategy
 from transformers.utils import logging
+from transformers.utils.hub import PushInProgress
 
 from .. import models
+from ..data.files import SEAL_FILE
+from ..evaluation.user_ranks import RANKS_FILE
 from ..hub.errors import explain, push_command
 from ..models.modeling_bert4rec import REMOTE_CODE_FILES
 
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
 logger = logging.get_logger(__name__)
+_NEVER = (TRAINING_ARGS_NAME, RANKS_FILE)
+_STATES = ("*.pt", "*.pth", "trainer_state.json", SEAL_FILE)  # of a checkpoint to resume from
 
 
 def hub_target(training: TrainingArguments) -> str | None:
@@ -52,6 +63,59 @@ def open_repository(training: TrainingArguments) -> None:
     except Exception as error:  # the hub's and the connection's errors share no parent; the run must go on
         logger.error(f"Step 0: nothing can be pushed to {repo_id}: {explain(error)}. Training goes on without pushes.")
         training.push_to_hub = False
+
+
+class PushingTrainer(Trainer):
+    """The stock `Trainer`, but for what it pushes while training: no pickled arguments, no ranks of test users.
+
+    The parent writes `training_args.bin`, a pickle, into the folder and sends whatever lies there.
+    """
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """Send a checkpoint in the background, with the titles and by the strategies of the parent."""
+        arguments, strategy = self.args, self.args.hub_strategy
+        progress: Any = self.push_in_progress
+        pushing = progress is not None and not progress.is_done()
+        busy = pushing and not arguments.hub_always_push
+        if not self.is_world_process_zero() or strategy == HubStrategy.END or busy:
+            return
+        self.callback_handler.on_push_begin(arguments, self.state, self.control)
+        folder = Path(arguments.output_dir or ".")
+        for path in Path(checkpoint_folder).iterdir():
+            if path.is_file() and not any(path.match(pattern) for pattern in (*_STATES, *_NEVER)):
+                shutil.copyfile(path, folder / path.name)
+        steps = arguments.save_strategy == SaveStrategy.STEPS
+        when = f"step {self.state.global_step}" if steps else f"epoch {int(self.state.epoch or 0)}"
+        title = f"Training in progress, {when}"
+        ignored = [*_NEVER, "_*", f"{PREFIX_CHECKPOINT_DIR}-*"]
+        jobs = [self._upload(folder, title, ignore_patterns=ignored)]
+        if strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
+            place = "last-checkpoint" if strategy == HubStrategy.CHECKPOINT else Path(checkpoint_folder).name
+            jobs.append(
+                self._upload(
+                    checkpoint_folder, f"{title}, checkpoint", ignore_patterns=list(_NEVER), path_in_repo=place
+                )
+            )
+        make_progress: Any = PushInProgress  # whose own annotations say that it takes one job
+        self.push_in_progress = make_progress([*(progress.jobs if pushing else []), *jobs])
+
+    @cached_property
+    def _hub(self) -> HfApi:
+        """One for all pushes, which sends one after the other."""
+        from huggingface_hub import HfApi
+
+        return HfApi(library_name="hfrec")
+
+    def _upload(self, folder: str | Path, title: str, **settings: Any) -> Future[Any]:
+        job: Future[Any] = self._hub.upload_folder(
+            repo_id=self.hub_model_id or "",
+            folder_path=folder,
+            commit_message=title,
+            revision=self.args.hub_revision,
+            run_as_future=True,
+            **settings,
+        )
+        return job
 
 
 class PushWatchCallback(TrainerCallback):

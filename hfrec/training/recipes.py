@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from .budget import EVALUATIONS
 
 RecipeName = Literal["fast", "balanced", "best"]
-Objective = Literal["masked", "causal"]
 LENGTHS = (20, 50, 100, 200)
 LARGEST_EXACT_CATALOGUE = 6_000  # more items, and a step is faster with drawn negatives
 LARGE_CATALOGUE_SIZE = 128  # units, for more items than that: 64 hold too little of what goes together
@@ -88,24 +87,12 @@ class Choice:
     reason: str
 
 
-def objective_meant(given: Mapping[str, Any]) -> Objective:
-    """The objective that the user gave, or means by a masking probability; causal otherwise.
-
-    Example:
-        >>> objective_meant({"mlm_probability": 0.3}), objective_meant({})
-        ('masked', 'causal')
-    """
-    objective: Objective = given.get("objective", "causal" if set(MASKING).isdisjoint(given) else "masked")
-    return objective
-
-
-def choose_settings(recipe: RecipeName, log: LogStatistics, objective: Objective = "causal") -> list[Choice]:
+def choose_settings(recipe: RecipeName, log: LogStatistics) -> list[Choice]:
     """The settings of a run on a log.
 
     Args:
         recipe: How much time is spent: minutes (`fast`), up to an hour (`balanced`) or hours (`best`), on one core.
         log: Its statistics.
-        objective: What is trained.
 
     Returns:
         [`Choice`] of each setting, names as the flags of `hfrec pretrain`.
@@ -124,7 +111,7 @@ def choose_settings(recipe: RecipeName, log: LogStatistics, objective: Objective
     lengths = f"{log.mean_length:.0f} interactions of a user on average"
     negatives = "drawn negatives are faster" if large else "the exact loss is fast"
     return [
-        *_objective(objective),
+        Choice("objective", "causal", "learns from every item of a history in each step"),
         Choice("max_length", length, f"nine users of ten have at most {log.long_length:,} interactions"),
         _hidden_size(recipe, log.num_items),
         Choice("hidden_dropout_prob", _dropout(log.mean_length), lengths),
@@ -140,15 +127,6 @@ def _hidden_size(recipe: RecipeName, num_items: int) -> Choice:
     if num_items > LARGEST_EXACT_CATALOGUE and size < LARGE_CATALOGUE_SIZE:
         return Choice("hidden_size", LARGE_CATALOGUE_SIZE, f"{num_items:,} items want a wide model")
     return Choice("hidden_size", size, f"recipe {recipe}")
-
-
-def _objective(objective: Objective) -> list[Choice]:
-    if objective == "causal":
-        return [Choice("objective", "causal", "learns from every item of a history in each step")]
-    return [
-        Choice("objective", "masked", "as was asked for"),
-        Choice("mask_last_probability", 0.5, "of the rows ask for the newest item, as a recommendation does"),
-    ]
 
 
 def choose_budget(steps: int, reason: str) -> list[Choice]:
@@ -180,6 +158,8 @@ def recipe_defaults(choices: Sequence[Choice], given: Collection[str]) -> dict[s
         for choice in choices
         if choice.name not in given and not (own_budget and choice.name in BUDGET)
     }
+    if not set(MASKING).isdisjoint(given):
+        kept.pop("objective", None)
     if "eval_steps" in kept:
         steps = dict.fromkeys(("eval_strategy", "save_strategy", "logging_strategy"), "steps")
         kept |= {**steps, "save_steps": kept["eval_steps"], "logging_steps": kept["eval_steps"]}

@@ -16,8 +16,9 @@ from transformers import (
 )
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalPrediction
 
+from ..data.files import SEAL_FILE, fault_of
 from ..evaluation.ranking import make_compute_metrics
-from .checkpoints import SEAL_FILE, fault_of, no_half_checkpoint
+from .checkpoints import no_half_checkpoint
 
 
 class EarlyStopping(EarlyStoppingCallback):

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 
-from ..data.files import VALIDATION_FOLDER, check_folder, check_new_folder, whole_files, write_json
+from ..data.files import VALIDATION_FOLDER, check_folder, check_new_folder, seal, whole_files, write_json
 from ..evaluation.protocol import versions
 from ..evaluation.user_ranks import RANKS_FILE
 from ..tokenization import ItemTokenizer
@@ -188,6 +188,7 @@ def save_checkpoint(model: PreTrainedModel, tokenizer: ItemTokenizer, folder: Pa
             # Not `trainer.save_model`, which pickles the training arguments into the folder.
             model.save_pretrained(draft)
             tokenizer.save_pretrained(draft)
+            seal(draft)
     except Exception as error:  # safetensors and tokenizers each have an error of their own for a full disk
         remedy = "Free disk space and run the same command again."
         raise OSError(f"The checkpoint could not be written into {folder}: {error}. {remedy}") from error

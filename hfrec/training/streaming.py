@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any, cast
 
 from torch.utils.data import DataLoader
-from transformers import Trainer
 
 from ..data.drawing import DrawnRows
 from ..data.shards import StreamedBatches
+from .pushes import PushingTrainer
 
 
-class StreamingTrainer(Trainer):
-    """The stock `Trainer`, but for the loader of [`StreamedBatches`].
+class StreamingTrainer(PushingTrainer):
+    """The Trainer of every run, but for the loader of [`StreamedBatches`].
 
     accelerate would deal each process's stream among the processes once more, and fill the last step with rows of the
     first one.
@@ -39,7 +39,7 @@ class StreamingTrainer(Trainer):
         return dataset.num_rows if isinstance(dataset, StreamedBatches) else super().num_examples(dataloader)
 
 
-class DrawingTrainer(Trainer):
+class DrawingTrainer(PushingTrainer):
     """The stock `Trainer`, but for the sampler of [`DrawnRows`]."""
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:

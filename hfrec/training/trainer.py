@@ -19,7 +19,7 @@ from ..transfer.features import set_item_features
 from ..transfer.specification import ContentSpecification
 from .arguments import DataArguments, ModelArguments, RecommenderTrainingArguments
 from .checkpoints import SaveOnExit, SealCheckpoint, StopOnNaN
-from .pushes import PushWatchCallback, open_repository
+from .pushes import PushingTrainer, PushWatchCallback, open_repository
 from .resuming import EarlyStopping, check_best_metric
 from .seen import choose_metric
 from .streaming import DrawingTrainer, StreamingTrainer
@@ -121,7 +121,7 @@ def build_trainer(
         eval_dataset=eval_dataset,
         processing_class=tokenizer,
         compute_metrics=compute_metrics or make_compute_metrics(),
-        preprocess_logits_for_metrics=preprocess_ranks,  # type: ignore[arg-type]  # two label names give a tuple
+        preprocess_logits_for_metrics=preprocess_ranks,
         optimizers=(optimizer, None),
         callbacks=[*([SaveOnExit()] if training.save_on_exit else []), StopOnNaN(), SealCheckpoint()],
     )
@@ -132,11 +132,11 @@ def build_trainer(
     return trainer
 
 
-def _trainer_class(train_dataset: Any) -> type[Trainer]:
-    """The stock one, but for rows that come in an order of their own."""
+def _trainer_class(train_dataset: Any) -> type[PushingTrainer]:
+    """The one of rows in any order, or of rows that come in an order of their own."""
     if isinstance(train_dataset, DrawnRows):
         return DrawingTrainer
-    return StreamingTrainer if isinstance(train_dataset, StreamedBatches) else Trainer
+    return StreamingTrainer if isinstance(train_dataset, StreamedBatches) else PushingTrainer
 
 
 def train_and_evaluate_collator(

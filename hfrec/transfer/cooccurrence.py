@@ -148,6 +148,19 @@ def count_pairs(
     return (pairs + pairs.T).tocsr()
 
 
+def most_cells(num_items: int, num_interactions: int | None, settings: CooccurrenceSettings = DEFAULT) -> int:
+    """Cells that `count_pairs` fills at most; without a number of interactions, in the longest log.
+
+    Example:
+        >>> most_cells(1_000_000, 300_000), most_cells(1_000_000, None)
+        (6000000, 32000000)
+    """
+    pairs = settings.max_pairs
+    if num_interactions is not None:
+        pairs = min(pairs, num_interactions * settings.window)
+    return min(2 * pairs, num_items * (num_items - 1))
+
+
 def positive_pmi(pairs: Any) -> Any:
     """Positive pointwise mutual information of co-occurrence counts, `max(0, log(n_ij n / (n_i n_j)))`.
 

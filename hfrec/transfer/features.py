@@ -82,7 +82,7 @@ def set_item_features(model: Any, features: Tensor) -> None:
     check_features(model, features, model.config.vocab_size - NUM_SPECIAL_TOKENS)
     content = model.base_model.embeddings.content
     write_features(model, features)
-    parts = features.float().cpu().split(content.widths, dim=1)
+    parts = torch.split(features.float().cpu(), content.widths, dim=1)
     for block, part in zip(content.blocks, parts, strict=True):
         _set_whitening(block, source_whitening(part, block.basis.shape[1]))
 
@@ -138,7 +138,8 @@ def other_whitening(features: Tensor, source: Whitening) -> Whitening:
 def whiten_anew(model: Any, features: Tensor) -> None:
     """Give a model the statistics of another catalogue `(num_items, width)`, in place."""
     content = model.base_model.embeddings.content
-    for block, part in zip(content.blocks, features.float().cpu().split(content.widths, dim=1), strict=True):
+    parts = torch.split(features.float().cpu(), content.widths, dim=1)
+    for block, part in zip(content.blocks, parts, strict=True):
         source = Whitening(block.mean.cpu(), block.basis.cpu(), block.whitening.cpu())
         _set_whitening(block, other_whitening(part, source))
 
@@ -175,4 +176,5 @@ def _inverse_root(covariance: Tensor) -> Tensor:
     """`C^(-1/2)`, in which nearly flat directions are not blown up."""
     values, vectors = torch.linalg.eigh(covariance)
     values = values.clamp(min=max(FLAT * float(values.max()), 1e-12))
-    return (vectors / values.sqrt()) @ vectors.T
+    root: Tensor = (vectors / values.sqrt()) @ vectors.T
+    return root

@@ -19,8 +19,8 @@ from safetensors.torch import load_file
 from transformers import Trainer
 
 from hfrec import Bert4RecForMaskedLM, ItemTokenizer, load_checkpoint
-from hfrec.data.files import RUN_FILE
-from hfrec.training.checkpoints import SEAL_FILE, last_whole_checkpoint
+from hfrec.data.files import RUN_FILE, SEAL_FILE
+from hfrec.training.checkpoints import last_whole_checkpoint
 from hfrec_command import main
 
 TINY = ["--max_length", "12", "--hidden_size", "16", "--num_hidden_layers", "1", "--per_device_train_batch_size", "16"]

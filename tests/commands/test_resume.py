@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
 from transformers.utils import logging
 
-from hfrec.data.files import RUN_FILE
-from hfrec.training.checkpoints import SEAL_FILE, SealCheckpoint, fault_of, last_whole_checkpoint
+from hfrec.data.files import RUN_FILE, SEAL_FILE, fault_of
+from hfrec.training.checkpoints import SealCheckpoint, last_whole_checkpoint
 from hfrec_command import main
 
 TINY = ["--max_length", "12", "--hidden_size", "16", "--num_hidden_layers", "1", "--per_device_train_batch_size", "16"]

@@ -117,7 +117,7 @@ def test_the_test_part_decides_nothing(
 
 def test_a_hopeless_trial_is_pruned_and_one_that_diverges_ends_nothing(log_file: Path, tmp_path: Path) -> None:
     """A hopeless trial that runs to its end takes the time of better ones; NaN must not end the search."""
-    words = ("--item_start", "random", "--max_length", "10")
+    words = ("--item_start", "random", "--max_length", "10", "--mask_last_probability", "0.1")
     assert _tune(log_file, tmp_path, 4, *words) == 0
     good = _study(tmp_path).best_trial.params
     for rate in (1e-12, 1e300):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gzip
+import re
 from datetime import datetime
 from pathlib import Path
 
 import datasets
+import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
@@ -355,3 +357,51 @@ def test_bytes_of_pandas_are_text():
     """An id became its Python literal, `b'a'`, which no other table has."""
     frame = pd.DataFrame({"user_id": [b"u", b"u"], "item_id": [b"a", "b"], "timestamp": [1, 2]})
     assert rows(load_interactions(frame)) == [("u", "a", 1), ("u", "b", 2)]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "names"),
+    [
+        (1_600_000_000, 1_600_000_000_000_000, "seconds beside microseconds"),
+        (1_600_000_000, 1_600_000_000_000_000_000, "seconds beside nanoseconds"),
+        (1_600_000_000_000, 1_600_000_000_000_000, "milliseconds beside microseconds"),
+    ],
+)
+def test_any_two_units_of_time_are_refused(low: int, high: int, names: str) -> None:
+    """Only seconds beside milliseconds were seen: microseconds put all others in front of every history."""
+    log = {"user_id": ["u", "u"], "item_id": ["a", "b"], "timestamp": [low, high]}
+    with pytest.raises(ValueError, match=names):
+        load_interactions(pa.table(log))
+    load_interactions(pa.table({**log, "timestamp": [low, low + 1]}))
+
+
+@pytest.mark.parametrize(("kind", "first"), [("float16", 2**11), ("float32", 2**24), ("float64", 2**53)])
+def test_floats_that_hold_no_whole_number_any_more_are_refused(kind: str, first: int) -> None:
+    """Two items, or two times, became one; half floats were a traceback."""
+    values = np.array([1, first], dtype=kind)
+    for column in ("item_id", "timestamp"):
+        log = {"user_id": ["u", "u"], "item_id": ["a", "b"], "timestamp": [1, 2], column: values}
+        with pytest.raises(ValueError, match=r"row 2 .*" + re.escape(f"below 2**{len(bin(first)) - 3}")):
+            load_interactions(pa.table(log))
+        load_interactions(pa.table({**log, column: values - 1}))
+
+
+def test_times_that_differ_by_nanoseconds_alone_are_refused() -> None:
+    """They were cut to microseconds, tied, and came in the order of the file."""
+    log = {"user_id": ["u", "u"], "item_id": ["a", "b"]}
+    with pytest.raises(ValueError, match="differ by nanoseconds alone"):
+        load_interactions(pa.table({**log, "timestamp": pa.array([2, 1], pa.timestamp("ns"))}))
+    load_interactions(pa.table({**log, "timestamp": pa.array([2000, 1001], pa.timestamp("ns"))}))
+
+
+def test_a_log_in_two_formats_is_refused(tmp_path: Path) -> None:
+    """Its interactions counted twice."""
+    text = "user_id,item_id,timestamp\nu,a,1\nu,b,2\n"
+    (tmp_path / "log.csv").write_text(text)
+    (tmp_path / "log.csv.gz").write_bytes(gzip.compress(text.encode()))
+    for streaming in (False, True):
+        with pytest.raises(ValueError, match=r"log\.csv\.gz looks like .*log\.csv in another format"):
+            load_interactions(tmp_path, streaming=streaming)
+    (tmp_path / "log.csv.gz").rename(tmp_path / "copy.csv.gz")
+    with pytest.raises(ValueError, match=r"log\.csv holds the same interactions as .*copy\.csv\.gz"):
+        load_interactions(tmp_path)

@@ -224,8 +224,9 @@ def test_rows_without_label_are_misses() -> None:
 def test_preprocess_refuses_other_labels() -> None:
     """Trainer's default label names would leave the seen filter out silently."""
     logits, labels = torch.zeros(1, 6), torch.tensor([[5]])
-    with pytest.raises(ValueError, match="label_names"):
-        preprocess_ranks(logits, labels)  # type: ignore[arg-type]
+    for given in (labels, None, (labels,)):  # `label_names` of the Trainer left as it is: once a bare TypeError
+        with pytest.raises(ValueError, match="label_names"):
+            preprocess_ranks(logits, given)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="at most one labelled position a row for ranking, found 2"):
         preprocess_ranks(logits, (torch.tensor([[5, 4]]), labels))
     with pytest.raises(ValueError, match="`logits` must have one row"):

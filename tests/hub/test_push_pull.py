@@ -24,6 +24,7 @@ EXPECTED = [
     "model.safetensors",
     "modeling_bert4rec.py",
     "packing.py",
+    "recommendation_pipeline.py",
     "self_contained.py",
     "tokenizer.json",
     "tokenizer_config.json",

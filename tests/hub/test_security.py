@@ -15,11 +15,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from safetensors.numpy import save_file as save_numpy
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForMaskedLM, pipeline
 
 from hfrec import Bert4RecForMaskedLM, Bert4RecModel, ItemTokenizer, load_checkpoint, load_prior
+from hfrec.inference.pipeline import CheckpointLoader
 from hfrec.training.l2sp import L2SPCallback
+from hfrec.training.run import save_checkpoint
 from tests.hub.conftest import Client, ClientError
 from tests.hub.loopback import Hub
 
@@ -318,3 +321,36 @@ def test_a_file_that_failed_verification_loses_its_name(folder: Path, hub: Hub, 
         assert not weights.exists()
         client("pull", "ann/flipped", output_dir=output, verify=True)
         assert weights.read_bytes() == content
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.float16])
+def test_a_tensor_of_another_kind_of_number_is_refused(kind: Any, folder: Path) -> None:
+    """It was cast in silence: whole numbers are other weights."""
+    weights = {name: tensor.numpy() for name, tensor in load_file(folder / "model.safetensors").items()}
+    weights["model.final_norm.weight"] = weights["model.final_norm.weight"].astype(kind)
+    save_numpy(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"hold model\.final_norm\.weight as [IF]\d\d, expected floats, of one kind"):
+        load_checkpoint(folder)
+
+
+def test_zeros_in_the_place_of_weights_are_refused(folder: Path) -> None:
+    """After a power cut a page of a file may be zeros, which are weights like any others."""
+    model, tokenizer = load_checkpoint(folder)
+    save_checkpoint(model, tokenizer, folder)
+    content = bytearray((folder / "model.safetensors").read_bytes())
+    content[-4096:] = bytes(4096)
+    (folder / "model.safetensors").write_bytes(content)
+    for load in (load_checkpoint, CheckpointLoader.from_pretrained):
+        with pytest.raises(ValueError, match=r"not as it was saved: model\.safetensors damaged"):
+            load(folder)
+    model.save_pretrained(folder)  # of whoever means it
+    load_checkpoint(folder)
+
+
+def test_a_damaged_items_file_is_named(folder: Path) -> None:
+    """Arrow's own words name no file."""
+    content = bytearray((folder / "items.parquet").read_bytes())
+    content[4:60] = bytes(56)
+    (folder / "items.parquet").write_bytes(content)
+    with pytest.raises(ValueError, match=r"items\.parquet"):
+        load_checkpoint(folder)

@@ -51,6 +51,9 @@ def test_every_strategy_ends_in_a_whole_checkpoint(
     assert name.encode() in hub.content(name, "README.md", "trial")
     assert titles[0] == "Upload checkpoint with hfrec"
     assert ("Training in progress" in " ".join(titles)) == (strategy != "end")
+    # Of every commit: what the last one removes, those before it gave away.
+    pushed = {path for commit in hub.repository(name).commits.values() for path in commit.files}
+    assert not [path for path in pushed if path.endswith("training_args.bin")]
     folders = {path.split("/")[0] for path in files if "/" in path and not path.startswith(".")}
     wanted = {"checkpoint": {"last-checkpoint"}, "all_checkpoints": {"checkpoint-1", "checkpoint-2"}}
     assert folders == wanted.get(strategy, set())

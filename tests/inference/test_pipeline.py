@@ -12,8 +12,15 @@ import torch
 from transformers import BertConfig, BertForMaskedLM, pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from hfrec import Bert4RecConfig, Bert4RecForCausalLM, Bert4RecForMaskedLM, ItemTokenizer
-from hfrec.inference import CheckpointLoader, RecommendationPipeline, recommend
+from hfrec import (
+    Bert4RecConfig,
+    Bert4RecForCausalLM,
+    Bert4RecForMaskedLM,
+    ItemTokenizer,
+    RecommendationPipeline,
+    recommend,
+)
+from hfrec.inference.pipeline import CheckpointLoader
 
 ITEMS = [f"item {number}" for number in range(12)]
 HISTORIES = [["item 1", "item 2"], ["item 5"]]

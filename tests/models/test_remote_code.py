@@ -46,6 +46,9 @@ for auto in (AutoModel, AutoModelForMaskedLM, AutoModelForCausalLM, AutoModelFor
 again = AutoModelForMaskedLM.from_pretrained(copy, trust_remote_code=True).eval()
 found["again"] = again(ids).logits[..., 3:].tolist()
 AutoModelForSequenceClassification.from_pretrained(copy, trust_remote_code=True)
+from transformers import pipeline
+recommender = pipeline("recommendation", model=folder, trust_remote_code=True)
+found["recommended"] = [recommender(["b 1"], top_k=2), recommender([["b 1"], ["a", "c"]], filter_seen=False)]
 found["hfrec"] = [name for name in sys.modules if name.split(".")[0] == "hfrec"]
 print(json.dumps(found))
 """
@@ -107,3 +110,29 @@ def test_plain_auto_tokenizer_loads_without_hfrec(found: dict[str, Any]) -> None
     assert found["tokenizer"] in ("PreTrainedTokenizerFast", "TokenizersBackend")
     assert found["vocabulary"] == {"[PAD]": 0, "[MASK]": 1, "[UNK]": 2, "b 1": 3, "a": 4, "c": 5}
     assert found["ids"] == [[3], [4], [2]]
+
+
+def test_the_pipeline_needs_no_hfrec(found: dict[str, Any], folder: Path) -> None:
+    """Without `import hfrec` the task was a KeyError; with other items than hfrec's own it would be worse."""
+    from hfrec import recommend
+
+    model, tokenizer = Bert4RecForMaskedLM.from_pretrained(folder).eval(), ItemTokenizer.from_pretrained(folder)
+    expected = [
+        recommend(model, tokenizer, [["b 1"]], 2)[0],
+        recommend(model, tokenizer, [["b 1"], ["a", "c"]], 3, filter_seen=False),
+    ]
+    assert [item["item_id"] for item in found["recommended"][0]] == [item["item_id"] for item in expected[0]]
+    for mine, theirs in zip(found["recommended"][1], expected[1], strict=True):
+        assert [(item["item_id"], item["rank"]) for item in mine] == [(i["item_id"], i["rank"]) for i in theirs]
+        assert [item["score"] for item in mine] == pytest.approx([item["score"] for item in theirs], abs=1e-5)
+    assert "custom_pipelines" not in model.config.to_dict()  # in memory hfrec's own stands, which knows titles
+
+
+def test_the_weights_can_be_read_by_whom_the_umask_lets(tmp_path: Path) -> None:
+    """safetensors makes files of mode 0600: a service of another user could not read them."""
+    before = os.umask(0o022)
+    try:
+        Bert4RecForMaskedLM(Bert4RecConfig(vocab_size=6, hidden_size=8)).save_pretrained(tmp_path)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "model.safetensors").stat().st_mode & 0o777 == 0o644

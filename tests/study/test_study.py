@@ -71,7 +71,7 @@ def test_study_writes_tables_and_goes_on_after_an_interrupt(files: dict[str, Pat
     assert runs[1].stat().st_mtime_ns == untouched
     assert "| l2sp_decoupled | " in (tmp_path / "study.md").read_text()
     assert pyarrow.csv.read_csv(tmp_path / "study.csv").num_rows == 3 * 2
-    assert (tmp_path / "learning_curves.png").stat().st_size > 5000
+    assert (tmp_path / "learning-curves.png").stat().st_size > 5000
     assert (tmp_path / "forgetting.png").stat().st_size > 5000
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from hfrec import Bert4RecConfig, Bert4RecForMaskedLM
-from hfrec.training.estimate import Workload, count_parameters, estimate_memory, suggestions
+from hfrec.training.estimate import Workload, count_parameters, estimate_memory, estimate_start, suggestions
 from hfrec_command import main
 
 ROOT = Path(__file__).parents[2]
@@ -149,3 +149,22 @@ def test_sizes_out_of_range_are_refused(name: str) -> None:
     """A batch of nothing would be estimated at nothing."""
     with pytest.raises(ValueError, match=name):
         Workload(**{name: 0})
+
+
+def test_the_start_is_as_large_as_what_is_counted() -> None:
+    """A start that is left out, or that grows without its bound, decides wrongly on a machine."""
+    config = Bert4RecConfig(vocab_size=1_000_003)
+    short, long, longest = (estimate_start(config, number) for number in (100_000, 1_600_000, None))
+    assert short.memory < long.memory == longest.memory == pytest.approx(3.25e9, rel=0.15)  # measured
+    assert short.seconds < 5 < longest.seconds == pytest.approx(232, rel=0.15)
+
+
+def test_the_start_counts_where_there_is_one(capsys: pytest.CaptureFixture[str]) -> None:
+    """A total below what the start takes is one that the run never reaches."""
+    words = ["estimate", "--num_items", "1000000", "--loss", "sampled_softmax", "--per_device_eval_batch_size", "1"]
+    assert main(words) == 0
+    assert "start" in capsys.readouterr().out
+    assert main([*words, "--item_start", "random"]) == 0
+    assert "start " not in capsys.readouterr().out
+    config = Bert4RecConfig(vocab_size=1_000_003, loss="sampled_softmax")
+    assert suggestions(config, Workload()) and not suggestions(config, Workload(), at_least=2**40)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from hfrec.commands.pretrain import parse
-from hfrec.training.recipes import BUDGET, LogStatistics, choose_settings, objective_meant, recipe_defaults
+from hfrec.training.recipes import BUDGET, LogStatistics, choose_settings, recipe_defaults
 from hfrec_command import main
 
 FILMS = LogStatistics.of(np.full(943, 104), num_items=1_678)
@@ -77,11 +76,8 @@ def test_a_run_says_what_the_recipe_chose_and_why(
     assert results["settings"]["max_length"] == 20
 
 
-@pytest.mark.parametrize("given", [{"mlm_probability": 0.3}, {"objective": "masked"}])
-def test_a_masked_model_is_asked_what_a_recommendation_asks(given: dict[str, Any]) -> None:
-    """The causal objective would ignore a masking probability in silence; masks in the middle ask something else."""
-    choices = choose_settings("balanced", FILMS, objective_meant(given))
-    found = recipe_defaults(choices, given)
-    assert {**found, **given}["objective"] == "masked" and found["mask_last_probability"] == 0.5
-    causal = recipe_defaults(choose_settings("balanced", FILMS, objective_meant({})), {})
-    assert causal["objective"] == "causal" and "mask_last_probability" not in causal
+def test_a_masking_probability_means_the_masked_objective() -> None:
+    """The causal objective would ignore the flag in silence."""
+    choices = choose_settings("balanced", FILMS)
+    assert recipe_defaults(choices, set())["objective"] == "causal"
+    assert "objective" not in recipe_defaults(choices, {"mlm_probability"})

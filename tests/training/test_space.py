@@ -9,7 +9,7 @@ import pytest
 from optuna.trial import FixedTrial
 
 from hfrec.commands.pretrain import parse
-from hfrec.training.recipes import LogStatistics, choose_settings, objective_meant, recipe_defaults
+from hfrec.training.recipes import LogStatistics, choose_settings, recipe_defaults
 from hfrec.training.space import Interval, SearchSpace, search_space, suggest
 
 TINY = LogStatistics.of(np.full(60, 8), num_items=30)
@@ -18,7 +18,7 @@ SHOP = LogStatistics.of(np.full(22_000, 7), num_items=12_101)
 
 
 def _own(log: LogStatistics, **given: Any) -> dict[str, Any]:
-    defaults = {**recipe_defaults(choose_settings("balanced", log, objective_meant(given)), given), **given}
+    defaults = {**recipe_defaults(choose_settings("balanced", log), given), **given}
     arguments = parse(["--dataset", "synthetic"], defaults=defaults)
     return {**vars(arguments.training), **vars(arguments.data), **vars(arguments.shape)}
 

@@ -18,6 +18,7 @@ from hfrec.evaluation.protocol import evaluation_collator
 from hfrec.evaluation.ranking import rank_dataset
 from hfrec.training.rows import build_tokenizer
 from hfrec.training.start import histories_and_counts, pass_on_attended, start_from_log
+from hfrec.transfer import set_item_features
 
 
 def _config(vocab_size: int, **settings: Any) -> Bert4RecConfig:
@@ -67,11 +68,16 @@ def test_items_that_are_their_content_keep_it() -> None:
     """Features are frozen: a start that writes over them would replace the content by co-occurrence."""
     split = leave_one_out(load_interactions("synthetic"))
     tokenizer = build_tokenizer(split.train)
-    model = Bert4RecForCausalLM(_config(len(tokenizer), item_features=True, embedding_size=8))
-    before = model.get_input_embeddings().weight.clone()
-    start_from_log(model, *histories_and_counts(split.train, tokenizer), seed=0)
-    assert torch.equal(model.get_input_embeddings().weight, before)
-    assert model.item_bias is not None and float(model.item_bias.detach()[3]) > float(model.item_bias.detach()[-1])
+    content = {"blocks": [{"kind": "vectors", "column": "image", "width": 4}]}
+    for representation in ("content", "content+id"):
+        model = Bert4RecForCausalLM(_config(len(tokenizer), item_representation=representation, item_content=content))
+        set_item_features(model, torch.randn(len(tokenizer) - 3, 4, generator=torch.Generator().manual_seed(0)))
+        before = model.model.embeddings.content.features.clone()
+        start_from_log(model, *histories_and_counts(split.train, tokenizer), seed=0)
+        assert model.model.embeddings.content.features.equal(before)
+        residuals = model.get_input_embeddings().weight[3:].detach()
+        assert not residuals[:, :4].any() and residuals.any() == (representation == "content+id")
+        assert float(model.item_bias.detach()[3]) > float(model.item_bias.detach()[-1])
 
 
 def test_fine_tuning_starts_new_items_beside_their_neighbours(write_log: Callable[..., Path]) -> None:

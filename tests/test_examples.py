@@ -1,0 +1,38 @@
+"""The examples run as they stand: they are what a user copies first."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+from hfrec import load_checkpoint, recommend
+
+OWN_TRAINER = Path(__file__).parent.parent / "examples" / "own_trainer.py"
+
+
+def test_a_trainer_script_with_a_model_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A subclass trained and could not be loaded; what such a script needs was not public."""
+    words = ["--dataset", "synthetic", "--output_dir", str(tmp_path / "own"), "--num_train_epochs", "1"]
+    words += ["--max_length", "12", "--hidden_size", "16", "--disable_tqdm", "true"]
+    monkeypatch.setattr(sys, "argv", [str(OWN_TRAINER), *words])
+    script = runpy.run_path(str(OWN_TRAINER), run_name="__main__")
+    assert "model - item_knn: " in capsys.readouterr().out
+    model, tokenizer = load_checkpoint(tmp_path / "own")
+    assert type(model) is script["ZLossModel"]
+    assert len(recommend(model, tokenizer, [tokenizer.items["item_id"].to_pylist()[:2]], top_k=3)[0]) == 3
+
+
+def test_a_class_that_is_not_imported_is_refused(tmp_path: Path) -> None:
+    """Loaded as its parent, a model with a head of its own would give wrong scores silently."""
+    from hfrec import Bert4RecConfig, Bert4RecForMaskedLM, ItemTokenizer
+
+    tokenizer = ItemTokenizer.from_items(["a", "b"])
+    Bert4RecForMaskedLM(Bert4RecConfig(vocab_size=5, hidden_size=8)).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    config = tmp_path / "config.json"
+    config.write_text(config.read_text().replace('"Bert4RecForMaskedLM"\n', '"SomebodysModel"\n'))
+    with pytest.raises(ValueError, match="A class of your own loads where it is imported"):
+        load_checkpoint(tmp_path)
