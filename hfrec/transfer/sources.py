@@ -49,6 +49,7 @@ def take_source(model: PreTrainedModel, tokenizer: ItemTokenizer, name: str) -> 
         known = ", ".join(dict.fromkeys(filter(None, sources)))
         raise ValueError(f"`name`: the checkpoint has no source {name!r}, expected one of {known}.")
     own: Any = deepcopy(model)
+    own.compete_within(None)
     others = [item for item, source in zip(ids, sources, strict=True) if source != name]
     smaller = remove_items(own, tokenizer, others) if others else tokenizer
     own_ids = {item: old for item, source, old in zip(ids, sources, raw, strict=True) if source == name}
