@@ -39,7 +39,7 @@ def usage() -> str:
     width = max(map(len, COMMANDS))
     lines = (f"  {name:<{width}}  {text}" for name, text in COMMANDS.items())
     head = "usage: hfrec COMMAND [--flags | settings.yaml | settings.json]"
-    return "\n".join([head, "", *lines, "", "hfrec COMMAND --help lists its flags."])
+    return "\n".join([head, "", *lines, "", "hfrec COMMAND --help shows its flags and examples."])
 
 
 def main(argv: Sequence[str] | None = None) -> int:

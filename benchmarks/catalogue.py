@@ -30,9 +30,9 @@ from transformers import Trainer
 
 from hfrec import Bert4RecConfig, Bert4RecForMaskedLM
 from hfrec.data.files import write_json
-from hfrec.training.arguments import RecommenderTrainingArguments
 from hfrec.training.estimate import Workload, estimate_memory
 from hfrec.training.rowwise import rowwise_optimizer
+from hfrec.training.trainer_arguments import RecommenderTrainingArguments
 
 BATCH, LENGTH, MLM_PROBABILITY = 128, 50, 0.2
 VARIANTS = {  # name: (loss, rowwise_embeddings, largest catalogue)

@@ -28,15 +28,16 @@ import pyarrow.csv
 from hfrec import load_checkpoint
 from hfrec.commands.finetune import build_callbacks, cover_items
 from hfrec.commands.parsing import parse_arguments
-from hfrec.commands.refresh import RefreshFinetuneArguments, train_on_period
+from hfrec.commands.refresh import train_on_period
 from hfrec.data.files import write_json
 from hfrec.data.interactions import Interactions, load_interactions, timestamps_to_numpy
 from hfrec.evaluation.metrics.functions import metric_values, paired_bootstrap, ranking_metrics
 from hfrec.study.refresh import Periods, cohort_masks, rank_next, split_periods
-from hfrec.training.arguments import DataArguments, ModelArguments, RecommenderTrainingArguments
+from hfrec.training.arguments import DataArguments, ModelArguments, RefreshFinetuneArguments
 from hfrec.training.rows import build_tokenizer
 from hfrec.training.run import save_checkpoint
 from hfrec.training.trainer import build_model, seed_everything
+from hfrec.training.trainer_arguments import RecommenderTrainingArguments
 
 METRIC = "ndcg@10"
 COHORTS = ("old users", "new users", "users without history")  # the last are some of the new ones

@@ -25,9 +25,10 @@ from transformers import TrainerCallback
 from hfrec.data.catalogs import synthetic_tables
 from hfrec.data.interactions import load_interactions
 from hfrec.data.splits import Split, leave_one_out
-from hfrec.training.arguments import DataArguments, ModelArguments, RecommenderTrainingArguments
+from hfrec.training.arguments import DataArguments, ModelArguments
 from hfrec.training.rows import build_tokenizer, training_sequences
 from hfrec.training.trainer import build_model, build_trainer, seed_everything
+from hfrec.training.trainer_arguments import RecommenderTrainingArguments
 
 
 class EpochTimer(TrainerCallback):

@@ -55,13 +55,13 @@ from .models import Blend as Blend
 from .models import BlendConfig as BlendConfig
 from .tokenization import ItemTokenizer as ItemTokenizer
 from .training.arguments import DataArguments as DataArguments
-from .training.arguments import RecommenderTrainingArguments as RecommenderTrainingArguments
 from .training.freezing import GradualUnfreezingCallback as GradualUnfreezingCallback
 from .training.freezing import freeze as freeze
 from .training.freezing import layerwise_learning_rates as layerwise_learning_rates
 from .training.l2sp import L2SPCallback as L2SPCallback
 from .training.pushes import PushWatchCallback as PushWatchCallback
 from .training.trainer import build_trainer as build_trainer
+from .training.trainer_arguments import RecommenderTrainingArguments as RecommenderTrainingArguments
 from .transfer.adoption import adopt_catalogue as adopt_catalogue
 from .transfer.content import category_vectors as category_vectors
 from .transfer.content import content_rows as content_rows

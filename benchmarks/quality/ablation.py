@@ -23,10 +23,11 @@ from transformers import PreTrainedModel
 from hfrec import leave_one_out, load_interactions, to_evaluation_sequences
 from hfrec.evaluation.protocol import evaluation_collator
 from hfrec.evaluation.ranking import rank_dataset
-from hfrec.training.arguments import DataArguments, ModelArguments, RecommenderTrainingArguments
+from hfrec.training.arguments import DataArguments, ModelArguments
 from hfrec.training.rows import build_tokenizer, training_sequences
 from hfrec.training.start import histories_and_counts, pass_on_attended, start_from_log
 from hfrec.training.trainer import build_model, build_trainer, seed_everything
+from hfrec.training.trainer_arguments import RecommenderTrainingArguments
 from hfrec.transfer.cooccurrence import CooccurrenceSettings, cooccurrence_rows, log_counts, set_item_rows
 from hfrec.transfer.rows import ItemRows
 

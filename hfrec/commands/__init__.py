@@ -6,21 +6,23 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub.errors import StrictDataclassError
-
 from ..data.files import STUDY_FILE, VALIDATION_FOLDER
-from ..data.locks import locked_folder
+from .flags import FLAGS
+from .help import asked_for_help
+from .parsing import parse_arguments
 
-REFUSALS = (ValueError, OSError, TypeError, ImportError, FloatingPointError, StrictDataclassError, MemoryError)
+REFUSALS = (ValueError, OSError, TypeError, ImportError, FloatingPointError, MemoryError)
 _LESS_MEMORY = (
     "Lower `per_device_train_batch_size` or `max_length`, or take `--loss sampled_softmax`; `hfrec estimate` says what "
     "a training run needs."
 )
+
+_WITHOUT_MODELS = ("compare", "env", "prepare", "pull", "push")  # which load no transformers for it
 
 
 class _Terminated(KeyboardInterrupt):
@@ -32,17 +34,21 @@ def run(name: str, words: Sequence[str]) -> int:
 
     Results may hold an `exit_code` of their own, such as the verdict of `hfrec refresh`.
     """
+    if asked_for_help(words) and name in FLAGS:
+        parse_arguments(name, FLAGS[name], words)  # prints and exits
     module = import_module(f".{name}", __name__)
     folder = None
     try:
         with _told_to_stop():
             arguments = module.parse(words)
             folder = _output_folder(arguments)
-            with locked_folder(folder):
+            if name not in _WITHOUT_MODELS:
+                _hide_short_bars()
+            with _held(folder):
                 results = module.main(arguments)
-    except REFUSALS as error:
+    except _refusals() as error:
         # A strict dataclass names its validator; the refusal itself is the cause.
-        reason = (error.__cause__ or error) if isinstance(error, StrictDataclassError) else error
+        reason = error if isinstance(error, REFUSALS) else (error.__cause__ or error)
         text = str(reason) or type(reason).__name__
         _say(name, f"out of memory: {text} {_LESS_MEMORY}" if isinstance(reason, MemoryError) else text)
         return 1
@@ -55,6 +61,32 @@ def run(name: str, words: Sequence[str]) -> int:
         _say(name, f"interrupted. {_what_is_left(folder)}")
         return 128 + (signal.SIGTERM if isinstance(error, _Terminated) else signal.SIGINT)
     return int(results.get("exit_code", 0)) if isinstance(results, dict) else 0
+
+
+def _hide_short_bars() -> None:
+    """No bars of transformers for what takes a moment here, such as writing weights; those of downloads stay."""
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, enable_progress_bars
+    from transformers.utils import logging
+
+    hidden = are_progress_bars_disabled()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    if not hidden:
+        enable_progress_bars()
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    """What ends a command with one line; the error of a strict dataclass only once its module is loaded."""
+    module = sys.modules.get("huggingface_hub.errors")
+    return REFUSALS if module is None else (*REFUSALS, module.StrictDataclassError)
+
+
+def _held(folder: Path | None) -> AbstractContextManager[None]:
+    """The folder of a command that writes one, for this process alone."""
+    if folder is None:
+        return nullcontext()
+    from ..data.locks import locked_folder
+
+    return locked_folder(folder)
 
 
 def _say(name: str, text: str) -> None:

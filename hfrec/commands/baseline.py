@@ -1,6 +1,7 @@
 """Fit a classical method, or a blend of all of them, on an interaction log: no network, no gradient.
 
-hfrec baseline --method blend --dataset ml-1m --output_dir out
+hfrec baseline interactions.csv --output_dir out
+hfrec baseline --method item_knn --dataset ml-1m --output_dir out
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ..data.temporal import ProtocolArguments
+from ..data.arguments import ProtocolArguments
 from ..training.arguments import CardArguments, DataArguments
 from .parsing import parse_arguments
 

@@ -1,6 +1,7 @@
 """Mix trained checkpoints with classical methods fitted on the same log.
 
 hfrec blend --model_name_or_path out --methods item_knn ease markov --dataset ml-1m --output_dir blended
+hfrec blend interactions.csv --model_name_or_path masked causal --output_dir blended
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..data.temporal import ProtocolArguments
+from ..data.arguments import ProtocolArguments
 from ..training.arguments import CardArguments, DataArguments
 from .baseline import CLASSICAL, finish
 from .parsing import parse_arguments

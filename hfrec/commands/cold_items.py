@@ -1,6 +1,7 @@
 """Measure how well items that were never trained are ranked, by where they start.
 
 hfrec cold_items --dataset ml-100k --category_column genres --encoder path/to/encoder --output_dir cold
+hfrec cold_items interactions.csv --items_file items.csv --category_column genres --output_dir cold
 """
 
 from __future__ import annotations
@@ -8,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ..training.arguments import DataArguments, ModelArguments, RecommenderTrainingArguments
+from ..training.arguments import DataArguments, ModelArguments, TrainingFlags
 from .content import ContentArguments, each_and_all, read_content
 from .parsing import parse_arguments
+
+if TYPE_CHECKING:
+    from ..training.trainer_arguments import RecommenderTrainingArguments
 
 
 @dataclass
@@ -22,12 +26,12 @@ class ColdItemsArguments(ContentArguments):
     cold_fraction: float = field(default=0.2, metadata={"help": "Share of the items, drawn at random, held out."})
 
 
-Arguments = tuple[DataArguments, ModelArguments, ColdItemsArguments, RecommenderTrainingArguments]
+Arguments: TypeAlias = "tuple[DataArguments, ModelArguments, ColdItemsArguments, RecommenderTrainingArguments]"
 
 
 def parse(words: Sequence[str]) -> Arguments:
     """Flags or a settings file into the dataclasses."""
-    classes = (DataArguments, ModelArguments, ColdItemsArguments, RecommenderTrainingArguments)
+    classes = (DataArguments, ModelArguments, ColdItemsArguments, TrainingFlags)
     data, shape, content, training = parse_arguments("cold_items", classes, words)
     return data, shape, content, training
 

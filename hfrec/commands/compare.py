@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from .parsing import parse_arguments
 
@@ -19,9 +19,10 @@ from .parsing import parse_arguments
 class CompareArguments:
     """Finished runs of `hfrec pretrain`, `finetune` or `evaluate`."""
 
+    words: ClassVar[tuple[str, ...]] = ("runs",)
+
     runs: list[str] = field(
         metadata={
-            "positional": True,
             "help": "Folders of runs; NAME=RUN1,RUN2 pools the seeds of one arm. A single one: its own baselines.",
         }
     )

@@ -1,6 +1,7 @@
 """The whole way on MovieLens-100K: pretrain on early users, fine-tune on late ones, compare, recommend.
 
-hfrec demo --output_dir outputs/demo
+hfrec demo
+hfrec demo --output_dir outputs/demo --source_epochs 5
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ def train_arms(arguments: DemoArguments, folder: Path, files: dict[str, Path]) -
 
     shared = ["--max_length", arguments.max_length, "--seed", arguments.seed, "--warmup_steps", 50]
     shared += ["--per_device_train_batch_size", 32]
-    shared += ["--disable_tqdm", "false", "--items_file", folder / "items.parquet", "--early_stopping_patience", 8]
+    shared += ["--items_file", folder / "items.parquet", "--early_stopping_patience", 8]
     on_target = [*shared, "--train_file", files["target"], "--num_train_epochs", arguments.target_epochs]
     start = [*on_target, "--model_name_or_path", folder / "pretrained", "--learning_rate", 5e-4]
     pull = ["--l2sp_mode", "coupled", "--l2sp_alpha", arguments.l2sp_alpha]
@@ -160,3 +161,7 @@ def show_recommendations(checkpoint: Path, target: Any) -> None:
     print("    import hfrec")
     print("    from transformers import pipeline")
     print(f'    recommender = pipeline("recommendation", model="{checkpoint}")')
+    print(
+        "\nNext, train on a log of your own, a file with the columns user_id, item_id and timestamp:\n\n"
+        "    hfrec pretrain --train_file interactions.csv --output_dir outputs/mine --final true"
+    )

@@ -1,14 +1,18 @@
-"""Print versions and devices, for bug reports."""
+"""Print versions and devices, for bug reports.
+
+hfrec env
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from .parsing import parse_arguments
+
 
 def parse(words: Sequence[str]) -> None:
     """Takes no flags."""
-    if list(words) not in ([], ["--help"], ["-h"]):
-        raise ValueError(f"expected no flags, found {' '.join(words)}.")
+    parse_arguments("env", (), words)
 
 
 def main(arguments: None) -> dict[str, str]:

@@ -1,19 +1,20 @@
 """Estimate the memory of a training run before it starts.
 
 hfrec estimate --num_items 1000000 --max_length 50 --per_device_train_batch_size 128 --loss chunked
+hfrec estimate --num_items 10000000 --max_length 50 --loss sampled_softmax --rowwise_embeddings true
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from ..models import Bert4RecConfig
-from ..tokenization import NUM_SPECIAL_TOKENS
 from ..training.arguments import ModelArguments
-from ..training.estimate import Workload, estimate_memory, estimate_start, suggestions
 from .parsing import parse_arguments
+
+if TYPE_CHECKING:
+    from ..training.estimate import Workload
 
 
 @dataclass
@@ -42,6 +43,8 @@ class EstimateArguments:
 
     def workload(self, objective: str) -> Workload:
         """The batch of one process."""
+        from ..training.estimate import Workload
+
         return Workload(
             batch_size=self.per_device_train_batch_size,
             length=self.mean_length or self.max_length,
@@ -62,6 +65,10 @@ def parse(words: Sequence[str]) -> tuple[EstimateArguments, ModelArguments]:
 
 def main(arguments: tuple[EstimateArguments, ModelArguments]) -> dict[str, Any]:
     """Print what a process holds and what would make it less; returns the bytes by name."""
+    from ..models import Bert4RecConfig
+    from ..tokenization import NUM_SPECIAL_TOKENS
+    from ..training.estimate import estimate_memory, estimate_start, suggestions
+
     sizes, shape = arguments
     vocab_size = sizes.num_items + NUM_SPECIAL_TOKENS
     config = Bert4RecConfig(vocab_size=vocab_size, max_position_embeddings=sizes.max_length, **shape.shape())

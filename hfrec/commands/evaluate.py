@@ -1,6 +1,7 @@
 """Rank the last item of each user, or the first from a point in time on, over the whole catalogue.
 
-hfrec evaluate --model_name_or_path out --test_file interactions.csv --output_dir evaluation
+hfrec evaluate out interactions.csv --output_dir evaluation
+hfrec evaluate me/films interactions.csv --output_dir evaluation --cohorts true
 """
 
 from __future__ import annotations
@@ -9,11 +10,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from transformers.utils import logging
-
-from ..data.temporal import TEMPORAL_FLAGS, ProtocolArguments
+from ..data.arguments import TEMPORAL_FLAGS, ProtocolArguments
 from .content import over_to_items
 from .parsing import parse_arguments
 
@@ -25,8 +24,10 @@ if TYPE_CHECKING:
 class EvaluateArguments:
     """What is tested on what."""
 
+    words: ClassVar[tuple[str, ...]] = ("model_name_or_path", "test_file")
+
     model_name_or_path: str = field(metadata={"help": "Checkpoint: a folder or a hub id."})
-    test_file: str = field(metadata={"help": "Log; --protocol says which item of each user is the target."})
+    test_file: str = field(metadata={"help": "Log; --protocol says which items are the targets."})
     output_dir: str = field(metadata={"help": "Folder that gets eval_results.json and test_ranks.parquet."})
     revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit on the hub."})
     items_file: str | None = field(
@@ -155,6 +156,8 @@ def as_trained(protocol: ProtocolArguments, trained: Mapping[str, Any]) -> Proto
 
 def warn_of_leak(split: Split, trained: Mapping[str, Any]) -> None:
     """Say where a checkpoint was trained under another split: on the same log it may have seen the targets."""
+    from transformers.utils import logging
+
     report = split.report
     until, start = trained.get("validation_start"), report.test_start
     if trained.get("strategy") in (None, report.strategy) and until is None:

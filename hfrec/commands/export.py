@@ -1,6 +1,7 @@
 """Write a checkpoint as an ONNX graph that recommends without torch.
 
-hfrec export --model_name_or_path out --output_dir exported
+hfrec export out exported
+hfrec export out exported --int8 true --history_file interactions.csv
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from .parsing import parse_arguments
 from .recommend import histories_of
@@ -18,8 +19,10 @@ from .recommend import histories_of
 class ExportArguments:
     """What is exported, and on what it is checked."""
 
+    words: ClassVar[tuple[str, ...]] = ("model_name_or_path", "output_dir")
+
     model_name_or_path: str = field(metadata={"help": "Checkpoint: a folder or a hub id."})
-    output_dir: str = field(metadata={"help": "New or empty folder for the graph, the items and the serving code."})
+    output_dir: str = field(metadata={"help": "New folder for graph, items and serving code."})
     top_k: int | None = field(default=None, metadata={"help": "Most items that can be asked for; 100 if None."})
     int8: bool = field(default=False, metadata={"help": "Also write the graph with weights of 8 bits."})
     history_file: str | None = field(

@@ -1,21 +1,22 @@
 """Go on from a checkpoint on another log, held to it by L2-SP.
 
-hfrec finetune --model_name_or_path out --train_file target.csv --output_dir tuned --l2sp_alpha 0.01
+hfrec finetune out target.csv --output_dir tuned --l2sp_alpha 0.01
+hfrec finetune me/films target.csv --output_dir tuned --freeze embeddings
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from transformers import PreTrainedModel, TrainerCallback
 
+from ..data.arguments import ProtocolArguments
 from ..data.files import write_json
 from ..data.interactions import Interactions
 from ..data.splits import Split
-from ..data.temporal import ProtocolArguments
 from ..evaluation.protocol import versions
 from ..evaluation.table import align, cell
 from ..hub.checkpoint import load_network
@@ -23,14 +24,14 @@ from ..tokenization import ItemTokenizer
 from ..training.arguments import (
     CardArguments,
     DataArguments,
+    FinalArguments,
     FinetuneArguments,
     NewItemStart,
-    RecommenderTrainingArguments,
+    TaskArguments,
 )
-from ..training.classification import TaskArguments, classify
+from ..training.classification import classify
 from ..training.final import (
     Chosen,
-    FinalArguments,
     check_final,
     finished_validation,
     refit_on_log,
@@ -45,6 +46,8 @@ from ..training.runfile import begin_run, split_content, weights_digest
 from ..training.seen import settle_seen_items
 from ..training.start import histories_and_counts, start_new_items, start_residuals
 from ..training.trainer import seed_everything
+from ..training.trainer_arguments import RecommenderTrainingArguments
+from .flags import FLAGS
 from .parsing import parse_arguments
 from .pretrain import finish_card, report
 
@@ -64,7 +67,7 @@ Arguments = tuple[
 
 def parse(words: Sequence[str]) -> Arguments:
     """Flags or a settings file into the dataclasses."""
-    parsed = parse_arguments("finetune", get_args(Arguments), words)
+    parsed = parse_arguments("finetune", FLAGS["finetune"], words)
     data, protocol, start, task, card, training, final = parsed
     if task.task == "classification" and card.license is not None:
         raise ValueError("`license` is for the model card, which `--task classification` does not write: leave it out.")

@@ -1,6 +1,7 @@
 """Change the catalogue of a saved checkpoint: add, remove or rename items, or go over to another catalogue.
 
-hfrec items align --model_name_or_path out --items_file catalogue.csv --match title --output_dir aligned
+hfrec items add out --items_file new.csv --output_dir grown
+hfrec items align out --items_file catalogue.csv --match title --output_dir aligned
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from .content import ContentArguments, read_content
 from .parsing import parse_arguments
@@ -25,6 +26,8 @@ ACTIONS = {
 @dataclass(kw_only=True)
 class ItemsArguments(ContentArguments):
     """The checkpoint, the items, how they are matched, where new ones start, and where the new checkpoint goes."""
+
+    words: ClassVar[tuple[str, ...]] = ("model_name_or_path",)
 
     model_name_or_path: str = field(metadata={"help": "Checkpoint: a folder or a hub id."})
     output_dir: str | None = field(default=None, metadata={"help": "New or empty folder for the new checkpoint."})

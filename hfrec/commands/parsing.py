@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from argparse import SUPPRESS
 from collections.abc import Sequence
-from dataclasses import Field, fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
+
+from ..training.arguments import TrainingFlags
+from .help import HELP_ALL, asked_for_help, help_text, positional
+from .parser import Parser
 
 SETTINGS_SUFFIXES = (".yaml", ".yml", ".json")
 
@@ -18,9 +21,9 @@ def parse_arguments(
 ) -> tuple[Any, ...]:
     """Parse `words` into one instance of each dataclass.
 
-    The values of a settings file go through the same checks as flags; `null` is None, whatever the default. A field
-    with `metadata={"positional": True}` takes a word that stands before all flags, in the order of the fields; one that
-    is a list takes the rest of these words.
+    The values of a settings file go through the same checks as flags; `null` is None, whatever the default. The
+    fields that a dataclass names in `words` (a class variable) take the words that stand before all flags; one that is
+    a list takes the rest of them. Words that ask for help print it and exit.
 
     Args:
         name: Subcommand, for the usage line.
@@ -32,11 +35,14 @@ def parse_arguments(
         ValueError: A value of another type or outside its range, an unknown flag or key, an unreadable settings file.
         FileNotFoundError: No such settings file.
     """
+    if asked_for_help(words):
+        print(help_text(name, classes, everything=any(word in HELP_ALL for word in words)))
+        raise SystemExit(0)
     parser = _parser(name, classes)
     parser.set_defaults(**(defaults or {}))
     flags, nulls = _flags(parser, name, classes, words)
     parser.set_defaults(**dict.fromkeys(nulls))
-    return tuple(parser.parse_args_into_dataclasses(flags, look_for_args_file=False))
+    return parser.fill(flags)
 
 
 def given_values(name: str, classes: Sequence[Any], words: Sequence[str]) -> dict[str, Any]:
@@ -48,7 +54,7 @@ def given_values(name: str, classes: Sequence[Any], words: Sequence[str]) -> dic
     return {**vars(parser.parse_args(flags)), **dict.fromkeys(nulls)}
 
 
-def _flags(parser: Any, name: str, classes: Sequence[Any], words: Sequence[str]) -> tuple[list[str], list[str]]:
+def _flags(parser: Parser, name: str, classes: Sequence[Any], words: Sequence[str]) -> tuple[list[str], list[str]]:
     """The words as flags alone, and the names that a settings file sets to null. All names are checked."""
     known, nulls, flags = {action.dest: action for action in parser._actions}, [], list(words)
     if len(words) == 1 and Path(words[0]).suffix in SETTINGS_SUFFIXES:
@@ -57,7 +63,7 @@ def _flags(parser: Any, name: str, classes: Sequence[Any], words: Sequence[str])
         nulls = [key for key, value in settings.items() if value is None]
         flags = [word for key, value in settings.items() if value is not None for word in _as_flag(key, value)]
     else:
-        flags = _with_flags(words, classes)
+        flags = flagged_words(classes, words)
     _, unknown = parser.parse_known_args(flags)
     _check_names(name, [word for word in unknown if word.startswith("--")], known)
     if unknown:
@@ -65,7 +71,7 @@ def _flags(parser: Any, name: str, classes: Sequence[Any], words: Sequence[str])
     return flags, nulls
 
 
-def _with_flags(words: Sequence[str], classes: Sequence[Any]) -> list[str]:
+def flagged_words(classes: Sequence[Any], words: Sequence[str]) -> list[str]:
     """Put the flag of its field before each leading word.
 
     Raises:
@@ -73,7 +79,7 @@ def _with_flags(words: Sequence[str], classes: Sequence[Any]) -> list[str]:
     """
     left = list(words)
     flagged: list[str] = []
-    for place in _positional(classes):
+    for place in positional(classes):
         if not left or left[0].startswith("-"):
             break
         end = 1
@@ -86,27 +92,17 @@ def _with_flags(words: Sequence[str], classes: Sequence[Any]) -> list[str]:
     return flagged + left if not left or left[0].startswith("-") else [*left, *flagged]
 
 
-def _positional(classes: Sequence[Any]) -> list[Field[Any]]:
-    return [place for kind in classes for place in fields(kind) if place.metadata.get("positional")]
+def _parser(name: str, classes: Sequence[Any]) -> Parser:
+    return Parser(name, [_filled(kind) for kind in classes], [place.name for place in positional(classes)])
 
 
-def _parser(name: str, classes: Sequence[Any]) -> Any:
-    from transformers import HfArgumentParser
+def _filled(kind: Any) -> Any:
+    """The dataclass that is filled: that of transformers' `Trainer` where a command names its flags."""
+    if kind is not TrainingFlags:
+        return kind
+    from ..training.trainer_arguments import RecommenderTrainingArguments
 
-    places = " ".join(place.name.upper() for place in _positional(classes))
-    about = f"{places} may stand before all flags, in the place of their own." if places else None
-    hint = f"{about} " if about else ""
-
-    class Parser(HfArgumentParser):  # type: ignore[misc,unused-ignore]  # untyped in some versions
-        def add_argument(self, *names: Any, positional: bool = False, **settings: Any) -> Any:
-            """The parser hands on a field's metadata; `positional` is ours."""
-            return super().add_argument(*names, **settings)
-
-        def error(self, message: str) -> NoReturn:
-            """One line in place of the usage of a hundred flags and an exit."""
-            raise ValueError(f"{message}. {hint}`hfrec {name} --help` lists the flags.")
-
-    return Parser(list(classes), prog=f"hfrec {name}", description=about, allow_abbrev=False)
+    return RecommenderTrainingArguments
 
 
 def _read_settings(path: Path) -> dict[str, Any]:

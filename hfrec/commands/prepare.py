@@ -1,7 +1,7 @@
 """Read, filter and report a log; write it as Parquet.
 
 hfrec prepare --dataset ml-100k --output_dir prepared --min_user_interactions 5
-hfrec prepare --train_file "logs/*.parquet" --output_dir sequences --layout sequences
+hfrec prepare "logs/*.parquet" sequences --layout sequences
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from ..data.temporal import SplitArguments
+from ..data.arguments import SplitArguments
 from .parsing import parse_arguments
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 @dataclass
 class PrepareArguments:
     """The source, what is dropped, and where the table goes."""
+
+    words: ClassVar[tuple[str, ...]] = ("train_file", "output_dir")
 
     output_dir: str = field(metadata={"help": "Folder that gets interactions.parquet, items.parquet and report.json."})
     train_file: str | None = field(default=None, metadata={"help": "File, folder or glob of the interaction log."})

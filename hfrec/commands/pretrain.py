@@ -1,6 +1,6 @@
 """Train a model on an interaction log.
 
-hfrec pretrain --train_file interactions.csv --output_dir out --objective masked --max_length 100 --hidden_size 64
+hfrec pretrain interactions.csv --output_dir out
 hfrec pretrain --train_file sequences --streaming true --output_dir out
 hfrec pretrain --train_file beauty.csv toys.csv --items_file beauty_items.csv toys_items.csv --output_dir out
 """
@@ -16,22 +16,16 @@ import numpy as np
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from ..data.arguments import ProtocolArguments
 from ..data.interactions import Interactions, user_codes
 from ..data.shards import SequenceShards
 from ..data.splits import Split
-from ..data.temporal import ProtocolArguments
 from ..evaluation.sources import sources_table
 from ..evaluation.table import align, results_table
 from ..tokenization import ItemTokenizer
-from ..training.arguments import (
-    CardArguments,
-    ModelArguments,
-    RecipeArguments,
-    RecommenderTrainingArguments,
-)
+from ..training.arguments import CardArguments, FinalArguments, ModelArguments, RecipeArguments
 from ..training.final import (
     Chosen,
-    FinalArguments,
     check_final,
     final_text,
     finished_validation,
@@ -44,31 +38,18 @@ from ..training.rows import load_split, split_rows, streamed_rows
 from ..training.run import check_output_folder, train_and_evaluate
 from ..training.runfile import begin_run, split_content, streamed_content
 from ..training.seen import settle_seen_items
-from ..training.sources import (
-    SourcesArguments,
-    load_sources,
-    source_content,
-    source_facts,
-    source_rows,
-    vocabulary_of,
-)
+from ..training.source_arguments import SourcesArguments
+from ..training.sources import load_sources, source_content, source_facts, source_rows, vocabulary_of
 from ..training.start import histories_and_counts, start_from_log
 from ..training.streamed_sources import StreamedSources
 from ..training.trainer import DEFAULT_MAX_LENGTH, build_model, seed_everything
+from ..training.trainer_arguments import RecommenderTrainingArguments
 from ..transfer.specification import ContentSpecification, content_features, describe_content
 from .content import ContentArguments
+from .flags import FLAGS
 from .parsing import given_values, parse_arguments
 
-RUN_CLASSES = (  # of a run that ends with its test
-    SourcesArguments,
-    ProtocolArguments,
-    ModelArguments,
-    ContentArguments,
-    CardArguments,
-    RecommenderTrainingArguments,
-    RecipeArguments,
-)
-CLASSES = (*RUN_CLASSES, FinalArguments)
+CLASSES = FLAGS["pretrain"]
 
 
 class PretrainArguments(NamedTuple):

@@ -1,5 +1,6 @@
 """Pull a checkpoint from a hub, pinned and checked.
 
+hfrec pull me/films films
 hfrec pull me/films films --revision v2 --verify
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from .parsing import parse_arguments
 
@@ -16,10 +18,10 @@ from .parsing import parse_arguments
 class PullArguments:
     """What comes from where. The token is that of `hf auth login` or of HF_TOKEN, never a flag."""
 
-    repo_id: str = field(metadata={"positional": True, "help": "namespace/name."})
-    output_dir: str | None = field(
-        default=None, metadata={"positional": True, "help": "Folder of the files; the cache unless given."}
-    )
+    words: ClassVar[tuple[str, ...]] = ("repo_id", "output_dir")
+
+    repo_id: str = field(metadata={"help": "namespace/name."})
+    output_dir: str | None = field(default=None, metadata={"help": "Folder of the files; the cache unless given."})
     revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit; main unless given."})
     verify: bool = field(default=False, metadata={"help": "Compare every file with the hub's checksum."})
     local_files_only: bool = field(default=False, metadata={"help": "Ask no hub, read the cache."})

@@ -1,13 +1,14 @@
 """Push a checkpoint to a hub as one commit.
 
-hfrec push out me/films --revision v2
+hfrec push out me/films
+hfrec push out me/films --revision v2 --private
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from .parsing import parse_arguments
 
@@ -16,8 +17,10 @@ from .parsing import parse_arguments
 class PushArguments:
     """What goes where. The token is that of `hf auth login` or of HF_TOKEN, never a flag."""
 
-    folder: str = field(metadata={"positional": True, "help": "Folder of the checkpoint."})
-    repo_id: str = field(metadata={"positional": True, "help": "namespace/name; made when it does not exist."})
+    words: ClassVar[tuple[str, ...]] = ("folder", "repo_id")
+
+    folder: str = field(metadata={"help": "Folder of the checkpoint."})
+    repo_id: str = field(metadata={"help": "namespace/name; made when it does not exist."})
     revision: str | None = field(default=None, metadata={"help": "Branch; main unless given."})
     private: bool = field(default=False, metadata={"help": "Make the repository private, when it is made here."})
     create_pr: bool = field(default=False, metadata={"help": "Open a pull request in place of a commit."})

@@ -1,6 +1,7 @@
 """Recommend items for the histories in a file.
 
-hfrec recommend --model_name_or_path out --history_file interactions.csv --top_k 10 --output_file recommendations.csv
+hfrec recommend out interactions.csv --output_file recommendations.csv
+hfrec recommend me/films interactions.csv --output_file lists.jsonl --top_k 20 --filter_seen false
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from .content import over_to_items
 from .parsing import parse_arguments
@@ -21,6 +22,8 @@ FORMATS = (".csv", ".parquet", ".jsonl")
 @dataclass
 class RecommendArguments:
     """Whose histories, how many items, and where they go."""
+
+    words: ClassVar[tuple[str, ...]] = ("model_name_or_path", "history_file")
 
     model_name_or_path: str = field(metadata={"help": "Checkpoint: a folder or a hub id."})
     history_file: str = field(metadata={"help": "Log of the users to recommend for."})

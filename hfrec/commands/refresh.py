@@ -1,6 +1,7 @@
 """Bring a checkpoint up to date with a newer log, and say whether the new one should take its place.
 
-hfrec refresh --model_name_or_path out --train_file log.csv --refresh_start T1 --test_start T2 --output_dir refreshed
+hfrec refresh out log.csv --test_start 2024-03-01 --output_dir refreshed
+hfrec refresh out log.csv --refresh_start 2024-02-01 --test_start 2024-03-01 --output_dir refreshed
 hfrec refresh --model_name_or_path me/films --train_file log.csv --test_start T2 --output_dir refreshed \\
   --push_to_hub true --hub_model_id me/films --tag 2024-06-08
 """
@@ -9,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel, Trainer, TrainerCallback
@@ -24,9 +25,9 @@ from ..evaluation.protocol import versions
 from ..hub.checkpoint import load_network
 from ..hub.model_card import write_model_card
 from ..hub.push import push_to_hub
+from ..study.arguments import RefreshArguments
 from ..study.refresh import (
     Periods,
-    RefreshArguments,
     cohort_masks,
     compare,
     objections,
@@ -36,7 +37,7 @@ from ..study.refresh import (
 )
 from ..study.refreshed import refreshed_split, refreshed_test
 from ..tokenization import ItemTokenizer
-from ..training.arguments import CardArguments, DataArguments, FinetuneArguments, RecommenderTrainingArguments
+from ..training.arguments import CardArguments, DataArguments, RefreshFinetuneArguments
 from ..training.facts import log_sizes, run_facts
 from ..training.pushes import hub_target
 from ..training.resuming import train as train_from
@@ -44,21 +45,13 @@ from ..training.rows import load_log, training_sequences
 from ..training.run import check_output_folder, save_checkpoint
 from ..training.runfile import begin_run
 from ..training.trainer import build_trainer
+from ..training.trainer_arguments import RecommenderTrainingArguments
 from .finetune import build_callbacks, build_optimizer, fit_to_log, start_settings
+from .flags import FLAGS
 from .parsing import parse_arguments
 
 EXIT_CODES = {"promote": 0, "keep the old model": 3}
 REPORT = "refresh_report.json"
-
-
-@dataclass
-class RefreshFinetuneArguments(FinetuneArguments):
-    """`FinetuneArguments` with L2-SP switched on."""
-
-    l2sp_alpha: float = field(default=1.0, metadata={"help": "Strength of L2-SP on pretrained weights; 0 is off."})
-    l2sp_mode: Literal["coupled", "decoupled"] = field(
-        default="decoupled", metadata={"help": "Gradient of the penalty, or a pull beside the adaptive gradient."}
-    )
 
 
 Arguments = tuple[
@@ -68,7 +61,7 @@ Arguments = tuple[
 
 def parse(words: Sequence[str]) -> Arguments:
     """Flags or a settings file into the dataclasses."""
-    data, start, refresh, card, training = parse_arguments("refresh", get_args(Arguments), words)
+    data, start, refresh, card, training = parse_arguments("refresh", FLAGS["refresh"], words)
     if refresh.tag is not None and not training.push_to_hub:
         raise ValueError("`--tag` is that of a pushed commit: add `--push_to_hub true`, or leave it out.")
     return data, start, refresh, card, training

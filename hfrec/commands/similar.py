@@ -1,13 +1,14 @@
 """Items like the ones that are named, by id or by title.
 
-hfrec similar --model_name_or_path out --titles "Star Wars" --top_k 5
+hfrec similar out --titles "Star Wars" --top_k 5
+hfrec similar me/films --items 50 181 --output_file similar.csv
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from .parsing import parse_arguments
 
@@ -15,6 +16,8 @@ from .parsing import parse_arguments
 @dataclass
 class SimilarArguments:
     """The checkpoint and the items to start from."""
+
+    words: ClassVar[tuple[str, ...]] = ("model_name_or_path",)
 
     model_name_or_path: str = field(metadata={"help": "Checkpoint: a folder or a hub id."})
     items: list[str] = field(default_factory=list, metadata={"help": "Item ids."})

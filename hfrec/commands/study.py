@@ -1,6 +1,7 @@
 """Where transfer pays: arms from scratch to L2-SP on ever larger shares of a target's users.
 
 hfrec study --model_name_or_path out --source_file source.csv --target_file target.csv --output_dir study
+hfrec study study.yaml
 """
 
 from __future__ import annotations
@@ -9,14 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..study.runner import StudyArguments
+from ..study.arguments import StudyArguments
 from ..study.schedule import run_study
+from .flags import FLAGS
 from .parsing import parse_arguments
 
 
 def parse(words: Sequence[str]) -> StudyArguments:
     """Flags or a settings file into the dataclass."""
-    (arguments,) = parse_arguments("study", (StudyArguments,), words)
+    (arguments,) = parse_arguments("study", FLAGS["study"], words)
     return arguments  # type: ignore[no-any-return]
 
 

@@ -2,66 +2,48 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import torch
-from transformers import PreTrainedModel, PrinterCallback, Trainer
+from transformers import PreTrainedModel, Trainer
 from transformers.trainer_utils import SaveStrategy
 
 from ..data.interactions import user_codes
 from ..data.repeats import repeat_share, settle_filter_seen
 from ..data.splits import Split
 from ..tokenization import ItemTokenizer
-from ..training.arguments import RecommenderTrainingArguments
-from ..training.budget import parse_duration
-from ..training.recipes import BUDGET, LogStatistics, RecipeName, choose_budget, choose_settings, recipe_defaults
+from ..training.arguments import TuneArguments
+from ..training.printing import ProgressLines
+from ..training.recipes import (
+    BUDGET,
+    LogStatistics,
+    RecipeName,
+    choose_budget,
+    choose_settings,
+    recipe_defaults,
+)
 from ..training.rows import RunRows, load_split, split_rows
 from ..training.runfile import split_content
 from ..training.sources import vocabulary_of
 from ..training.space import SearchSpace, search_space, space_facts, suggest
 from ..training.trainer import build_trainer, prepare_model, seed_everything, train_and_evaluate_collator
+from ..training.trainer_arguments import RecommenderTrainingArguments
 from ..training.tuning import METRIC, VALUES, require_optuna, sampler_seed, study_options
+from .flags import FLAGS
 from .parsing import given_values
-from .pretrain import RUN_CLASSES, PretrainArguments, start_model
+from .pretrain import PretrainArguments, start_model
 from .pretrain import parse as parse_pretrain
 
 if TYPE_CHECKING:
     import optuna
 
 
-@dataclass
-class TuneArguments:
-    """How much is tried; every flag of `hfrec pretrain` that is given stays fixed."""
-
-    n_trials: int = field(default=20, metadata={"help": "Trials in all, those of earlier commands included."})
-    timeout: str | None = field(
-        default=None, metadata={"help": "No trial starts after this time, such as 30m or 2h; those begun end."}
-    )
-    n_jobs: int = field(
-        default_factory=lambda: 1 if torch.cuda.is_available() else os.cpu_count() or 1,
-        metadata={"help": "Trials at a time, each a process with its share of the threads. Default: one a core."},
-    )
-    trial_steps: int | None = field(
-        default=None, metadata={"help": "Steps of a trial, where the recipe's are too many."}
-    )
-
-    def __post_init__(self) -> None:
-        for name in ("n_trials", "n_jobs", "trial_steps"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"`{name}` must be at least 1, found {value}.")
-        if self.timeout is not None:
-            parse_duration(self.timeout, "timeout")
-
-
-CLASSES = (*RUN_CLASSES, TuneArguments)
+CLASSES = FLAGS["tune"]
 TUNE_FIELDS = {place.name for place in fields(TuneArguments)}
 
 
@@ -209,5 +191,5 @@ def own_trainer(search: Search, output_dir: str) -> Trainer:
     trainer = build_trainer(
         model, search.tokenizer, rows.train, rows.validation, data=arguments.data, training=arguments.training
     )
-    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(ProgressLines)
     return trainer

@@ -1,6 +1,6 @@
 """Search for better settings of `hfrec pretrain` than the recipe's, on the validation part alone.
 
-hfrec tune --train_file interactions.csv --objective causal --output_dir tuned --n_trials 30
+hfrec tune interactions.csv --objective causal --output_dir tuned --n_trials 30
 hfrec pretrain tuned/best.yaml
 """
 
@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..training.budget import parse_duration
+from ..training.arguments import TuneArguments
+from ..training.durations import parse_duration
 from ..training.recipes import BUDGET_FLAGS
 from ..training.seen import METRIC as NDCG
 from ..training.tuning import (
@@ -35,7 +36,7 @@ from ..training.tuning import (
     write_summary,
 )
 from .parsing import given_values, parse_arguments
-from .trial import CLASSES, Search, TuneArguments, run_trial, search_of
+from .trial import CLASSES, Search, run_trial, search_of
 
 if TYPE_CHECKING:
     import optuna

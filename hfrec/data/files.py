@@ -17,6 +17,7 @@ from typing import Any
 # The Trainer's own pushes leave out names that begin with an underscore.
 LOCK_FILE = "_lock"
 RUN_FILE = "_run.json"
+LOG_FILE = "_training_log.jsonl"
 STUDY_FILE = "study.db"
 SEAL_FILE = "sha256.json"
 _LOADED = (".safetensors", "config.json", "tokenizer.json", "items.parquet")  # of a checkpoint, to recommend with it

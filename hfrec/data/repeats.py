@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from .arguments import Choice
 
 if TYPE_CHECKING:
     import datasets
 
 REPEAT_THRESHOLD = 0.1
-Choice = Literal["auto", "true", "false"]
 
 
 def repeat_share(rows: datasets.Dataset, *, batch_size: int = 65_536) -> float:

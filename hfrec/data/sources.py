@@ -6,12 +6,10 @@ The item `7` of the source `beauty` is `beauty:7` in the joined log and in the v
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,51 +17,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hfrec.data.interactions import Interactions, InteractionsReport, timestamps_to_numpy
+from hfrec.data.source_names import SEPARATOR, check_source_names
 from hfrec.data.splits import Split, SplitReport, split_facts
 from hfrec.tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer
 
-SEPARATOR = ":"
 SOURCE_COLUMN, SOURCE_ITEM_COLUMN = "source", "source_item_id"
 SMALLEST_SOURCE = 2  # items: with one there is nothing to rank
 Block = tuple[int, int]
-
-
-def source_names(paths: Sequence[str]) -> list[str]:
-    """A name for each source: that of its file, or where files have the same name that of its folder.
-
-    Raises:
-        ValueError: Neither tells the sources apart.
-
-    Example:
-        >>> source_names(["data/beauty.csv.gz", "data/toys.csv"])
-        ['beauty', 'toys']
-        >>> source_names(["beauty/interactions.csv", "toys/interactions.csv"])
-        ['beauty', 'toys']
-    """
-    for names in (
-        [Path(path).name.split(".")[0] for path in paths],
-        [Path(path).resolve().parent.name for path in paths],
-    ):
-        if len(set(names)) == len(names) and all(names):
-            return [name.replace(SEPARATOR, "-") for name in names]
-    raise ValueError(
-        f"`--train_file` names files of the same name in folders of the same name: {', '.join(paths)}. Give each "
-        "source a name with `--source_names`."
-    )
-
-
-def check_source_names(names: Sequence[str]) -> None:
-    """Refuse names that are empty, stand there twice or hold a colon.
-
-    Raises:
-        ValueError: With the name.
-    """
-    for name, count in Counter(names).items():
-        if not name or SEPARATOR in name or count > 1:
-            found = f"{count} times" if count > 1 else "with a colon" if name else "empty"
-            raise ValueError(
-                f"A source needs a name of its own without {SEPARATOR!r}, found {name!r} {found}. Change it."
-            )
 
 
 @dataclass(frozen=True)

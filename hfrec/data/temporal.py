@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from transformers.utils import logging
 
+from hfrec.data.arguments import SplitArguments
 from hfrec.data.interactions import Interactions, timestamps_to_numpy
-from hfrec.data.repeats import Choice
 from hfrec.data.splits import (
     Split,
     first_of_each_user,
@@ -27,54 +27,6 @@ from hfrec.data.splits import (
 
 logger = logging.get_logger(__name__)
 RATIO = 0.1
-TEMPORAL_FLAGS = ("validation_start", "test_start", "validation_ratio", "test_ratio")
-
-
-@dataclass
-class SplitArguments:
-    """How the log is divided into training, validation and test."""
-
-    protocol: Literal["leave_one_out", "temporal"] = field(
-        default="leave_one_out",
-        metadata={"help": "Each user's last two items are held out, or everything from one time on."},
-    )
-    validation_start: str | None = field(
-        default=None, metadata={"help": "temporal: first time of validation. Default: by --validation_ratio."}
-    )
-    test_start: str | None = field(
-        default=None, metadata={"help": "temporal: first time of the test. Default: by --test_ratio."}
-    )
-    validation_ratio: float | None = field(
-        default=None, metadata={"help": "temporal: share of the interactions, those before the test; 0.1 if left out."}
-    )
-    test_ratio: float | None = field(
-        default=None, metadata={"help": "temporal: share of the interactions, the newest; 0.1 if left out."}
-    )
-
-    def __post_init__(self) -> None:
-        given = [name for name in TEMPORAL_FLAGS if getattr(self, name) is not None]
-        if self.protocol != "temporal" and given:
-            flags = ", ".join(f"`{name}`" for name in given)
-            raise ValueError(f"{flags} need `--protocol temporal`, found {self.protocol}: add it or leave them out.")
-        for part in ("validation", "test"):
-            start, ratio = getattr(self, f"{part}_start"), getattr(self, f"{part}_ratio")
-            if start is not None and ratio is not None:
-                raise ValueError(f"`{part}_start` and `{part}_ratio` say the same twice: give one of them.")
-            if ratio is not None and not 0.0 < ratio < 1.0:
-                raise ValueError(f"`{part}_ratio` must lie in (0, 1), found {ratio}.")
-
-
-@dataclass
-class ProtocolArguments(SplitArguments):
-    """The split, and whether items that a user had are left out."""
-
-    filter_seen: Choice = field(
-        default="auto",
-        metadata={
-            "help": "Whether items of the history are left out where the best checkpoint is chosen and items are "
-            "recommended. auto: training measures repeats on validation; evaluating does as the checkpoint says."
-        },
-    )
 
 
 def split_log(interactions: Interactions, arguments: SplitArguments) -> Split:

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.sources import SEPARATOR, Block
+from ..data.source_names import SEPARATOR
+from ..data.sources import Block
 from ..tokenization import NUM_SPECIAL_TOKENS
 from .protocol import PROTOCOL, RankedTest
 from .ranking import PROTOCOLS, make_compute_metrics

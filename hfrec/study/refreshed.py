@@ -6,7 +6,8 @@ from typing import Any
 
 from ..evaluation.protocol import PROTOCOL, decided_by
 from ..evaluation.ranking import PROTOCOLS
-from .refresh import METRIC, OVERALL, Periods, RefreshArguments
+from .arguments import RefreshArguments
+from .refresh import METRIC, OVERALL, Periods
 
 OLD_MODEL = "the model before"
 

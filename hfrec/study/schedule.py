@@ -15,8 +15,9 @@ import numpy as np
 import torch
 
 from ..data.files import write_json
+from .arguments import StudyArguments
 from .arms import ARMS, Arm, Trial
-from .runner import METRIC, StudyArguments, StudyData, run_once
+from .runner import METRIC, StudyData, run_once
 
 # Strengths of the trade-off, and the learning rate of all its runs; 0 is plain fine-tuning.
 TRADEOFF_RATE = 1e-3

@@ -1,14 +1,12 @@
-"""The dataclasses behind `hfrec pretrain` and `hfrec finetune`."""
+"""The flags of the commands that train. Nothing heavy is imported here: help must not wait for it."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-import torch
-from transformers import TrainingArguments
-
-from .budget import parse_duration
+from .durations import parse_duration
 
 NewItemStart = Literal["cooccurrence", "random"]
 
@@ -16,6 +14,8 @@ NewItemStart = Literal["cooccurrence", "random"]
 @dataclass
 class DataArguments:
     """Where the log comes from and how it becomes sequences."""
+
+    words: ClassVar[tuple[str, ...]] = ("train_file",)
 
     train_file: str | None = field(default=None, metadata={"help": "File, folder or glob of the interaction log."})
     dataset: str | None = field(default=None, metadata={"help": "ml-100k, ml-1m, synthetic or a hub id."})
@@ -147,6 +147,8 @@ class RecipeArguments:
 class FinetuneArguments:
     """Where fine-tuning starts from, what is frozen and how it is held to its start."""
 
+    words: ClassVar[tuple[str, ...]] = ("model_name_or_path",)
+
     model_name_or_path: str = field(metadata={"help": "Pretrained checkpoint: a folder or a hub id."})
     model_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit on the hub."})
     content_encoder: str | None = field(
@@ -192,34 +194,15 @@ class CardArguments:
 
 
 @dataclass
-class RecommenderTrainingArguments(TrainingArguments):
-    """`TrainingArguments` with the defaults of a recommender; everything else is the parent's.
+class TrainingFlags:
+    """How long and how it trains; `--help_all` lists all that `TrainingArguments` of transformers takes besides.
 
-    Differs from the parent: learning rate 1e-3, batches of 128 and 256, 100 epochs with evaluation and a checkpoint
-    after each, best checkpoint by `ndcg@10`, two checkpoints kept, labels that carry the seen items, losses
-    that are no numbers are logged as they are, and `--report_to` takes several names.
-
-    Raises:
-        ValueError: A value out of range.
+    Where a command names this class, `RecommenderTrainingArguments` is what is filled.
     """
 
     output_dir: str = field(default="outputs/run", metadata={"help": "New or empty folder of the checkpoint."})
-    learning_rate: float = 1e-3
-    per_device_train_batch_size: int = 128
-    per_device_eval_batch_size: int = 256
-    num_train_epochs: float = 100.0
-    eval_strategy: str = "epoch"
-    save_strategy: str = "epoch"
-    logging_strategy: str = "epoch"
-    save_total_limit: int | None = 2
-    load_best_model_at_end: bool = True
-    metric_for_best_model: str | None = "ndcg@10"
-    greater_is_better: bool | None = True
-    remove_unused_columns: bool = False
-    dataloader_pin_memory: bool = field(
-        default_factory=torch.cuda.is_available, metadata={"help": "Pinned host memory; useful with a GPU only."}
-    )
-    label_names: list[str] | None = field(default_factory=lambda: ["labels", "seen_ids"])
+    num_train_epochs: float = field(default=100.0, metadata={"help": "Epochs at most, evaluated after each."})
+    max_steps: int = field(default=-1, metadata={"help": "Optimiser steps in place of epochs."})
     early_stopping_patience: int = field(
         default=10, metadata={"help": "Evaluations without a better metric before training stops; 0 never stops."}
     )
@@ -227,6 +210,10 @@ class RecommenderTrainingArguments(TrainingArguments):
         default=None,
         metadata={"help": "Train as well as can be in this time, such as 90s, 15m or 1h30m; it decides the steps."},
     )
+    learning_rate: float = field(default=1e-3, metadata={"help": "Highest learning rate of AdamW."})
+    per_device_train_batch_size: int = field(default=128, metadata={"help": "Rows of a training step."})
+    per_device_eval_batch_size: int = field(default=256, metadata={"help": "Users scored at a time."})
+    seed: int = field(default=42, metadata={"help": "Seed of weights, masks, dropout and order."})
     save_on_exit: bool = field(
         default=False,
         metadata={"help": "On SIGTERM (pre-emption) and Ctrl-C, first write a checkpoint to go on from."},
@@ -242,21 +229,81 @@ class RecommenderTrainingArguments(TrainingArguments):
             "histories without padding."
         },
     )
-    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Hide losses that are no numbers."})
     report_to: list[str] = field(
         default_factory=lambda: ["none"], metadata={"help": "Trackers, such as tensorboard and trackio."}
     )
+    push_to_hub: bool = field(default=False, metadata={"help": "Push the checkpoint when it is finished."})
+    hub_model_id: str | None = field(default=None, metadata={"help": "namespace/name on the hub (--push_to_hub)."})
+
+
+@dataclass
+class TaskArguments:
+    """What fine-tuning is for: recommendation, or a label of each user."""
+
+    task: Literal["recommendation", "classification"] = field(
+        default="recommendation", metadata={"help": "Items, or a class for each user by a new head."}
+    )
+    label_file: str | None = field(default=None, metadata={"help": "Table with a row for each user (classification)."})
+    label_column: str | None = field(default=None, metadata={"help": "Column of the class (classification)."})
+    folds: int = field(default=5, metadata={"help": "Folds of the cross-validation (classification)."})
 
     def __post_init__(self) -> None:
-        for name in ("num_train_epochs", "per_device_train_batch_size", "per_device_eval_batch_size"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"`{name}` must be above 0, found {getattr(self, name)}.")
-        for name in ("learning_rate", "early_stopping_patience"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"`{name}` must be at least 0, found {getattr(self, name)}.")
-        if self.time_budget is not None:
-            parse_duration(self.time_budget)
-            for name in ("num_train_epochs", "max_steps"):
-                if getattr(self, name) != getattr(type(self), name):
-                    raise ValueError(f"`--time_budget` and `--{name}` are both given: leave one of them out.")
-        super().__post_init__()  # type: ignore[no-untyped-call]
+        if self.task == "classification" and not (self.label_file and self.label_column):
+            raise ValueError("`--task classification` needs `--label_file` and `--label_column`.")
+        if self.folds < 2:
+            raise ValueError(f"`folds` must be at least 2, found {self.folds}.")
+
+
+@dataclass
+class FinalArguments:
+    """Whether the checkpoint is that of the validation run, or is trained again on everything."""
+
+    final: bool = field(
+        default=False,
+        metadata={
+            "help": "Train the model to ship: a run with held-out items, kept in OUTPUT_DIR/validation, chooses how "
+            "long; then the same start is trained as long on all rows and all items."
+        },
+    )
+
+
+@dataclass
+class RefreshFinetuneArguments(FinetuneArguments):
+    """`FinetuneArguments` with L2-SP switched on."""
+
+    l2sp_alpha: float = field(default=1.0, metadata={"help": "Strength of L2-SP on pretrained weights; 0 is off."})
+    l2sp_mode: Literal["coupled", "decoupled"] = field(
+        default="decoupled", metadata={"help": "Gradient of the penalty, or a pull beside the adaptive gradient."}
+    )
+
+
+def _trials_at_a_time() -> int:
+    """One on a GPU, which trials would share; else one a core."""
+    import torch
+
+    return 1 if torch.cuda.is_available() else os.cpu_count() or 1
+
+
+@dataclass
+class TuneArguments:
+    """How much is tried; every flag of `hfrec pretrain` that is given stays fixed."""
+
+    n_trials: int = field(default=20, metadata={"help": "Trials in all, those of earlier commands included."})
+    timeout: str | None = field(
+        default=None, metadata={"help": "No trial starts after this time, such as 30m or 2h; those begun end."}
+    )
+    n_jobs: int = field(
+        default_factory=_trials_at_a_time,
+        metadata={"help": "Trials at a time, each a process with its share of the threads. Default: one a core."},
+    )
+    trial_steps: int | None = field(
+        default=None, metadata={"help": "Steps of a trial, where the recipe's are too many."}
+    )
+
+    def __post_init__(self) -> None:
+        for name in ("n_trials", "n_jobs", "trial_steps"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"`{name}` must be at least 1, found {value}.")
+        if self.timeout is not None:
+            parse_duration(self.timeout, "timeout")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -20,9 +20,10 @@ from ..data.readers import read_source
 from ..data.sequences import to_sequences
 from ..models import Bert4RecForSequenceClassification
 from ..tokenization import ItemTokenizer
-from .arguments import FinetuneArguments, RecommenderTrainingArguments
+from .arguments import FinetuneArguments, TaskArguments
 from .freezing import freeze
 from .l2sp import L2SPCallback
+from .trainer_arguments import RecommenderTrainingArguments
 
 IntArray = NDArray[np.int64]
 Method = Literal["frozen body", "fine-tuned", "fine-tuned + L2-SP"]
@@ -34,24 +35,6 @@ TRIALS: dict[Method, tuple[dict[str, float], ...]] = {
 }
 INVERSE_PENALTIES = (0.001, 0.003, 0.01, 0.03, 0.1, 1.0)
 PATIENCE = 3
-
-
-@dataclass
-class TaskArguments:
-    """What fine-tuning is for: recommendation, or a label of each user."""
-
-    task: Literal["recommendation", "classification"] = field(
-        default="recommendation", metadata={"help": "Items, or a class for each user by a new head."}
-    )
-    label_file: str | None = field(default=None, metadata={"help": "Table with a row for each user (classification)."})
-    label_column: str | None = field(default=None, metadata={"help": "Column of the class (classification)."})
-    folds: int = field(default=5, metadata={"help": "Folds of the cross-validation (classification)."})
-
-    def __post_init__(self) -> None:
-        if self.task == "classification" and not (self.label_file and self.label_column):
-            raise ValueError("`--task classification` needs `--label_file` and `--label_column`.")
-        if self.folds < 2:
-            raise ValueError(f"`folds` must be at least 2, found {self.folds}.")
 
 
 @dataclass

@@ -8,7 +8,8 @@ from typing import Any
 from transformers import Trainer
 
 from ..data.interactions import Interactions
-from .arguments import DataArguments, RecommenderTrainingArguments
+from .arguments import DataArguments
+from .trainer_arguments import RecommenderTrainingArguments
 
 HYPERPARAMETERS = (
     "num_train_epochs",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,25 +17,13 @@ from ..data.files import VALIDATION_FOLDER, read_json_object, write_json
 from ..data.interactions import Interactions
 from ..evaluation.protocol import versions
 from ..tokenization import ItemTokenizer
-from .arguments import DataArguments, RecommenderTrainingArguments
+from .arguments import DataArguments
 from .facts import log_sizes, run_facts
 from .rows import training_sequences
 from .run import fit, save_checkpoint, whole_model
+from .trainer_arguments import RecommenderTrainingArguments
 
 ALL_ROWS = "all_rows"  # the strategy of a split that holds nothing out
-
-
-@dataclass
-class FinalArguments:
-    """Whether the checkpoint is that of the validation run, or is trained again on everything."""
-
-    final: bool = field(
-        default=False,
-        metadata={
-            "help": "Train the model to ship: a run with held-out items, kept in OUTPUT_DIR/validation, chooses how "
-            "long; then the same start is trained as long on all rows and all items."
-        },
-    )
 
 
 @dataclass(frozen=True)

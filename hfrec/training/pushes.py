@@ -65,11 +65,18 @@ def open_repository(training: TrainingArguments) -> None:
         training.push_to_hub = False
 
 
-class PushingTrainer(Trainer):
+class RecommenderTrainer(Trainer):
     """The stock `Trainer`, but for what it pushes while training: no pickled arguments, no ranks of test users.
 
-    The parent writes `training_args.bin`, a pickle, into the folder and sends whatever lies there.
+    The parent writes `training_args.bin`, a pickle, into the folder and sends whatever lies there. It also warns of
+    weights that the best checkpoint lacks, where they are tied to others that it has.
     """
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """The parent's warnings, but for tied weights, which no checkpoint holds twice."""
+        tied = set(getattr(self.model, "_tied_weights_keys", None) or ())
+        load_result.missing_keys[:] = [key for key in load_result.missing_keys if key not in tied]
+        super()._issue_warnings_after_load(load_result)
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         """Send a checkpoint in the background, with the titles and by the strategies of the parent."""

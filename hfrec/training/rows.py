@@ -10,18 +10,20 @@ from typing import Any
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
+from ..data.arguments import ProtocolArguments
 from ..data.collators import Objective, objective_of
 from ..data.interactions import Interactions, load_interactions
 from ..data.sequences import to_sequences
 from ..data.shards import SequenceShards, StreamedBatches
 from ..data.splits import Split, split_facts
-from ..data.temporal import ProtocolArguments, split_log
+from ..data.temporal import split_log
 from ..evaluation.protocol import RankedTest, rank_checkpoint, rank_rows, rows_to_rank
 from ..evaluation.sources import RankedSources
 from ..tokenization import ItemTokenizer
-from .arguments import DataArguments, RecommenderTrainingArguments
+from .arguments import DataArguments
 from .facts import log_sizes
 from .trainer import build_collator
+from .trainer_arguments import RecommenderTrainingArguments
 
 logger = logging.get_logger(__name__)
 

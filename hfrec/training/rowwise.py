@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from ..models.losses import SAMPLED_LOSSES
 from ..transfer.optimizers import trainer_groups
-from .arguments import RecommenderTrainingArguments
+from .trainer_arguments import RecommenderTrainingArguments
 
 
 class RowwiseAdamW(torch.optim.AdamW):

@@ -13,15 +13,17 @@ from ..data.files import VALIDATION_FOLDER, check_folder, check_new_folder, seal
 from ..evaluation.protocol import versions
 from ..evaluation.user_ranks import RANKS_FILE
 from ..tokenization import ItemTokenizer
-from .arguments import DataArguments, RecommenderTrainingArguments
-from .budget import parse_duration, plan_steps, what_more_would_bring
+from .arguments import DataArguments
+from .budget import plan_steps, what_more_would_bring
 from .checkpoints import last_whole_checkpoint, only_unfinished
+from .durations import parse_duration
 from .facts import run_facts, schedule_facts
 from .l2sp import L2SPCallback
 from .resuming import train
 from .rows import RunRows
 from .rowwise import rowwise_optimizer
 from .trainer import build_trainer
+from .trainer_arguments import RecommenderTrainingArguments
 
 
 def check_output_folder(arguments: RecommenderTrainingArguments, *, final: bool = False) -> str | None:

@@ -15,8 +15,9 @@ from transformers.utils import logging
 from ..data.files import RUN_FILE, read_json_object, write_json
 from ..data.shards import StreamedBatches
 from ..data.splits import Split
-from .arguments import DataArguments, RecommenderTrainingArguments
+from .arguments import DataArguments
 from .checkpoints import last_whole_checkpoint
+from .trainer_arguments import RecommenderTrainingArguments
 
 logger = logging.get_logger(__name__)
 # What cannot change the weights or which of them are best: where a run lies, and what it tells whom.

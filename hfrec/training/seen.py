@@ -7,10 +7,10 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from ..data.arguments import ProtocolArguments
 from ..data.repeats import REPEAT_THRESHOLD, filters_seen, repeat_share, settle_filter_seen
-from ..data.temporal import ProtocolArguments
 from ..evaluation.protocol import decided_by
-from .arguments import RecommenderTrainingArguments
+from .trainer_arguments import RecommenderTrainingArguments
 
 METRIC = "ndcg@10"
 

@@ -15,15 +15,17 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from ..data.shards import SequenceShards, StreamedBatches
-from ..data.sources import SEPARATOR, Block, join_tokenizers, source_blocks
+from ..data.source_names import SEPARATOR
+from ..data.sources import Block, join_tokenizers, source_blocks
 from ..evaluation.protocol import rank_rows
 from ..evaluation.sources import RankedSources, make_source_metrics
 from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer
 from ..transfer.sources import take_source
-from .arguments import RecommenderTrainingArguments
 from .rows import RunRows, stream_of
 from .runfile import streamed_content
-from .sources import SourcesArguments, compete
+from .source_arguments import SourcesArguments
+from .sources import compete
+from .trainer_arguments import RecommenderTrainingArguments
 
 if TYPE_CHECKING:
     import datasets

@@ -8,10 +8,10 @@ from torch.utils.data import DataLoader
 
 from ..data.drawing import DrawnRows
 from ..data.shards import StreamedBatches
-from .pushes import PushingTrainer
+from .pushes import RecommenderTrainer
 
 
-class StreamingTrainer(PushingTrainer):
+class StreamingTrainer(RecommenderTrainer):
     """The Trainer of every run, but for the loader of [`StreamedBatches`].
 
     accelerate would deal each process's stream among the processes once more, and fill the last step with rows of the
@@ -39,7 +39,7 @@ class StreamingTrainer(PushingTrainer):
         return dataset.num_rows if isinstance(dataset, StreamedBatches) else super().num_examples(dataloader)
 
 
-class DrawingTrainer(PushingTrainer):
+class DrawingTrainer(RecommenderTrainer):
     """The stock `Trainer`, but for the sampler of [`DrawnRows`]."""
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:

@@ -17,12 +17,14 @@ from ..models import Bert4RecConfig, Bert4RecForCausalLM, Bert4RecForMaskedLM
 from ..tokenization import ItemTokenizer
 from ..transfer.features import set_item_features
 from ..transfer.specification import ContentSpecification
-from .arguments import DataArguments, ModelArguments, RecommenderTrainingArguments
+from .arguments import DataArguments, ModelArguments
 from .checkpoints import SaveOnExit, SealCheckpoint, StopOnNaN
-from .pushes import PushingTrainer, PushWatchCallback, open_repository
+from .printing import print_like_a_tool
+from .pushes import PushWatchCallback, RecommenderTrainer, open_repository
 from .resuming import EarlyStopping, check_best_metric
 from .seen import choose_metric
 from .streaming import DrawingTrainer, StreamingTrainer
+from .trainer_arguments import RecommenderTrainingArguments
 
 DEFAULT_MAX_LENGTH = 100
 
@@ -127,16 +129,17 @@ def build_trainer(
     )
     trainer.label_smoother = None  # it needs scores of all items, and would smooth over the special tokens too
     trainer.callback_handler.callbacks[:0] = callbacks
+    print_like_a_tool(trainer)
     if training.push_to_hub:
         trainer.add_callback(PushWatchCallback(trainer))
     return trainer
 
 
-def _trainer_class(train_dataset: Any) -> type[PushingTrainer]:
+def _trainer_class(train_dataset: Any) -> type[RecommenderTrainer]:
     """The one of rows in any order, or of rows that come in an order of their own."""
     if isinstance(train_dataset, DrawnRows):
         return DrawingTrainer
-    return StreamingTrainer if isinstance(train_dataset, StreamedBatches) else PushingTrainer
+    return StreamingTrainer if isinstance(train_dataset, StreamedBatches) else RecommenderTrainer
 
 
 def train_and_evaluate_collator(

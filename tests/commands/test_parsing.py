@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from hfrec.commands import compare, pull, push
-from hfrec.commands.parsing import parse_arguments
+from hfrec.commands.flags import FLAGS
+from hfrec.commands.parsing import flagged_words, parse_arguments
 
 
 @dataclass
@@ -58,10 +59,11 @@ def test_a_command_without_positional_fields_takes_no_words() -> None:
         parse_arguments("plain", (Plain,), ["out", "--verbose", "true"])
 
 
-def test_help_says_which_words_are_taken(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        pull.parse(["--help"])
-    assert "REPO_ID OUTPUT_DIR may stand before all flags" in capsys.readouterr().out
+def test_the_checkpoint_comes_before_the_log() -> None:
+    """`finetune LOG MODEL` would read the log as a checkpoint."""
+    words = flagged_words(FLAGS["finetune"], ["out", "log.csv", "--seed", "1"])
+    assert words == ["--model_name_or_path", "out", "--train_file", "log.csv", "--seed", "1"]
+    assert flagged_words(FLAGS["pretrain"], ["log.csv"]) == ["--train_file", "log.csv"]
 
 
 @pytest.mark.parametrize(

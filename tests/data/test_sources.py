@@ -10,7 +10,8 @@ import pytest
 
 from hfrec import ItemTokenizer, load_interactions
 from hfrec.data.sequences import to_evaluation_sequences, to_sequences
-from hfrec.data.sources import JoinedSources, check_source_names, join_tokenizers, source_names
+from hfrec.data.source_names import check_source_names, source_names
+from hfrec.data.sources import JoinedSources, join_tokenizers
 from hfrec.data.splits import leave_one_out
 from hfrec.training.rows import build_tokenizer
 

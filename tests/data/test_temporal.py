@@ -8,12 +8,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from hfrec.data.arguments import ProtocolArguments, SplitArguments
 from hfrec.data.interactions import Interactions, load_interactions, timestamps_to_numpy
 from hfrec.data.sequences import to_evaluation_sequences
 from hfrec.data.splits import leakage_audit, leave_one_out, split_facts
 from hfrec.data.temporal import (
-    ProtocolArguments,
-    SplitArguments,
     new_items,
     new_users,
     split_log,

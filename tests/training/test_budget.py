@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from hfrec.training.budget import parse_duration, what_more_would_bring
+from hfrec.training.budget import what_more_would_bring
+from hfrec.training.durations import parse_duration
 from hfrec_command import main
 
 SHAPE = ["--max_length", "12", "--hidden_size", "16", "--disable_tqdm", "true", "--dataset", "synthetic"]

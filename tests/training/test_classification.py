@@ -9,7 +9,8 @@ import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
 from hfrec import load_interactions, synthetic_tables
-from hfrec.training.classification import TaskArguments, read_labels, scores
+from hfrec.training.arguments import TaskArguments
+from hfrec.training.classification import read_labels, scores
 from hfrec_command import main
 
 QUIET = ["--disable_tqdm", "true", "--early_stopping_patience", "0"]

@@ -18,7 +18,7 @@ PROGRAM = """
 import json, resource, sys
 import torch
 from hfrec.models import Bert4RecConfig, Bert4RecForCausalLM, Bert4RecForMaskedLM
-from hfrec.training.arguments import RecommenderTrainingArguments
+from hfrec.training.trainer_arguments import RecommenderTrainingArguments
 from hfrec.training.rowwise import rowwise_optimizer
 
 def train(config, batch, length, labelled, rowwise, steps):

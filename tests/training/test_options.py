@@ -13,9 +13,10 @@ from safetensors.torch import load_file
 
 from hfrec import leave_one_out, load_interactions
 from hfrec.models import layers
-from hfrec.training.arguments import DataArguments, ModelArguments, RecommenderTrainingArguments
+from hfrec.training.arguments import DataArguments, ModelArguments
 from hfrec.training.rows import build_tokenizer, training_sequences
 from hfrec.training.trainer import build_model, build_trainer
+from hfrec.training.trainer_arguments import RecommenderTrainingArguments
 from hfrec_command import main
 
 TINY = ["--max_length", "12", "--hidden_size", "16", "--num_hidden_layers", "2", "--num_train_epochs", "2"]

@@ -1,0 +1,52 @@
+"""`TrainingArguments` of transformers with hfrec's flags and defaults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from transformers import TrainingArguments
+
+from .arguments import TrainingFlags
+from .durations import parse_duration
+
+
+@dataclass
+class RecommenderTrainingArguments(TrainingFlags, TrainingArguments):  # type: ignore[misc]  # narrower types
+    """`TrainingArguments` with the defaults of a recommender; everything else is the parent's.
+
+    Differs from the parent: learning rate 1e-3, batches of 128 and 256, 100 epochs with evaluation and a checkpoint
+    after each, best checkpoint by `ndcg@10`, two checkpoints kept, labels that carry the seen items, losses
+    that are no numbers are logged as they are, and `--report_to` takes several names.
+
+    Raises:
+        ValueError: A value out of range.
+    """
+
+    eval_strategy: str = "epoch"
+    save_strategy: str = "epoch"
+    logging_strategy: str = "epoch"
+    save_total_limit: int | None = 2
+    load_best_model_at_end: bool = True
+    metric_for_best_model: str | None = "ndcg@10"
+    greater_is_better: bool | None = True
+    remove_unused_columns: bool = False
+    dataloader_pin_memory: bool = field(
+        default_factory=torch.cuda.is_available, metadata={"help": "Pinned host memory; useful with a GPU only."}
+    )
+    label_names: list[str] | None = field(default_factory=lambda: ["labels", "seen_ids"])
+    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Hide losses that are no numbers."})
+
+    def __post_init__(self) -> None:
+        for name in ("num_train_epochs", "per_device_train_batch_size", "per_device_eval_batch_size"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"`{name}` must be above 0, found {getattr(self, name)}.")
+        for name in ("learning_rate", "early_stopping_patience"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"`{name}` must be at least 0, found {getattr(self, name)}.")
+        if self.time_budget is not None:
+            parse_duration(self.time_budget)
+            for name in ("num_train_epochs", "max_steps"):
+                if getattr(self, name) != getattr(type(self), name):
+                    raise ValueError(f"`--time_budget` and `--{name}` are both given: leave one of them out.")
+        super().__post_init__()  # type: ignore[no-untyped-call]
