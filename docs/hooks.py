@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
             files.append(File.generated(config, f"results/{name}", content=content))
     speed = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
     files.append(File.generated(config, "results/speed.md", content=speed))
+    for path in (ROOT / "examples").iterdir():
+        if path.suffix in (".py", ".ipynb"):
+            files.append(File.generated(config, f"examples/{path.name}", content=path.read_bytes()))
     for path in (ROOT / "benchmarks").glob("*.png"):
         files.append(File.generated(config, f"results/{path.name}", content=path.read_bytes()))
     return files
@@ -51,7 +55,14 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     up = "../" * page.file.src_uri.count("/")
     markdown = markdown.replace("](../benchmarks/README.md", f"]({up}results/speed.md")
     markdown = markdown.replace("](../model_cards/", f"]({up}results/").replace("](../docs/", f"]({up}")
+    markdown = re.sub(r"<!-- file: (\S+) -->", lambda match: shown_file(match[1]), markdown)
+    markdown = re.sub(r"\]\(\.\./examples/([\w.]+)\)", f"]({up}examples/\\1)", markdown)
     return markdown.replace("<!-- table of results -->", results_table())
+
+
+def shown_file(name: str) -> str:
+    """A file of the repository as a block of code."""
+    return f"```python\n{(ROOT / name).read_text(encoding='utf-8')}```"
 
 
 def results_table() -> str:

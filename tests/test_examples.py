@@ -1,5 +1,6 @@
 """The examples run as they stand: they are what a user copies first."""
 
+import os
 import runpy
 import sys
 from pathlib import Path
@@ -36,3 +37,22 @@ def test_a_class_that_is_not_imported_is_refused(tmp_path: Path) -> None:
     config.write_text(config.read_text().replace('"Bert4RecForMaskedLM"\n', '"SomebodysModel"\n'))
     with pytest.raises(ValueError, match="A class of your own loads where it is imported"):
         load_checkpoint(tmp_path)
+
+
+NOTEBOOKS = sorted(OWN_TRAINER.parent.glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_runs_and_shows_a_picture(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A notebook that fails in its third cell loses the reader there."""
+    nbclient = pytest.importorskip("nbclient", reason="nbclient runs the notebooks")
+    nbformat = pytest.importorskip("nbformat")
+    monkeypatch.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+    monkeypatch.setenv("PYTHONPATH", str(OWN_TRAINER.parent.parent))  # of the checkout, whatever is installed
+    notebook = nbformat.read(path, as_version=4)
+    resources = {"metadata": {"path": str(tmp_path)}}
+    nbclient.NotebookClient(notebook, timeout=600, kernel_name="python3", resources=resources).execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert any("image/png" in output.get("data", {}) for output in outputs)
+    committed = nbformat.read(path, as_version=4)
+    assert any("image/png" in output.get("data", {}) for cell in committed.cells for output in cell.get("outputs", []))

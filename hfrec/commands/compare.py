@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from .evaluate import check_page
 from .parsing import parse_arguments
 
 
@@ -30,6 +31,10 @@ class CompareArguments:
     cohorts: bool = field(default=True, metadata={"help": "Also by history length and by kind of target."})
     n_bootstrap: int = field(default=10000, metadata={"help": "Resamples of users behind each interval."})
     seed: int = field(default=0, metadata={"help": "Seed of the resampling."})
+    report: str | None = field(default=None, metadata={"help": "Also a page to look at, such as compare.html."})
+
+    def __post_init__(self) -> None:
+        check_page(self.report)
 
 
 def parse(words: Sequence[str]) -> CompareArguments:
@@ -51,6 +56,11 @@ def main(arguments: CompareArguments) -> dict[str, Any]:
         seed=arguments.seed,
     )
     write_json(Path(arguments.output_file), compared)
+    if arguments.report is not None:
+        from ..reports.comparison import write_comparison
+
+        write_comparison(Path(arguments.report), compared)
+        print(f"Page: {arguments.report}")
     print("\n\n".join([*(comparison_table(compared, setting) for setting in PROTOCOLS), compared["correction"]]))
     return compared
 

@@ -59,6 +59,12 @@ class EvaluateArguments:
         metadata={"help": "Column of the items' categories: how varied the lists are, how well they fit a history."},
     )
     category_separator: str = field(default="|", metadata={"help": "What joins the categories of an item."})
+    report: str | None = field(
+        default=None, metadata={"help": "Also a page to look at, such as report.html; it names test users and items."}
+    )
+
+    def __post_init__(self) -> None:
+        check_page(self.report)
 
 
 def parse(words: Sequence[str]) -> tuple[EvaluateArguments, ProtocolArguments]:
@@ -83,6 +89,11 @@ def main(words: tuple[EvaluateArguments, ProtocolArguments]) -> dict[str, Any]:
 
     arguments, protocol = words
     check_folder(Path(arguments.output_dir))
+    if (Path(arguments.output_dir) / "all_results.json").exists():
+        raise ValueError(
+            f"`output_dir` {arguments.output_dir} holds a finished run, whose {RANKS_FILE} would be lost: choose "
+            "another folder."
+        )
     check_prior(arguments)
     model, tokenizer = load_checkpoint(arguments.model_name_or_path, revision=arguments.revision)
     tokenizer = over_to_items(model, tokenizer, arguments)
@@ -117,7 +128,8 @@ def main(words: tuple[EvaluateArguments, ProtocolArguments]) -> dict[str, Any]:
         prior=prior,
         filter_seen=chosen_filter(protocol.filter_seen, model.config),
     )
-    results = ranked.results(cohorts=arguments.cohorts, features=features)
+    page = ranked.results(cohorts=arguments.cohorts or arguments.report is not None, features=features)
+    results = page if arguments.cohorts else {name: value for name, value in page.items() if name != "cohorts"}
     results["split"] = split_facts(split)
     results["data"] = {"source": arguments.test_file, "fingerprint": interactions.fingerprint}
     results["model"] = arguments.model_name_or_path
@@ -128,13 +140,29 @@ def main(words: tuple[EvaluateArguments, ProtocolArguments]) -> dict[str, Any]:
     with whole_files(Path(arguments.output_dir)) as draft:
         ranked.user_ranks().save(draft / RANKS_FILE)
         write_json(draft / "eval_results.json", results)
+    if arguments.report is not None:
+        from ..reports.evaluation import write_evaluation
+
+        write_evaluation(Path(arguments.report), {**results, **page}, ranked, tokenizer)
     print(results_table(results))
     if fitted is not None:
         print(cold_users_table(results["cold_users"]))
     if arguments.cohorts:
         print(cohorts_table(results["cohorts"]))
+    if arguments.report is not None:
+        print(f"Page: {arguments.report}")
     print(results["verdict"]["text"])
     return results
+
+
+def check_page(path: str | None) -> None:
+    """Refuse a file for a page that no browser would open as one.
+
+    Raises:
+        ValueError: Another suffix, or a folder.
+    """
+    if path is not None and (Path(path).suffix not in (".html", ".htm") or Path(path).is_dir()):
+        raise ValueError(f"`--report` must name a file that ends in .html, found {path!r}.")
 
 
 def as_trained(protocol: ProtocolArguments, trained: Mapping[str, Any]) -> ProtocolArguments:

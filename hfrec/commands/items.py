@@ -79,8 +79,9 @@ def main(arguments: tuple[str, ItemsArguments]) -> dict[str, Any]:
     """Do the action and write the new checkpoint with `catalogue.json`, which says what became of each item."""
     import torch
 
-    from ..data.files import check_new_folder, seal, whole_files, write_json
+    from ..data.files import check_new_folder, whole_files, write_json
     from ..hub.checkpoint import load_network
+    from ..training.run import save_checkpoint
     from ..transfer.optimizers import OPTIMIZER, load_optimizer, save_optimizer
 
     action, settings = arguments
@@ -97,9 +98,7 @@ def main(arguments: tuple[str, ItemsArguments]) -> dict[str, Any]:
         return report
     folder = Path(str(settings.output_dir))
     with whole_files(folder) as draft:
-        model.save_pretrained(draft)
-        changed.save_pretrained(draft)
-        seal(draft)
+        save_checkpoint(model, changed, draft)
         write_json(draft / "catalogue.json", {"action": action, "from": settings.model_name_or_path, **report})
         if optimizer is not None:
             save_optimizer(optimizer, draft, source)

@@ -20,7 +20,13 @@ RUN_FILE = "_run.json"
 LOG_FILE = "_training_log.jsonl"
 STUDY_FILE = "study.db"
 SEAL_FILE = "sha256.json"
-_LOADED = (".safetensors", "config.json", "tokenizer.json", "items.parquet")  # of a checkpoint, to recommend with it
+_LOADED = (
+    ".safetensors",
+    "config.json",
+    "tokenizer.json",
+    "items.parquet",
+    "_info.json",
+)  # to work with, not to train on
 VALIDATION_FOLDER = "validation"  # of a run that is trained again on all rows
 DRAFT_PREFIX = ".hfrec-draft-"  # of files and folders that are being written
 READY_PREFIX = ".hfrec-ready-"  # of folders that are written to their end, whose files are on their way to their place

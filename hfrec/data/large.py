@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from hfrec.data.files import DRAFT_PREFIX, sha256_of, whole_files, write_json
+from hfrec.data.files import DRAFT_PREFIX, seal, sha256_of, whole_files, write_json
 from hfrec.data.interactions import check_core, read_items
 from hfrec.data.readers import find_items_file
 from hfrec.data.sequences import take_lists
@@ -102,6 +102,7 @@ def prepare_sequences(
             "files": {path.relative_to(draft).as_posix(): sha256_of(path) for path in _written(draft)},
         }
         write_json(draft / INFO_FILE, info)
+        seal(draft)
     return info
 
 

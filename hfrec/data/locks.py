@@ -51,10 +51,13 @@ def locked_folder(folder: Path | None) -> Iterator[None]:
             logger.warning(f"{folder}: moved to its place what an interrupted command had written: {', '.join(names)}.")
         yield
     finally:
+        if os.name == "nt":
+            os.close(handle)  # an open file cannot be removed there
         (folder / LOCK_FILE).unlink(missing_ok=True)
         if [path.name for path in folder.glob("*")] == [RUN_FILE]:
             (folder / RUN_FILE).unlink()  # of a run without a checkpoint
-        os.close(handle)
+        if os.name != "nt":
+            os.close(handle)  # last, so that nobody holds the folder while it is tidied up
         for path in made:
             if not path.is_dir() or any(path.iterdir()):
                 break
@@ -63,9 +66,12 @@ def locked_folder(folder: Path | None) -> Iterator[None]:
 
 def _lock(folder: Path) -> int:
     """An open and locked file in the folder."""
-    import fcntl
-
     path = folder / LOCK_FILE
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        logger.warning(f"{folder} is not locked on this system: let no other process write it.")
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:

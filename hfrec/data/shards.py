@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import torch
 
 from hfrec.data.drawing import draws_of_sources
-from hfrec.data.files import read_json_object, sha256_of
+from hfrec.data.files import check_seal, read_json_object, sha256_of
 from hfrec.data.sequences import check_windows, overlapping_windows
 from hfrec.tokenization import ITEMS_FILE, NUM_SPECIAL_TOKENS, ItemTokenizer
 
@@ -55,6 +55,7 @@ class SequenceShards:
             found = pq.read_schema(path).names
             if not set(wanted) <= set(found):
                 raise ValueError(f"{path}: expected the columns {', '.join(wanted)}, found {', '.join(found)}.")
+        check_seal(self.folder)
         self._check_promises()
 
     def _check_promises(self) -> None:

@@ -41,6 +41,9 @@ class JoinedSources:
     splits: Mapping[str, Split]
     tokenizers: Mapping[str, ItemTokenizer]
 
+    def __post_init__(self) -> None:
+        _ = self.tokenizer  # refuses what cannot be joined before anything is trained
+
     @cached_property
     def tokenizer(self) -> ItemTokenizer:
         """The vocabularies as one."""

@@ -11,10 +11,11 @@ from contextlib import contextmanager
 from copy import deepcopy
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..data.collators import objective_of
@@ -23,7 +24,11 @@ from ..data.repeats import filters_seen
 from ..models import Bert4RecForCausalLM, Bert4RecForMaskedLM
 from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer
 from .recommend import checked_vocab_size, recommend
-from .serving import INT8_FILE, MODEL_FILE, SETTINGS_FILE, OnnxRecommender
+from .serving import INT8_FILE, MODEL_FILE, SETTINGS_FILE, VECTORS, VECTORS_FILE, OnnxRecommender
+from .similar import item_directions
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 LIBRARIES = ("onnx", "onnxruntime", "onnxscript")
 RESULTS_FILE = "export_results.json"
@@ -47,14 +52,15 @@ def export_onnx(
     """Write the function that [`recommend`] computes as an ONNX graph, with all that serving it needs.
 
     The graph takes whole histories of token ids and holds the rest: the `[MASK]` of a masked model, the newest tokens
-    that the model has positions for, the scores, the seen filter and the top k. Before the folder is there, its lists
+    that the model has positions for, the scores, the filters and the top k. Before the folder is there, its lists
     are compared with PyTorch's: scores within 1e-4, the same items except where their scores are as close.
 
     Args:
         model: `Bert4RecForMaskedLM`, `Bert4RecForCausalLM` or `Blend` in float32 on the CPU.
         tokenizer: The tokenizer of this model.
         output_dir: A new or empty folder. It gets `model.onnx`, `recommender.json` (items and settings),
-            `onnx_recommender.py` (serves them: [`OnnxRecommender`]) and `export_results.json` (what is returned).
+            `item_vectors.safetensors` (for similar items; not of a blend without a network), `onnx_recommender.py`
+            (serves them: [`OnnxRecommender`]) and `export_results.json` (what is returned).
         top_k: Most items that can be asked for; 100, or all items where there are fewer.
         int8: Also write `model_int8.onnx`, its weights quantised to 8 bits.
         histories: Histories of raw ids to check on; 256 random ones when None.
@@ -141,8 +147,14 @@ class _Recommender(nn.Module):
         self.masked = objective == "masked"
         self.top_k = top_k
 
-    def forward(self, input_ids: Tensor, filter_seen: Tensor) -> tuple[Tensor, Tensor]:
-        """From `(batch, length)`, filled up with 0 on the left, and `()` to item ids and scores `(batch, top_k)`."""
+    def forward(self, input_ids: Tensor, filter_seen: Tensor, excluded: Tensor) -> tuple[Tensor, Tensor]:
+        """Item ids and scores `(batch, top_k)`.
+
+        Args:
+            input_ids: Histories `(batch, length)`, filled up with 0 on the left.
+            filter_seen: Whether the items of the histories are left out `()`.
+            excluded: Tokens that nobody gets `(num_excluded,)`; 0 is none.
+        """
         config = self.model.config
         read = input_ids
         if self.masked:
@@ -150,11 +162,12 @@ class _Recommender(nn.Module):
             read = torch.cat([input_ids, newest], dim=1)  # (batch, length + 1)
         first = torch.sym_max(read.shape[1] - config.max_position_embeddings, 0)  # type: ignore[no-untyped-call]
         read = read[:, first:]
-        representation = self.model.encode_history(read, (read != config.pad_token_id).long())
+        representation = self.model.encode_history(read, (read != config.pad_token_id).long(), newest_last=True)
         scores = self.model.score_items(representation)  # (batch, vocab_size)
         # [PAD], as all specials, has no score to lose. `topk` becomes ONNX's, which orders equal scores by place.
         seen = torch.where(filter_seen, input_ids, config.pad_token_id)
-        scores, item_ids = scores.scatter(1, seen, float("-inf")).topk(self.top_k, dim=1)
+        barred = torch.cat([seen, excluded.expand(seen.shape[0], -1)], dim=1)  # (batch, length + num_excluded)
+        scores, item_ids = scores.scatter(1, barred, float("-inf")).topk(self.top_k, dim=1)
         return item_ids.masked_fill(scores == float("-inf"), 0), scores
 
 
@@ -172,15 +185,15 @@ def _quiet() -> Iterator[None]:
 
 def _write_graph(recommender: nn.Module, path: Path) -> None:
     dynamic = torch.export.Dim.DYNAMIC
-    example = (torch.tensor([[0, 3, 3], [3, 3, 3]]), torch.tensor(True))
+    example = (torch.tensor([[0, 3, 3], [3, 3, 3]]), torch.tensor(True), torch.tensor([0, 0, 0, 0]))
     with _quiet(), torch.no_grad():
         program = torch.export.export(
-            recommender, example, dynamic_shapes=({0: dynamic, 1: dynamic}, None), strict=False
+            recommender, example, dynamic_shapes=({0: dynamic, 1: dynamic}, None, {0: dynamic}), strict=False
         )
         graph = torch.onnx.export(
             program,
             dynamo=True,
-            input_names=["input_ids", "filter_seen"],
+            input_names=["input_ids", "filter_seen", "excluded"],
             output_names=["item_ids", "scores"],
             verbose=False,
         )
@@ -212,15 +225,34 @@ def _write_serving(folder: Path, model: Any, tokenizer: ItemTokenizer, top_k: in
     settings |= {"filter_seen": filters_seen(model.config), "item_ids": items["item_id"].to_pylist()}
     if "title" in items.column_names:
         settings["titles"] = items["title"].to_pylist()
+    if "count" in items.column_names:
+        settings["counts"] = items["count"].fill_null(0).to_pylist()
+    settings["metadata"] = {name: items[name].to_pylist() for name in text_columns(items)}
     write_json(folder / SETTINGS_FILE, settings)
+    vectors = item_directions(model)
+    if vectors is not None:
+        save_file({VECTORS: vectors.contiguous()}, folder / VECTORS_FILE)
     _bind(folder)
     shutil.copyfile(Path(__file__).with_name("serving.py"), folder / SERVING_FILE)
 
 
+def text_columns(items: pa.Table) -> list[str]:
+    """Columns of the items that can hold categories: text, or lists of it; without ids and titles."""
+    import pyarrow as pa
+
+    found = []
+    for name in items.column_names:
+        kind = items.schema.field(name).type
+        kind = kind.value_type if pa.types.is_list(kind) or pa.types.is_large_list(kind) else kind
+        if name not in ("item_id", "title") and (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+            found.append(name)
+    return found
+
+
 def _bind(folder: Path) -> None:
-    """Write the hashes of the graphs beside the item ids: those of another export would name other items."""
+    """Write the hashes of graphs and vectors beside the item ids: those of another export would name other items."""
     settings = read_json_object(folder / SETTINGS_FILE)
-    graphs = [folder / name for name in (MODEL_FILE, INT8_FILE) if (folder / name).is_file()]
+    graphs = [folder / name for name in (MODEL_FILE, INT8_FILE, VECTORS_FILE) if (folder / name).is_file()]
     write_json(folder / SETTINGS_FILE, {**settings, "sha256": {path.name: sha256_of(path) for path in graphs}})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,7 +38,7 @@ def recommend(
     """The `top_k` items that each history's next item most likely is.
 
     The model reads the newest items of a history that it has positions for; the seen filter reads all of it. No more
-    than `(batch_size, 16384)` scores exist at a time. Equal scores are ordered by token id.
+    than `batch_size` times 16384 scores exist at a time. Equal scores are ordered by token id.
 
     Args:
         model: `Bert4RecForMaskedLM`, `Bert4RecForCausalLM` or `Blend`; computes where it is, its training mode is
@@ -86,48 +87,57 @@ def recommend(
     else:
         _check_prior(prior, vocab_size, segments, len(rows))
     filter_seen = filters_seen(model.config) if filter_seen is None else filter_seen
-    device = next(model.parameters()).device
-    rankable = rankable.to(device)
-    collator = DataCollatorForNextItem(tokenizer, objective, max_length=model.config.max_position_embeddings)
     found: list[list[dict[str, Any]]] = []
     was_training = model.training
     if was_training:  # walking through all modules is a tenth of a single request
         model.eval()
     try:
         for start in range(0, len(rows), batch_size):
-            batch = collator([{"input_ids": row} for row in rows[start : start + batch_size]])
-            batch = {name: value.to(device) for name, value in batch.items()}
             rescore = None if prior is None else prior.bind(segments, start, start + batch_size)
-            scores, token_ids = _best_of_batch(model, batch, rankable, top_k, filter_seen, start, rescore)
-            found += name_items(tokenizer, scores, token_ids)
+            part = Batch(rows[start : start + batch_size], start, rescore, room=batch_size)
+            found += name_items(tokenizer, *best_of_batch(model, tokenizer, part, rankable, top_k, filter_seen))
     finally:
         if was_training:
             model.train()
     return found
 
 
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Some histories, and what they are scored with.
+
+    Args:
+        rows: Token ids of each, oldest first.
+        first_row: Number of the first one, for messages.
+        rescore: Mixes a prior into their scores.
+        room: Histories that there is memory for; where there are fewer, more items are scored at a time.
+    """
+
+    rows: Sequence[NDArray[np.int64]]
+    first_row: int = 0
+    rescore: Rescore | None = None
+    room: int = 1
+
+
 @torch.no_grad()
-def _best_of_batch(
-    model: Any,
-    batch: dict[str, Tensor],
-    rankable: Tensor,
-    top_k: int,
-    filter_seen: bool,
-    first_row: int,
-    rescore: Rescore | None,
+def best_of_batch(
+    model: Any, tokenizer: ItemTokenizer, part: Batch, rankable: Tensor, top_k: int, filter_seen: bool
 ) -> tuple[Tensor, Tensor]:
-    """Scores and token ids `(batch, top_k)`, 0 where a user has no further item."""
+    """Scores and token ids `(batch, top_k)`, 0 where a user has no further item; `rankable` is `(vocab_size,)`."""
+    device = next(model.parameters()).device
+    collator = DataCollatorForNextItem(tokenizer, objective_of(model), max_length=model.config.max_position_embeddings)
+    batch = {name: value.to(device) for name, value in collator([{"input_ids": row} for row in part.rows]).items()}
     representation = model.encode_history(batch["input_ids"], batch["attention_mask"])  # (batch, embedding_size)
     seen = batch["seen_ids"] if filter_seen else batch["seen_ids"][:, :0]  # (batch, longest)
 
     def score(start: int, stop: int) -> Tensor:
         scores: Tensor = model.score_items(representation, start, stop)
-        return without_nan(scores, start, first_row=first_row)
+        return without_nan(scores, start, first_row=part.first_row)
 
-    mixed = score if rescore is None else rescore(score, batch["seen_ids"])
-    best = TopItems(top_k)
-    for start, stop in chunk_bounds(len(rankable), ITEM_CHUNK_SIZE):
-        best.update(mixed(start, stop), start, rankable, seen)
+    mixed = score if part.rescore is None else part.rescore(score, batch["seen_ids"])
+    rankable, best = rankable.to(device), TopItems(top_k)
+    for start, stop in chunk_bounds(len(rankable), ITEM_CHUNK_SIZE * max(1, part.room // len(part.rows))):
+        best.update(mixed(start, stop), start, rankable, seen, overwrite=True)
     return best.items()
 
 

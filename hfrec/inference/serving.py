@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -21,26 +23,33 @@ if TYPE_CHECKING:
 MODEL_FILE = "model.onnx"
 INT8_FILE = "model_int8.onnx"
 SETTINGS_FILE = "recommender.json"
+VECTORS_FILE = "item_vectors.safetensors"
+VECTORS = "vectors"  # their name in it
 _UNK = 2  # token id of [UNK]
 _NUM_SPECIAL_TOKENS = 3  # [PAD] [MASK] [UNK], then the items
 
 
 class OnnxRecommender:
-    """What `recommend` does, on ONNX Runtime; without `allow`, `deny` and a prior, which the graph does not know.
+    """What `recommend` and `similar_items` do, on ONNX Runtime; without a prior, which the graph does not know.
 
     Args:
-        session: The graph: `input_ids` int64 `(batch, length)`, whole histories filled up with 0 on the left, and
-            `filter_seen` bool `()` to `item_ids` int64 and `scores` float `(batch, top_k)`, token id 0 where a user has
-            no further item.
-        settings: `objective`, `top_k`, `filter_seen`, `item_ids` and, where there are any, `titles`.
+        session: The graph: `input_ids` int64 `(batch, length)`, whole histories filled up with 0 on the left,
+            `filter_seen` bool `()` and `excluded` int64 `(num_excluded,)`, tokens that nobody gets, to `item_ids` int64
+            and `scores` float `(batch, top_k)`, token id 0 where a user has no further item.
+        settings: `objective`, `top_k`, `filter_seen`, `item_ids` and, where there are any, `titles`, `counts` and
+            `metadata`.
+        folder: Where the vectors of the items lie; None without.
 
     Example:
         >>> recommender = OnnxRecommender.from_pretrained("exported")  # doctest: +SKIP
         >>> recommender.recommend([["item 1", "item 2"]], top_k=5)  # doctest: +SKIP
     """
 
-    def __init__(self, session: onnxruntime.InferenceSession, settings: dict[str, Any]) -> None:
-        self.session = session
+    def __init__(
+        self, session: onnxruntime.InferenceSession, settings: dict[str, Any], folder: Path | None = None
+    ) -> None:
+        self.session, self.settings, self.folder = session, settings, folder
+        self._takes_excluded = any(place.name == "excluded" for place in session.get_inputs())  # older graphs do not
         self.objective: str = settings["objective"]
         self.top_k: int = settings["top_k"]
         self.filter_seen: bool = settings.get("filter_seen", True)  # older exports do not say
@@ -76,13 +85,9 @@ class OnnxRecommender:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = num_threads
         settings = json.loads((path.parent / SETTINGS_FILE).read_text(encoding="utf-8"))
-        expected = settings.get("sha256", {}).get(path.name)  # older exports have none
-        if expected is not None and hashlib.sha256(path.read_bytes()).hexdigest() != expected:
-            raise ValueError(
-                f"{path} is not the graph that {SETTINGS_FILE} beside it names the items of: copy the whole folder of "
-                "one export."
-            )
-        return cls(onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"]), settings)
+        _check_hash(path, settings)
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        return cls(session, settings, path.parent)
 
     def recommend(
         self,
@@ -90,6 +95,8 @@ class OnnxRecommender:
         top_k: int = 10,
         *,
         filter_seen: bool | None = None,
+        allow: Iterable[Any] | None = None,
+        deny: Iterable[Any] | None = None,
         unknown_items: Literal["error", "drop", "unk"] = "error",
         batch_size: int = 256,
     ) -> list[list[dict[str, Any]]]:
@@ -101,6 +108,8 @@ class OnnxRecommender:
             top_k: Items for each history, no more than were exported.
             filter_seen: Leave out the items of the history; a user with fewer unseen items gets a shorter list. None
                 does as the exported checkpoint said.
+            allow: Raw ids that may be recommended; all when None.
+            deny: Raw ids that may not be recommended.
             unknown_items: What becomes of an id of a history outside the vocabulary: an error, left out (`drop`) or
                 read as `[UNK]` (`unk`).
             batch_size: Histories scored at a time; `(batch_size, vocab_size)` scores are held.
@@ -125,17 +134,138 @@ class OnnxRecommender:
         if unknown_items not in ("error", "drop", "unk"):
             raise ValueError(f"`unknown_items` must be 'error', 'drop' or 'unk', found {unknown_items!r}.")
         rows = [self._encode(history, index, unknown_items) for index, history in enumerate(histories)]
+        allowed = self._allowed(allow, deny)
         found: list[list[dict[str, Any]]] = []
         for start in range(0, len(rows), batch_size):
-            batch = rows[start : start + batch_size]
-            width = max(1, max(map(len, batch)))
-            input_ids = np.zeros((len(batch), width), dtype=np.int64)
-            for place, row in enumerate(batch):
-                input_ids[place, width - len(row) :] = row
-            inputs = {"input_ids": input_ids, "filter_seen": np.array(filter_seen)}
-            item_ids, scores = self.session.run(["item_ids", "scores"], inputs)  # each (batch, exported top_k)
+            item_ids, scores = self.best(rows[start : start + batch_size], filter_seen=filter_seen, allowed=allowed)
             found += map(self._named, item_ids[:, :top_k].tolist(), scores[:, :top_k].tolist())
         return found
+
+    def best(
+        self, rows: Sequence[Sequence[int]], *, filter_seen: bool, allowed: NDArray[np.bool_] | None = None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """One call of the graph.
+
+        Args:
+            rows: Token ids of one or more histories.
+            filter_seen: Leave out the items of each history.
+            allowed: Which tokens may be found `(vocab_size,)`; all when None.
+
+        Returns:
+            Token ids and scores, `(batch, exported top_k)` each, token id 0 where there is no further item.
+
+        Raises:
+            ValueError: `allowed` with a graph that was exported without it.
+        """
+        width = max(1, max(map(len, rows)))
+        input_ids = np.zeros((len(rows), width), dtype=np.int64)
+        for place, row in enumerate(rows):
+            input_ids[place, width - len(row) :] = row
+        inputs = {"input_ids": input_ids, "filter_seen": np.array(filter_seen)}
+        if self._takes_excluded:
+            inputs["excluded"] = np.zeros(1, np.int64) if allowed is None else np.flatnonzero(~allowed)
+        elif allowed is not None:
+            raise ValueError("this graph knows no `allow` and `deny`: export it again with this version of hfrec.")
+        item_ids, scores = self.session.run(["item_ids", "scores"], inputs)
+        return item_ids, scores
+
+    @cached_property
+    def vectors(self) -> NDArray[np.float32] | None:
+        """Vectors of the tokens, whose products are the cosines of items `(vocab_size, width)`; None without.
+
+        Raises:
+            ImportError: safetensors is not installed.
+            ValueError: They are of another export.
+        """
+        path = None if self.folder is None else self.folder / VECTORS_FILE
+        if path is None or not path.is_file():
+            return None
+        try:
+            from safetensors.numpy import load_file
+        except ImportError as error:
+            raise ImportError("similar items need the vectors' format: `pip install safetensors`.") from error
+        _check_hash(path, self.settings)
+        vectors: NDArray[np.float32] = load_file(path)[VECTORS]
+        return vectors
+
+    def similar(
+        self,
+        items: Sequence[Any],
+        top_k: int = 10,
+        *,
+        allow: Iterable[Any] | None = None,
+        deny: Iterable[Any] | None = None,
+    ) -> list[list[dict[str, Any]]]:
+        """The `top_k` items most like each of some items, by the cosine of their embeddings; never the item itself.
+
+        Args:
+            items: Raw item ids.
+            top_k: Items for each of them.
+            allow: Raw ids that may be found; all when None.
+            deny: Raw ids that may not be found.
+
+        Returns:
+            For each item those like it, best first, as `recommend` gives them.
+
+        Raises:
+            ValueError: An unknown item, `top_k` out of range, or an export without vectors.
+        """
+        if not 1 <= top_k <= len(self.item_ids):
+            raise ValueError(f"`top_k` must be between 1 and the {len(self.item_ids)} items, found {top_k}.")
+        tokens = self._known("items", items)
+        found = self.alike(tokens, top_k, self._allowed(allow, deny))
+        return [self._named(row.tolist(), scores.tolist()) for row, scores in found]
+
+    def alike(
+        self, tokens: Sequence[int], top_k: int, allowed: NDArray[np.bool_] | None = None
+    ) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """Token ids and cosines of the items most like each token, best first, equal ones by token id.
+
+        Raises:
+            ValueError: An export without vectors.
+        """
+        vectors = self.vectors
+        if vectors is None:
+            raise ValueError(
+                "this export has no vectors of its items, of which similar ones are found: export the checkpoint "
+                "again with this version of hfrec. A blend without a network has none."
+            )
+        found = []
+        for token in tokens:
+            scores = vectors @ vectors[token]  # (vocab_size,)
+            if allowed is not None:
+                scores[~allowed] = -np.inf
+            scores[:_NUM_SPECIAL_TOKENS] = scores[token] = -np.inf
+            best = np.argpartition(-scores, min(top_k, len(scores) - 1))[:top_k]
+            border = scores[best].min()
+            best = np.flatnonzero(scores >= border)  # all that tie at the border
+            best = best[np.lexsort((best, -scores[best]))][:top_k]
+            best = best[scores[best] > -np.inf]
+            found.append((best, scores[best]))
+        return found
+
+    def _allowed(self, allow: Iterable[Any] | None, deny: Iterable[Any] | None) -> NDArray[np.bool_] | None:
+        """Which tokens may be found; None for all."""
+        if allow is None and deny is None:
+            return None
+        allowed = np.full(len(self.item_ids) + _NUM_SPECIAL_TOKENS, allow is None)
+        if allow is not None:
+            allowed[self._known("allow", allow)] = True
+        allowed[self._known("deny", deny or ())] = False
+        return allowed
+
+    def _known(self, name: str, items: Iterable[Any]) -> list[int]:
+        """Token ids of items that must be known."""
+        if isinstance(items, (str, bytes)):
+            raise TypeError(f"`{name}` must be a list of item ids, found {items!r}. Pass [{items!r}].")
+        ids = [str(item) for item in items]
+        unknown = [item for item in ids if item not in self._tokens]
+        if unknown:
+            raise ValueError(
+                f"`{name}` must hold items of the vocabulary, found {len(unknown)} others: {', '.join(unknown[:5])}. "
+                "Leave them out."
+            )
+        return [self._tokens[item] for item in ids]
 
     def _encode(self, history: Sequence[Any], index: int, unknown: str) -> list[int]:
         """Token ids of a history."""
@@ -169,3 +299,13 @@ class OnnxRecommender:
                 item = {"item_id": self.item_ids[place], "score": score, "rank": rank}
                 items.append(item if self.titles is None else {**item, "title": self.titles[place]})
         return items
+
+
+def _check_hash(path: Path, settings: dict[str, Any]) -> None:
+    """Refuse a file of another export than the settings."""
+    expected = settings.get("sha256", {}).get(path.name)  # older exports have none
+    if expected is not None and hashlib.sha256(path.read_bytes()).hexdigest() != expected:
+        raise ValueError(
+            f"{path} is not of the export that {SETTINGS_FILE} beside it names the items of: copy the whole folder of "
+            "one export."
+        )

@@ -66,7 +66,7 @@ def similar_items(
     rankable = rankable_items(tokenizer, vocab_size, allow, deny)
     check_top_k(top_k, int(rankable.sum()))
     tokens = tokenizer.encode_column([str(item) for item in items]).to_pylist()
-    compare = _Comparison(model)
+    compare = Comparison(model)
     found: list[list[dict[str, Any]]] = []
     for start in range(0, len(tokens), batch_size):
         batch = torch.tensor(tokens[start : start + batch_size], device=compare.device)  # (batch,)
@@ -78,43 +78,46 @@ def similar_items(
     return found
 
 
-class _Comparison:
-    """Scores of pairs of items, `(batch,)` tokens to `(batch, stop - start)`."""
+class Comparison:
+    """How alike items are: scores of pairs, `(batch,)` tokens to `(batch, stop - start)`."""
 
     def __init__(self, model: Any) -> None:
         self.device = next(model.parameters()).device
-        self.weights, self.vectors, self.table = [1.0], [], None
-        if objective_of(model) != "blend":
-            self.vectors = [item_directions(model)]
-            return
-        parts = list(zip(model.config.components, model.components, strict=True))
-        networks = [(entry["weight"], part.network) for entry, part in parts if entry["kind"] == "network"]
-        networks = [(weight, network) for weight, network in networks if weight > 0]
-        if networks:
-            total = sum(weight for weight, _ in networks)
-            self.weights = [weight / total for weight, _ in networks]
-            self.vectors = [item_directions(network) for _, network in networks]
-            return
-        tables = [(entry["weight"], part) for entry, part in parts if entry["kind"] == "neighbours"]
-        if not tables:
-            raise ValueError(
-                "`model` is a blend of popularity alone, which knows nothing of how items are related: expected one "
-                "with a network or an item-to-item method. Make it with `hfrec blend`."
-            )
-        self.table = max(tables, key=lambda pair: pair[0])[1]
+        self.vectors = item_directions(model)
+        self.table: Any = None if self.vectors is not None else _strongest_table(model)
 
     @torch.no_grad()
     def __call__(self, tokens: Tensor, start: int, stop: int) -> Tensor:
-        if self.table is not None:
-            tokens = tokens[:, None]  # (batch, 1): a history of this item alone
-            scores: Tensor = self.table.forward(tokens, torch.ones_like(tokens, dtype=torch.bool))[:, start:stop]
-            return scores.masked_fill(scores == 0, -torch.inf)
-        pairs = zip(self.weights, self.vectors, strict=True)
-        parts = [weight * (vectors[tokens] @ vectors[start:stop].T) for weight, vectors in pairs]
-        return torch.stack(parts).sum(dim=0)
+        if self.vectors is not None:
+            return self.vectors[tokens] @ self.vectors[start:stop].T
+        tokens = tokens[:, None]  # (batch, 1): a history of this item alone
+        scores: Tensor = self.table.forward(tokens, torch.ones_like(tokens, dtype=torch.bool))[:, start:stop]
+        return scores.masked_fill(scores == 0, -torch.inf)
 
 
 @torch.no_grad()
-def item_directions(network: Any) -> Tensor:
-    """Embeddings of all tokens with length 1, float32 `(vocab_size, embedding_size)`; a zero row stays one."""
-    return F.normalize(network.item_table().float(), dim=1)
+def item_directions(model: Any) -> Tensor | None:
+    """Vectors whose products are the cosines of [`similar_items`], float32 `(vocab_size, width)`.
+
+    Embeddings of length 1, of a blend those of its networks side by side, each times the root of its share of the
+    weights. None of a blend without a network.
+    """
+    if objective_of(model) != "blend":
+        return F.normalize(model.item_table().float(), dim=1)
+    parts = zip(model.config.components, model.components, strict=True)
+    networks = [(entry["weight"], part.network) for entry, part in parts if entry["kind"] == "network"]
+    networks = [(weight, network) for weight, network in networks if weight > 0]
+    total = sum(weight for weight, _ in networks)
+    vectors = [(weight / total) ** 0.5 * item_directions(network) for weight, network in networks]
+    return torch.cat(vectors, dim=1) if vectors else None
+
+
+def _strongest_table(blend: Any) -> Any:
+    parts = zip(blend.config.components, blend.components, strict=True)
+    tables = [(entry["weight"], part) for entry, part in parts if entry["kind"] == "neighbours"]
+    if not tables:
+        raise ValueError(
+            "`model` is a blend of popularity alone, which knows nothing of how items are related: expected one with "
+            "a network or an item-to-item method. Make it with `hfrec blend`."
+        )
+    return max(tables, key=lambda pair: pair[0])[1]

@@ -51,9 +51,9 @@ class Bert4RecConfig(PreTrainedConfig):
         item_content (`dict`, *optional*): What the content is made of: `{"blocks": [{"width": …, …}, …]}`, as
             `hfrec.ContentSpecification.to_dict` gives it.
         content_rank (`int`): Main axes of each block of content that are kept.
-        content_adapter (`"linear"`, `"whitening"`, `"mlp"` or `"moe"`): What is learnt between whitened content and
-            item embeddings: a linear map, that with a learnt shift (UniSRec's parametric whitening), with a hidden
-            layer beside it, or with a mixture of experts beside it.
+        content_adapter (`"none"`, `"linear"`, `"whitening"`, `"mlp"` or `"moe"`): What is learnt between whitened
+            content and item embeddings: nothing, a linear map, that with a learnt shift (UniSRec's parametric
+            whitening), with a hidden layer beside it, or with a mixture of experts beside it.
         content_similarity (`"cosine"` or `"dot"`): Whether embeddings by content are brought to length 1.
         num_hidden_layers (`int`): Number of layers.
         num_attention_heads (`int`): Heads of a layer; divides `hidden_size`.
@@ -96,7 +96,7 @@ class Bert4RecConfig(PreTrainedConfig):
     item_representation: Literal["id", "content", "content+id"] = "id"
     item_content: dict[str, Any] | None = None
     content_rank: int = 256
-    content_adapter: Literal["linear", "whitening", "mlp", "moe"] = "linear"
+    content_adapter: Literal["none", "linear", "whitening", "mlp", "moe"] = "none"
     content_similarity: Literal["cosine", "dot"] = "cosine"
     num_hidden_layers: int = 2
     num_attention_heads: int = 2

@@ -41,12 +41,13 @@ class ContentBlock(nn.Module):
 
     def __init__(self, config: Bert4RecConfig, width: int, rank: int, offset: int) -> None:
         super().__init__()
-        self.kind, self.offset, size = config.content_adapter, offset, cast(int, config.embedding_size)
+        self.kind, self.offset, self.rank = config.content_adapter, offset, rank
+        self.size = size = cast(int, config.embedding_size)
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("basis", torch.eye(width, rank))
         self.register_buffer("whitening", torch.eye(rank))
         self.weight = nn.Parameter(torch.ones(()))
-        self.linear = nn.Linear(rank, size, bias=False)
+        self.linear = None if self.kind == "none" else nn.Linear(rank, size, bias=False)
         if self.kind == "whitening":
             self.shift = nn.Parameter(torch.zeros(rank))
         elif self.kind == "mlp":
@@ -62,6 +63,8 @@ class ContentBlock(nn.Module):
         return adapted.masked_fill(~known, 0.0)
 
     def _adapt(self, whitened: torch.Tensor) -> torch.Tensor:
+        if self.linear is None:
+            return F.pad(whitened, (self.offset, self.size - self.offset - self.rank))
         if self.kind == "whitening":
             return cast(torch.Tensor, self.linear(whitened - self.shift))
         adapted = cast(torch.Tensor, self.linear(whitened))
@@ -180,11 +183,12 @@ def initialise_content(module: nn.Module, std: float, init: Any) -> None:
         init: `transformers.initialization`, which leaves weights alone that were loaded.
     """
     if isinstance(module, ContentBlock):
-        rank, size = module.linear.in_features, module.linear.out_features
-        init.copy_(module.linear.weight, torch.eye(size, rank).roll(module.offset, dims=0))
+        if module.linear is not None:
+            passed_on = torch.eye(module.size, module.rank).roll(module.offset, dims=0)
+            init.copy_(module.linear.weight, passed_on)
         init.zeros_(module.mean)
         init.copy_(module.basis, torch.eye(*module.basis.shape))
-        init.copy_(module.whitening, torch.eye(rank))
+        init.copy_(module.whitening, torch.eye(module.rank))
         init.ones_(module.weight)
         for name in ("shift", "outer", "experts"):
             part = getattr(module, name, None)

@@ -163,6 +163,7 @@ class Bert4RecAttention(nn.Module):
         attention_mask: torch.Tensor | None,
         rotary: tuple[torch.Tensor, torch.Tensor] | None,
         packed: PackedAttention | None = None,
+        last_only: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         if packed is not None:
             return self._attend_packed(hidden_states, rotary, packed), None
@@ -171,6 +172,9 @@ class Bert4RecAttention(nn.Module):
         query, key, value = states.permute(2, 0, 3, 1, 4)  # each (batch, heads, length, head_size)
         if rotary is not None:
             query, key = rotate(query, *rotary), rotate(key, *rotary)
+        if last_only:
+            length, query = 1, query[:, :, -1:]  # (batch, heads, 1, head_size)
+            attention_mask = None if attention_mask is None else attention_mask[:, :, -1:]
         attend: Callable[..., Any] = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
@@ -257,13 +261,16 @@ class Bert4RecLayer(GradientCheckpointingLayer):
         attention_mask: torch.Tensor | None = None,
         rotary: tuple[torch.Tensor, torch.Tensor] | None = None,
         packed: PackedAttention | None = None,
+        last_only: bool = False,
     ) -> torch.Tensor:
         queries = hidden_states if packed is None else packed.keep(hidden_states)
+        queries = queries[:, -1:] if last_only else queries
         if self.pre_norm:
-            attended, _ = self.attention(self.attention_norm(hidden_states), attention_mask, rotary, packed)
+            normed = self.attention_norm(hidden_states)
+            attended, _ = self.attention(normed, attention_mask, rotary, packed, last_only)
             hidden_states = queries + self.dropout(attended)
             return hidden_states + self.dropout(self.mlp(self.mlp_norm(hidden_states)))
-        attended, _ = self.attention(hidden_states, attention_mask, rotary, packed)
+        attended, _ = self.attention(hidden_states, attention_mask, rotary, packed, last_only)
         hidden_states = self.attention_norm(queries + self.dropout(attended))
         return self.mlp_norm(hidden_states + self.dropout(self.mlp(hidden_states)))
 

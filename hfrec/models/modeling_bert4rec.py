@@ -164,6 +164,7 @@ class Bert4RecModel(Bert4RecPreTrainedModel):
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
+        last_only: bool = False,
         **kwargs: Any,
     ) -> BaseModelOutput:
         """Encode histories.
@@ -172,6 +173,7 @@ class Bert4RecModel(Bert4RecPreTrainedModel):
             input_ids: Token ids `(batch, length)`, oldest first.
             attention_mask: 1 for items, 0 for padding, on either side, `(batch, length)`.
             inputs_embeds: Item embeddings `(batch, length, embedding_size)` in place of `input_ids`.
+            last_only: Give the last column alone, `(batch, 1, hidden_size)`; the last layer computes no other.
 
         Raises:
             ValueError: Both or neither of `input_ids` and `inputs_embeds`, more tokens than there are positions, or
@@ -196,8 +198,9 @@ class Bert4RecModel(Bert4RecPreTrainedModel):
         if self.config.position_embedding_type == "rotary":
             head_size = self.config.hidden_size // self.config.num_attention_heads
             rotary = rotary_angles(position_ids, head_size, self.config.rotary_base)
-        for layer in self.layers:
-            hidden_states = layer(hidden_states, attention_mask=mask, rotary=rotary)
+        for number, layer in enumerate(self.layers, start=1):
+            last = last_only and number == len(self.layers)
+            hidden_states = layer(hidden_states, attention_mask=mask, rotary=rotary, last_only=last)
         return BaseModelOutput(last_hidden_state=self.final_norm(hidden_states))
 
     def _check_length(self, length: int) -> None:
@@ -270,12 +273,15 @@ class _ItemScorer(Bert4RecPreTrainedModel):
     def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
         self.decoder = new_embeddings
 
-    def encode_history(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+    def encode_history(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, *, newest_last: bool = False
+    ) -> torch.Tensor:
         """Representation `(batch, embedding_size)` at the newest token, against which items are scored.
 
         Args:
             input_ids: Token ids `(batch, length)`; for the masked model the newest one is `[MASK]`.
             attention_mask: 1 for tokens, 0 for padding, `(batch, length)`.
+            newest_last: Padding stands on the left: a traced graph then computes no other outputs.
         """
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         steps = torch.arange(mask.shape[1], device=mask.device)
@@ -284,7 +290,10 @@ class _ItemScorer(Bert4RecPreTrainedModel):
         inputs = {"input_ids": input_ids}
         if self.recent is not None:
             inputs = {"inputs_embeds": self.model.embeddings.look_up(input_ids)}
-        if self._packs(labelled, attention_mask=mask, **inputs):
+        if newest_last and torch.compiler.is_compiling():
+            last = self.model(attention_mask=attention_mask, last_only=True, **inputs).last_hidden_state
+            representation = self.head(last[:, -1])
+        elif self._packs(labelled, attention_mask=mask, **inputs):
             representation = self.head(self.model.at_labels(labelled, attention_mask=mask, **inputs))
         else:
             hidden_states = self.model(attention_mask=attention_mask, **inputs).last_hidden_state

@@ -49,7 +49,7 @@ class NetworkComponent(nn.Module):
             nothing = last & ~real.any(dim=1, keepdim=True)
             tokens, real = torch.where(nothing, config.unk_token_id, tokens), real | nothing
         first = torch.sym_max(tokens.shape[1] - config.max_position_embeddings, 0)
-        representation = self.network.encode_history(tokens[:, first:], real[:, first:].long())
+        representation = self.network.encode_history(tokens[:, first:], real[:, first:].long(), newest_last=True)
         scores = self.network.score_items(representation)[:, config.num_special_tokens :]
         return scores.float().log_softmax(dim=-1)
 
@@ -140,7 +140,9 @@ class Blend(SelfContainedModel):
         """The masked and causal models in it."""
         return [component.network for component in self.components if isinstance(component, NetworkComponent)]
 
-    def encode_history(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+    def encode_history(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, *, newest_last: bool = False
+    ) -> torch.Tensor:
         """The scores themselves, `(batch, vocab_size)`, minus infinity for special tokens.
 
         The softmax of a network, a table and its share all need the whole catalogue at once, so that a blend has no
@@ -149,6 +151,7 @@ class Blend(SelfContainedModel):
         Args:
             input_ids: Token ids `(batch, length)`, whole histories without `[MASK]`.
             attention_mask: 1 for tokens, 0 for padding, `(batch, length)`; `[PAD]` is padding in any case.
+            newest_last: As of the networks; nothing changes, since rows are brought to this order anyway.
         """
         tokens, real = self._newest_last(input_ids, attention_mask)
         if torch.compiler.is_compiling():

@@ -86,8 +86,8 @@ class ModelArguments:
         },
     )
     content_rank: int = field(default=256, metadata={"help": "Main axes of each block of content that are kept."})
-    content_adapter: Literal["linear", "whitening", "mlp", "moe"] = field(
-        default="linear", metadata={"help": "What is learnt between whitened content and item embeddings."}
+    content_adapter: Literal["none", "linear", "whitening", "mlp", "moe"] = field(
+        default="none", metadata={"help": "What is learnt between whitened content and item embeddings."}
     )
     content_similarity: Literal["cosine", "dot"] = field(
         default="cosine", metadata={"help": "Whether embeddings by content are brought to length 1."}

@@ -19,6 +19,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalPrediction
 from ..data.files import SEAL_FILE, fault_of
 from ..evaluation.ranking import make_compute_metrics
 from .checkpoints import no_half_checkpoint
+from .l2sp import L2SPCallback
 
 
 class EarlyStopping(EarlyStoppingCallback):
@@ -89,6 +90,14 @@ def check_best_metric(training: TrainingArguments) -> None:
         )
 
 
+def _log_end(trainer: Trainer) -> None:
+    """Measure L2-SP at the last step, as the uninterrupted run did after it had written its last checkpoint."""
+    state = trainer.state
+    for callback in trainer.callback_handler.callbacks:
+        if isinstance(callback, L2SPCallback):
+            state.log_history.append({**callback.penalty(), "epoch": state.epoch or 0.0, "step": state.global_step})
+
+
 def train(trainer: Trainer, checkpoint: str | None) -> dict[str, float]:
     """Train from the start or from a checkpoint; returns the metrics of the Trainer.
 
@@ -113,8 +122,12 @@ def train(trainer: Trainer, checkpoint: str | None) -> dict[str, float]:
                 f"the checkpoint {checkpoint} is of a model of another shape: give its settings. {error}"
             ) from error
         except _Ended:
+            _log_end(trainer)
             if trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint is not None:
                 trainer._load_best_model()
             trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)
-            metrics = {"train_runtime": 0.0, "epoch": float(trainer.state.epoch or 0.0)}
+            done = trainer.state
+            metrics = {"train_runtime": 0.0, "epoch": float(done.epoch or 0.0), "total_flos": done.total_flos}
+    if checkpoint is not None:
+        metrics.pop("train_loss", None)  # the Trainer has that of the steps since the checkpoint only
     return metrics

@@ -15,10 +15,11 @@ import huggingface_hub
 import pyarrow.csv
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import Trainer
 
-from hfrec import Bert4RecForMaskedLM, ItemTokenizer, load_checkpoint
+from hfrec import Bert4RecForCausalLM, Bert4RecForMaskedLM, ItemTokenizer, load_checkpoint
 from hfrec.data.files import RUN_FILE, SEAL_FILE
 from hfrec.training.checkpoints import last_whole_checkpoint
 from hfrec_command import main
@@ -457,3 +458,29 @@ def test_a_settings_file_of_aliases(tmp_path: Path, refusal: Callable[..., str])
     lines = ["a0: &a0 [x, x]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 40))]
     (tmp_path / "settings.yaml").write_text("\n".join(lines))
     assert "found a YAML alias" in refusal("pretrain", str(tmp_path / "settings.yaml"))
+
+
+def test_an_evaluation_keeps_the_ranks_of_a_run(
+    log_file: Path, checkpoint: Path, tmp_path: Path, refusal: Callable[..., str]
+) -> None:
+    """Ranks on another log took the place of the run's own, which `hfrec compare` then read."""
+    folder = shutil.copytree(checkpoint, tmp_path / "model", ignore=shutil.ignore_patterns("checkpoint-*"))
+    ranks = (folder / "test_ranks.parquet").read_bytes()
+    words = ["evaluate", "--model_name_or_path", str(folder), "--test_file", str(log_file)]
+    assert "test_ranks.parquet would be lost" in refusal(*words, "--output_dir", str(folder))
+    assert (folder / "test_ranks.parquet").read_bytes() == ranks
+
+
+def test_a_full_disk_under_changed_items(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusal: Callable[..., str]
+) -> None:
+    """safetensors has an error of its own, which was a traceback."""
+
+    def full(*arguments: Any, **settings: Any) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(Bert4RecForMaskedLM, "save_pretrained", full)
+    monkeypatch.setattr(Bert4RecForCausalLM, "save_pretrained", full)
+    (tmp_path / "items.csv").write_text("item_id\nnew\n")
+    words = ["items", "add", "--model_name_or_path", str(checkpoint), "--items_file", str(tmp_path / "items.csv")]
+    assert "No space left on device" in refusal(*words, "--output_dir", str(tmp_path / "out"))

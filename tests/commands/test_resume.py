@@ -202,6 +202,8 @@ def test_a_run_goes_back_to_the_checkpoint_before(interrupted: Path, log_file: P
     (tmp_path / "cut" / "checkpoint-6" / "optimizer.pt").write_bytes(b"half")
     assert run(log_file, tmp_path / "cut", "--num_train_epochs", "2") == 0
     assert_same(interrupted, tmp_path / "cut")
+    results = json.loads((tmp_path / "cut" / "all_results.json").read_text())
+    assert "train_loss" not in results["train"], "it is that of the steps since the checkpoint"
 
 
 def test_a_named_checkpoint_is_checked_too(

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from transformers.utils import logging
 
 from hfrec.data.files import DRAFT_PREFIX, LOCK_FILE, check_new_folder
 from hfrec.data.locks import locked_folder
@@ -72,3 +73,18 @@ def test_other_processes_of_a_run_do_not_lock(tmp_path: Path, monkeypatch: pytes
         monkeypatch.setenv("RANK", "1")
         with locked_folder(tmp_path):
             pass
+
+
+def test_a_system_without_locks_is_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """On Windows every command that writes a folder ended with "No module named 'fcntl'"."""
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    logging.enable_propagation()
+    try:
+        with locked_folder(tmp_path / "run"):
+            (tmp_path / "run" / "result").touch()
+    finally:
+        logging.disable_propagation()
+    assert "is not locked on this system" in caplog.text
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["result"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ import pytest
 from torch.utils.data import DataLoader
 
 from hfrec import ItemTokenizer, leave_one_out, load_interactions, to_evaluation_sequences, to_sequences
-from hfrec.data.shards import SequenceShards, StreamedBatches
+from hfrec.data.large import prepare_sequences
+from hfrec.data.shards import INFO_FILE, SequenceShards, StreamedBatches
 from hfrec.training.rows import build_tokenizer
 
 DOCS = Path(__file__).parents[2] / "docs" / "scaling.md"
@@ -151,3 +153,16 @@ def test_a_layout_that_plain_sql_wrote(tmp_path: Path) -> None:
             assert found[column][:] == expected[column][:], (name, column)
     read = batches(shards.files("train"), vocab_size=len(tokenizer), max_length=1000)
     assert flat(read) == sorted(train["input_ids"])
+
+
+def test_a_changed_description_is_refused(tmp_path: Path) -> None:
+    """A count that was changed in `dataset_info.json` stood in the results of the run."""
+    log = pa.table({"user_id": ["u"] * 4, "item_id": list("abca"), "timestamp": [1, 2, 3, 4]})
+    pq.write_table(log, tmp_path / "log.parquet")
+    folder = tmp_path / "sequences"
+    prepare_sequences(load_interactions(tmp_path / "log.parquet", streaming=True), folder)
+    SequenceShards(folder)
+    info = json.loads((folder / INFO_FILE).read_text())
+    (folder / INFO_FILE).write_text(json.dumps({**info, "num_users": 7}))
+    with pytest.raises(ValueError, match=r"not as it was saved: dataset_info\.json damaged"):
+        SequenceShards(folder)

@@ -31,7 +31,9 @@ STEPS = ["--save_strategy", "steps", "--save_steps", 3, "--eval_strategy", "step
 SMALL = ["--hidden_size", 16, "--num_hidden_layers", 1]
 ONE_EPOCH = [*TINY, *STEPS, "--num_train_epochs", 1]
 # Times, speeds and sizes of processes are of one run; so is where it lay.
-_OF_ONE_RUN = re.compile(r"runtime|per_second|second|elapsed|memory|milliseconds|versions|what_more|duration")
+_OF_ONE_RUN = re.compile(
+    r"runtime|train_loss|per_second|second|elapsed|memory|milliseconds|versions|what_more|duration"
+)
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Inputs:
 
     Args:
         folder: Holds all of it.
-        log, newer, labels: Logs as CSV: the first, one of other interactions, and one with a label for each user.
+        log, newer, labels: CSV files: a log, one of other interactions, and a label of each user.
         sequences: The log prepared for streaming.
         model: A trained checkpoint.
         catalogue: Items with titles, of which the model knows most.
@@ -64,9 +66,8 @@ def make_inputs(server: Server, folder: Path) -> Inputs:
     for seed, path in ((0, found.log), (1, found.newer)):
         table = synthetic_tables(num_users=60, num_items=30, num_groups=4, min_length=5, max_length=14, seed=seed)[0]
         pyarrow.csv.write_csv(table, path)
-    rows = found.log.read_text().splitlines()
-    labelled = [f"{row},{'a' if hash_of(row.split(',')[0]) < '8' else 'b'}" for row in rows[1:]]
-    found.labels.write_text("\n".join([f'{rows[0]},"group"', *labelled]) + "\n")
+    users = dict.fromkeys(row.split(",")[0].strip('"') for row in found.log.read_text().splitlines()[1:])
+    found.labels.write_text("user_id,group\n" + "".join(f"{user},{'ab'[hash_of(user) < '8']}\n" for user in users))
     run_whole(server, ["prepare", "--layout", "sequences", "--train_file", found.log, "--output_dir", found.sequences])
     words = ["pretrain", "--train_file", found.log, "--output_dir", found.model]
     run_whole(server, [*words, *ONE_EPOCH, *SMALL, "--objective", "masked"])
@@ -130,7 +131,7 @@ COMMANDS: dict[str, Words] = {
         "--model_name_or_path",
         i.model,
         "--train_file",
-        i.labels,
+        i.log,
         "--output_dir",
         o,
         *TINY,
@@ -138,6 +139,8 @@ COMMANDS: dict[str, Words] = {
         1,
         "--task",
         "classification",
+        "--label_file",
+        i.labels,
         "--label_column",
         "group",
         "--folds",

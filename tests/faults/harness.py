@@ -96,9 +96,8 @@ class Server:
         return self.end(*self.start(words, **request), seconds=seconds)
 
     def close(self) -> None:
-        """End the warm process."""
-        if self.process.stdin is not None:
-            self.process.stdin.close()
+        """End the warm process, which has nothing to tidy up."""
+        self.process.kill()
         self.process.wait(timeout=20)
 
     def _ask(self, request: dict[str, Any]) -> Any:

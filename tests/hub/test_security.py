@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import resource
 import shutil
 import time
 from collections.abc import Callable
@@ -354,3 +355,20 @@ def test_a_damaged_items_file_is_named(folder: Path) -> None:
     (folder / "items.parquet").write_bytes(content)
     with pytest.raises(ValueError, match=r"items\.parquet"):
         load_checkpoint(folder)
+
+
+def test_a_page_that_claims_two_gigabytes_is_refused(folder: Path) -> None:
+    """The footer says little, the header of a page 2 GB: they are asked for, but never touched."""
+    path = folder / "items.parquet"
+    content = bytearray(path.read_bytes())
+    place = content.index(0x15, 6)  # thrift: the type of the page, then its size unfolded
+    end = next(index for index in range(place - 2, len(content)) if content[index] < 0x80) + 1
+    claimed = bytes([0xFE, 0xFF, 0xFF, 0xFF, 0x0F])
+    forged = content[:6] + claimed + content[end:]
+    middle = len(forged) // 4
+    del forged[middle : middle + len(forged) - len(content)]  # the footer finds its page where it was
+    path.write_bytes(forged)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ValueError, match=r"items\.parquet is no whole Parquet file"):
+        load_checkpoint(folder)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # KB

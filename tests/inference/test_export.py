@@ -262,5 +262,5 @@ def test_a_graph_of_another_export_is_refused(tmp_path: Path) -> None:
     export_onnx(*build(Bert4RecForCausalLM), tmp_path / "b", top_k=5, int8=True, histories=[["item 1"]])
     for graph, int8 in (("model.onnx", False), ("model_int8.onnx", True)):
         (tmp_path / "a" / graph).write_bytes((tmp_path / "b" / graph).read_bytes())
-        with pytest.raises(ValueError, match=f"{graph} is not the graph that recommender.json"):
+        with pytest.raises(ValueError, match=f"{graph} is not of the export that recommender.json"):
             OnnxRecommender.from_pretrained(tmp_path / "a", int8=int8)

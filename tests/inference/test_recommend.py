@@ -104,8 +104,10 @@ def test_the_catalogue_is_scored_in_chunks(
 
     monkeypatch.setattr(masked, "score_items", counted)
     monkeypatch.setattr(MODULE, "ITEM_CHUNK_SIZE", 10)
-    recommend(masked, tokenizer, [["item 1"]])
+    recommend(masked, tokenizer, [["item 1"], ["item 2"]], batch_size=2)
     assert widths == [10, 10, 10, 10, 3]
+    recommend(masked, tokenizer, [["item 1"]], batch_size=3)  # as many scores in all
+    assert widths[5:] == [30, 13]
 
 
 @pytest.mark.parametrize("column", ["filter_seen", "unfiltered"])
@@ -130,7 +132,8 @@ def test_ties_follow_the_token_id(masked: Any, tokenizer: ItemTokenizer, monkeyp
     monkeypatch.setattr(
         masked, "score_items", lambda representation, start, stop: torch.zeros(len(representation), stop - start)
     )
-    assert names(recommend(masked, tokenizer, [["item 1"]], top_k=5)) == [[ITEMS[0], *ITEMS[2:6]]]
+    found = recommend(masked, tokenizer, [["item 1"]], top_k=5, batch_size=1)
+    assert names(found) == [[ITEMS[0], *ITEMS[2:6]]]
 
 
 def test_scores_and_ranks_are_the_models(model: Any, tokenizer: ItemTokenizer) -> None:

@@ -68,7 +68,7 @@ def test_an_untrained_model_ranks_by_the_whitened_cosine_to_the_recent_history(
     assert torch.allclose(scores, 14.0 * items @ profile, atol=2e-3)
 
 
-@pytest.mark.parametrize("adapter", ["linear", "whitening", "mlp", "moe"])
+@pytest.mark.parametrize("adapter", ["none", "linear", "whitening", "mlp", "moe"])
 @pytest.mark.parametrize("objective", ["causal", "masked"])
 def test_padding_and_the_batch_change_nothing(objective: str, adapter: str) -> None:
     """The path past the body sees positions too; on padded rows it could count from the wrong end."""
@@ -89,7 +89,8 @@ def test_every_loss_has_the_gradient_of_the_full_one(loss: str) -> None:
     ids, labels = torch.tensor([[3, 4, 5], [0, 6, 3]]), torch.tensor([[4, 5, 14], [-100, 3, 2]])
     found = {}
     for kind in ("full", loss):
-        model = trained(make(loss=kind, num_negatives=NUM_ITEMS, hidden_dropout_prob=0.0))
+        exact = {"hidden_dropout_prob": 0.0, "content_adapter": "linear"}
+        model = trained(make(loss=kind, num_negatives=NUM_ITEMS, **exact))
         model.train()
         output = model(input_ids=ids, attention_mask=(ids > 0).long(), labels=labels)
         output.loss.backward()

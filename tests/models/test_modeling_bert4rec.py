@@ -152,6 +152,20 @@ def test_padding_side_length_and_batch_change_nothing(kind: type, changes: dict[
     torch.testing.assert_close(newest, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+@pytest.mark.parametrize("kind", [Bert4RecForMaskedLM, Bert4RecForCausalLM])
+@pytest.mark.parametrize("changes", VARIANTS[:5], ids=str)
+def test_the_last_column_alone_is_the_last_column(kind: type, changes: dict[str, Any], implementation: str) -> None:
+    """What an export leaves out of the last layer must not be what its answer hangs on."""
+    model = _model(kind, num_hidden_layers=2, **changes)
+    model.set_attn_implementation(implementation)
+    for batch in (_pad(HISTORIES, 8), {"input_ids": torch.tensor([[5, 6, 7, 9], [9, 4, 3, 1]])}):
+        with torch.no_grad():
+            whole = model.model(**batch).last_hidden_state
+            last = model.model(**batch, last_only=True).last_hidden_state
+        torch.testing.assert_close(last, whole[:, -1:])
+
+
 def test_positions_count_from_the_newest_item() -> None:
     """Positions from the left would move with padding and with every item that a history gains or loses."""
     mask = torch.tensor([[0, 0, 1, 1], [1, 1, 0, 0], [1, 1, 1, 1]])

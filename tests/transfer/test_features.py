@@ -26,11 +26,13 @@ ITEMS = ["a", "b", "c", "d"]
 CONTENT = {"blocks": [{"kind": "vectors", "column": "image", "width": 4}]}
 
 
-def feature_model(representation: str = "content") -> tuple[Bert4RecForMaskedLM, ItemTokenizer]:
+def feature_model(
+    representation: str = "content", adapter: str = "linear"
+) -> tuple[Bert4RecForMaskedLM, ItemTokenizer]:
     """Four items with the axes of a space as content."""
     torch.manual_seed(0)
-    shape = {"item_representation": representation, "item_content": CONTENT, "hidden_size": 8, "num_hidden_layers": 1}
-    model = Bert4RecForMaskedLM(Bert4RecConfig(vocab_size=7, **shape))
+    shape = {"item_representation": representation, "item_content": CONTENT, "content_adapter": "linear"}
+    model = Bert4RecForMaskedLM(Bert4RecConfig(vocab_size=7, hidden_size=8, num_hidden_layers=1, **shape))
     set_item_features(model, torch.eye(4))
     return model, ItemTokenizer.from_items(ITEMS)
 

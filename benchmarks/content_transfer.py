@@ -1,0 +1,274 @@
+"""A source teaches a target with which it shares no item: at home, zero-shot, and fine-tuned on a share of its users.
+
+python benchmarks/content_transfer.py --source data/amazon-beauty --target data/amazon-toys --encoder path/to/encoder \
+  --text_column text_keywords --output_dir outputs/beauty-toys
+
+Nothing is tuned: one set of settings for every network. The source model is kept in the output folder. Test users are
+drawn once; on the target, nobody trains on them. Each test user's last item is ranked over the whole catalogue, seen
+items filtered.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from torch.nn import functional as F
+
+from hfrec import (
+    Bert4RecConfig,
+    Bert4RecForCausalLM,
+    ContentSpecification,
+    DataCollatorForNextItem,
+    EASEBaseline,
+    Interactions,
+    ItemKNNBaseline,
+    ItemTokenizer,
+    L2SPCallback,
+    PopularityBaseline,
+    RecommenderTrainingArguments,
+    adopt_catalogue,
+    content_features,
+    describe_content,
+    leave_one_out,
+    load_checkpoint,
+    load_interactions,
+    paired_bootstrap,
+    rank_baseline,
+    rank_dataset,
+    ranking_metrics,
+    set_item_features,
+    to_evaluation_sequences,
+)
+from hfrec.data.files import write_json
+from hfrec.training.arguments import DataArguments
+from hfrec.training.rows import build_tokenizer, training_sequences
+from hfrec.training.start import histories_and_counts, start_from_log, start_residuals
+from hfrec.training.trainer import build_trainer
+
+LENGTH, BATCH = 20, 128
+Ranks = dict[str, Any]
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--source", required=True)
+    parser.add_argument("--target", required=True)
+    parser.add_argument("--encoder", required=True)
+    parser.add_argument("--text_column", default="title")
+    parser.add_argument("--output_dir", required=True, type=Path)
+    parser.add_argument("--source_epochs", type=int, default=3)
+    parser.add_argument("--fractions", type=float, nargs="+", default=[0.01, 0.1])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--max_steps", type=int, default=200, help="Of fine-tuning, at most 5 epochs.")
+    parser.add_argument("--test_users", type=int, default=2000)
+    parser.add_argument("--ease", action="store_true", help="EASE too: minutes on a catalogue of 12,000 items.")
+    parser.add_argument("--learning_rate", type=float, default=1e-3)
+    return parser.parse_args()
+
+
+def users_of(log: Interactions) -> list[str]:
+    """In an order that does not hang on the file's."""
+    return sorted(set(log.table["user_id"].to_pylist()))
+
+
+def of_users(log: Interactions, users: Sequence[str]) -> Interactions:
+    return log.select(np.asarray(pc.is_in(log.table["user_id"], value_set=pa.array(users, pa.string()))))
+
+
+def shape(vocab_size: int, specification: ContentSpecification | None) -> Bert4RecConfig:
+    """Of every network here; ids alone where there is no specification."""
+    content = {"item_representation": "content+id", "item_content": specification.to_dict()} if specification else {}
+    return Bert4RecConfig(
+        vocab_size=vocab_size,
+        max_position_embeddings=LENGTH,
+        head_transform=False,
+        loss="sampled_softmax",
+        hidden_dropout_prob=0.4,
+        **content,
+    )
+
+
+def train(
+    model: Any,
+    tokenizer: ItemTokenizer,
+    log: Interactions,
+    arguments: argparse.Namespace,
+    seed: int,
+    *,
+    epochs: float,
+    max_steps: int | None = None,
+    callbacks: Sequence[Any] = (),
+) -> Any:
+    """The stock `Trainer`, without validation: for so many epochs, and at most so many steps."""
+    data = DataArguments(train_file="given")
+    rows = training_sequences(log, tokenizer, "causal", data, LENGTH)
+    batch = min(BATCH, max(16, len(rows) // 8))
+    steps = round(epochs * len(rows) / batch)
+    training = RecommenderTrainingArguments(
+        output_dir=str(arguments.output_dir / "trainer"),
+        max_steps=max(1, steps if max_steps is None else min(steps, max_steps)),
+        per_device_train_batch_size=batch,
+        learning_rate=arguments.learning_rate,
+        eval_strategy="no",
+        save_strategy="no",
+        load_best_model_at_end=False,
+        disable_tqdm=True,
+        use_cpu=True,
+        seed=seed,
+    )
+    build_trainer(model, tokenizer, rows, None, data=data, training=training, callbacks=callbacks).train()
+    return model
+
+
+class Test:
+    """Users whose last items are ranked among all items of a tokenizer."""
+
+    def __init__(self, history: Interactions, targets: Interactions) -> None:
+        self.history, self.targets = history, targets
+
+    def ranks(self, model: Any, tokenizer: ItemTokenizer) -> Ranks:
+        collator = DataCollatorForNextItem(tokenizer, "causal", max_length=LENGTH)
+        rows = to_evaluation_sequences(self.history, self.targets, tokenizer)
+        return rank_dataset(model, rows, collator)["filter_seen"]  # type: ignore[return-value]
+
+    def baseline_ranks(self, baseline: Any, tokenizer: ItemTokenizer) -> Ranks:
+        rows = to_evaluation_sequences(self.history, self.targets, tokenizer)
+        histories, targets = (rows.data[name].combine_chunks() for name in ("input_ids", "target"))
+        return rank_baseline(baseline, histories, targets.to_numpy())["filter_seen"]  # type: ignore[return-value]
+
+
+class ContentCosine:
+    """The cosine between an item's content and the mean content of the newest items; no model at all."""
+
+    def __init__(self, features: torch.Tensor, decay: float = 0.8) -> None:
+        self.table = F.pad(F.normalize(features, dim=1), (0, 0, 3, 0))  # (vocab_size, width)
+        self.decay = decay
+
+    def score(self, histories: Any) -> Any:
+        lists = [history.as_py() for history in histories]
+        newest = [torch.tensor(history[-LENGTH:], dtype=torch.long) for history in lists]
+        ages = [self.decay ** torch.arange(len(history) - 1, -1, -1) for history in newest]
+        profiles = [age @ self.table[history] for age, history in zip(ages, newest, strict=True)]
+        return (torch.stack(profiles) @ self.table.T).numpy()
+
+
+def baselines(train_log: Interactions, tokenizer: ItemTokenizer, test: Test, *, ease: bool) -> dict[str, Ranks]:
+    """Popularity, item-kNN and, where asked for, EASE, with recency, fitted on the users that a network gets."""
+    histories = to_lists(train_log, tokenizer)
+    made: dict[str, Any] = {"popularity": PopularityBaseline(), "item-kNN": ItemKNNBaseline()}
+    if ease:
+        made["EASE"] = EASEBaseline()
+    return {name: test.baseline_ranks(one.fit(histories, len(tokenizer)), tokenizer) for name, one in made.items()}
+
+
+def to_lists(log: Interactions, tokenizer: ItemTokenizer) -> Any:
+    pieces, _ = histories_and_counts(log, tokenizer)
+    return pa.chunked_array(pieces).combine_chunks()
+
+
+def pretrained(arguments: argparse.Namespace, log: Interactions, say: Callable[..., None]) -> tuple[Any, Any]:
+    """The source model at its best place, its home results said; kept in the output folder."""
+    folder = arguments.output_dir / "source"
+    parts = leave_one_out(log)
+    if not folder.exists():
+        tokenizer = build_tokenizer(parts.history)
+        columns = {"encoder": arguments.encoder, "text_column": arguments.text_column}
+        specification = describe_content(tokenizer.items, **columns)
+        features = content_features(specification, tokenizer.items)
+        drawn = np.random.default_rng(0).permutation(users_of(log))[: arguments.test_users].tolist()
+        test = Test(of_users(parts.history, drawn), of_users(parts.test, drawn))
+        for name, ranks in baselines(parts.history, tokenizer, test, ease=arguments.ease).items():
+            say("home", name, ranks)
+        say("home", "cosine of content", test.baseline_ranks(ContentCosine(features), tokenizer))
+        for name, made_of in (("ids", None), ("content+id", specification)):
+            torch.manual_seed(0)
+            model = Bert4RecForCausalLM(shape(len(tokenizer), made_of))
+            if made_of is not None:
+                set_item_features(model, features)
+            start_from_log(model, *histories_and_counts(parts.history, tokenizer), seed=0)
+            say("home", f"{name}, before the first step", test.ranks(model, tokenizer))
+            train(model, tokenizer, parts.history, arguments, 0, epochs=arguments.source_epochs)
+            say("home", name, test.ranks(model, tokenizer))
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    return load_checkpoint(folder)
+
+
+def on_target(
+    arguments: argparse.Namespace, log: Interactions, source: tuple[Any, Any], say: Callable[..., None]
+) -> None:
+    """Every arm on every share of the target's users."""
+    parts = leave_one_out(log)
+    order = np.random.default_rng(0).permutation(users_of(log)).tolist()
+    held_out, rest = order[: arguments.test_users], order[arguments.test_users :]
+    test = Test(of_users(parts.history, held_out), of_users(parts.test, held_out))
+    untrained = deepcopy(source[0])
+    specification = ContentSpecification.from_dict(untrained.config.item_content)
+    features = content_features(specification, log.items, encoder=arguments.encoder)
+    adopted = deepcopy(source[0])
+    tokenizer = adopt_catalogue(adopted, source[1], log.items, encoder=arguments.encoder)
+    say("target", "cosine of content", test.baseline_ranks(ContentCosine(features), tokenizer))
+    say("target", "content+id, zero-shot", test.ranks(adopted, tokenizer))
+    for seed in arguments.seeds:
+        for fraction in arguments.fractions:
+            drawn = np.random.default_rng(seed + 1).permutation(rest)[: max(2, round(fraction * len(rest)))].tolist()
+            share = of_users(log, drawn)
+            where = f"target {fraction:.0%}"
+            for name, ranks in baselines(share, tokenizer, test, ease=arguments.ease).items():
+                say(where, name, ranks, seed)
+            counted = histories_and_counts(share, tokenizer)
+            arms = {
+                "ids from scratch": None,
+                "content+id from scratch": None,
+                "fine-tuned": 0.0,
+                "fine-tuned, L2-SP": 0.1,
+            }
+            for name, alpha in arms.items():
+                torch.manual_seed(seed)
+                if alpha is not None:
+                    model = deepcopy(adopted)
+                    start_residuals(model, *counted, seed=seed)
+                else:
+                    model = Bert4RecForCausalLM(shape(len(tokenizer), specification if "content" in name else None))
+                    if "content" in name:
+                        set_item_features(model, features)
+                    start_from_log(model, *counted, seed=seed)
+                folder = str(arguments.output_dir / "source")
+                pull = [L2SPCallback(folder, alpha=alpha, residual=alpha / 10, tokenizer=tokenizer)] if alpha else []
+                train(model, tokenizer, share, arguments, seed, epochs=5, max_steps=arguments.max_steps, callbacks=pull)
+                say(where, name, test.ranks(model, tokenizer), seed)
+
+
+def main() -> None:
+    arguments = parse()
+    arguments.output_dir.mkdir(parents=True, exist_ok=True)
+    found: dict[str, dict[str, list[Any]]] = {}
+
+    def say(where: str, name: str, ranks: Ranks, seed: int = 0) -> None:
+        found.setdefault(where, {}).setdefault(name, []).append(np.asarray(ranks).tolist())
+        metrics = ranking_metrics(np.asarray(ranks), ks=(10,))
+        print(f"{where:<14}{name:<38}seed {seed}  {json.dumps(metrics['ndcg@10'])}", flush=True)
+        write_json(arguments.output_dir / f"ranks-{'-'.join(map(str, arguments.seeds))}.json", found)
+
+    logs = [load_interactions(name) for name in (arguments.source, arguments.target)]
+    source = pretrained(arguments, logs[0], say)
+    on_target(arguments, logs[1], source, say)
+    for where, arms in found.items():
+        pooled = {name: np.asarray(ranks).reshape(len(ranks), -1) for name, ranks in arms.items()}
+        for name in pooled:
+            if name != "fine-tuned" and "fine-tuned" in pooled and len(pooled[name]) == len(pooled["fine-tuned"]):
+                difference = paired_bootstrap(pooled["fine-tuned"].ravel(), pooled[name].ravel())
+                print(where, "fine-tuned -", name, json.dumps(difference))
+
+
+if __name__ == "__main__":
+    main()

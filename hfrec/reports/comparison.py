@@ -1,0 +1,74 @@
+"""The page of `hfrec compare --report`: paired differences between runs, over all users and in each cohort."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..evaluation.ranking import PROTOCOLS
+from ..evaluation.verdict import short
+from .evaluation import METRICS, SETTINGS
+from .page import Interval, intervals, table, text, write_page
+
+HEAD = ["", "users", "n", "metric", "difference [95 %]", "all at once [95 %]", "p", "p, Holm"]
+
+
+def write_comparison(path: Path, compared: Mapping[str, Any]) -> None:
+    """Write the page.
+
+    Args:
+        path: The file.
+        compared: What `compare_ranks` returns.
+    """
+    arms = list(compared["arms"])
+    parts = [
+        text("h1", " · ".join(arms)),
+        text("p", f"{compared['n_users']:,} test users, the same for all; differences are paired", "soft"),
+        *(text("p", note, "verdict") for note in compared["notes"]),
+    ]
+    for setting in PROTOCOLS:
+        parts += _setting(compared, setting)
+    parts.append(text("p", compared["correction"], "soft"))
+    write_page(path, f"{' · '.join(arms)} · hfrec", parts)
+
+
+def _setting(compared: Mapping[str, Any], setting: str) -> list[str]:
+    rows = compared["comparisons"][setting]
+    metrics = [name for name in METRICS if any(row["metric"] == name for row in rows)]
+    first = metrics[0]
+    body = [
+        [name, str(len(arm["runs"])), *(_with_ends(arm[setting][m], arm[setting][f"{m}_ci"]) for m in metrics)]
+        for name, arm in compared["arms"].items()
+    ]
+    parts = [
+        text("h2", f"Runs, {SETTINGS[setting]}"),
+        table(["", "seeds", *(METRICS[name] for name in metrics)], body),
+        text("h2", f"Difference in {METRICS[first]}, {SETTINGS[setting]}"),
+        text("p", "An interval that lies on one side of the line of zero is a difference.", "soft"),
+    ]
+    for pair in dict.fromkeys((row["a"], row["b"]) for row in rows):
+        own = [row for row in rows if (row["a"], row["b"]) == pair and row["metric"] == first]
+        parts += [text("h3", f"{pair[0]} − {pair[1]}"), intervals([_interval(row) for row in own])]
+    listed = [
+        [
+            f"{row['a']} − {row['b']}",
+            *(row["cohort"], f"{row['n']:,}", METRICS.get(row["metric"], row["metric"])),
+            _with_ends(row["difference"], row["difference_ci"], "+"),
+            f"[{', '.join(short(end, '+') for end in row['difference_ci_simultaneous'])}]",
+            *(f"{row[name]:.4f}" for name in ("p_value", "p_holm")),
+        ]
+        for row in rows
+    ]
+    return [*parts, text("h2", f"All comparisons, {SETTINGS[setting]}"), table(HEAD, listed)]
+
+
+def _interval(row: Mapping[str, Any]) -> Interval:
+    low, high = row["difference_ci"]
+    shown = _with_ends(row["difference"], (low, high), "+")
+    name = f"{'all users' if row['cohort'] == 'all' else row['cohort']} ({row['n']:,})"
+    return Interval(name, row["difference"], low, high, shown, is_model=low > 0 or high < 0)
+
+
+def _with_ends(value: float, ends: Any, sign: str = "") -> str:
+    return f"{short(value, sign)} [{', '.join(short(end, sign) for end in ends)}]"
