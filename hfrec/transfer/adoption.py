@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..data.interactions import read_items
+from ..data.item_tables import read_items
 from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer
 from .features import check_features, feature_rows, whiten_anew, write_features
 from .matching import checked_ids
