@@ -19,9 +19,11 @@ TOP_ITEMS = 100  # of each part, that a target is compared with
 MAX_USERS = 4000
 CUT = 20  # NDCG@20 is smoother than NDCG@10: more targets have a say
 FOLDS = 5
-PRIOR_USERS = 20  # that all parts alike count for; chosen on MovieLens-100K, where 3 and 100 do as well
 MAX_SCALE_SCORES = 5_000_000
 _NOT_A_RIVAL = -1e6
+_STEPS = (0.0, 0.5, 0.7, 1.4, 2.0)  # factors on a weight
+_FIRST_STEPS = (0.05, 0.15, 0.4, 1.0)  # of the whole, for a weight that is 0
+_LEAST_GAIN = 1e-4
 FloatArray = NDArray[np.float32]
 Weights = NDArray[np.float64]
 
@@ -122,10 +124,11 @@ def _margins(scores: Tensor, seen: Tensor, targets: Tensor, top_items: int) -> T
 
 
 def fit_weights(margins: FloatArray, *, seed: int = 0) -> FittedWeights:
-    """Weights of a blend, and what users in turn held out say of them.
+    """Weights of a blend: the best part alone, then one weight after the other changed as long as NDCG@20 grows.
 
-    The blend is kept unless it is below the best part by more than a standard error there: on few users the best part
-    is itself a choice by chance, which the blend is not.
+    Users in turn held out say what that is worth: the blend is kept unless it is below the best part by more than a
+    standard error there, and then the best part gets all the weight. On few users the best part is itself a choice by
+    chance, of which the blend holds less.
 
     Args:
         margins: What `score_margins` gives.
@@ -144,12 +147,12 @@ def fit_weights(margins: FloatArray, *, seed: int = 0) -> FittedWeights:
     held_out, short = np.zeros(num_users), np.zeros(num_users)
     for fold in range(FOLDS if num_users >= FOLDS else 0):
         rest, own = np.ascontiguousarray(margins[:, folds != fold]), margins[:, folds == fold]
-        mixed = mix_margins(likely_weights(rest), own)
+        mixed = mix_margins(search_weights(rest), own)
         held_out[folds == fold], short[folds == fold] = ndcg(mixed, CUT), ndcg(mixed, 10)
     difference = held_out - alone[best]
     error = float(difference.std() / num_users**0.5)
     keep = num_parts > 1 and float(difference.mean()) >= -error
-    weights = likely_weights(margins) if keep else np.eye(num_parts)[best]
+    weights = search_weights(margins) if keep else np.eye(num_parts)[best]
     weights /= weights.sum()
     return FittedWeights(
         weights=tuple(weights.tolist()),
@@ -174,48 +177,26 @@ def ndcg(margins: FloatArray, cut: int) -> NDArray[np.float64]:
     return np.asarray(np.where(ranks <= cut, 1.0 / np.log2(1.0 + ranks), 0.0))
 
 
-def likely_weights(margins: FloatArray) -> Weights:
-    """The weights `(num_parts,)`, none below 0, under which the softmax over target and rivals likes the targets most.
-
-    A conditional logit, held to the mix of all parts alike, in units of their spread, as if by `PRIOR_USERS` more
-    users: `min_v mean_u log(1 + Σ_r exp(v · m_ur)) + PRIOR_USERS / (2 n) ‖v / s − 1‖²`, where s is the scale at which
-    the mix of all alike is most likely. It is convex, and few users decide little.
-
-    Args:
-        margins: What `score_margins` gives.
-
-    Reference:
-        McFadden, Conditional logit analysis of qualitative choice behavior, 1974.
-    """
-    from scipy.optimize import minimize
-
-    num_parts, num_users = margins.shape[:2]
-    there = margins[0] > _NOT_A_RIVAL / 2
-    spread = np.array([_spread(part) for part in margins], dtype=np.float32)
-    units = np.where(there, margins / spread[:, None, None], np.float32(0.0))  # (num_parts, num_users, num_rivals)
-    scale = best_scale(mix_margins(1 / spread.astype(np.float64), margins))
-
-    def loss(factors: Weights) -> tuple[float, Weights]:
-        mixed = np.tensordot((factors * scale).astype(np.float32), units, axes=1)
-        losses, shares = _losses(np.where(there, mixed, -np.inf))
-        slopes = np.array([float((shares * part).sum()) for part in units]) * scale
-        pull = PRIOR_USERS / num_users * (factors - 1.0)
-        value = float(losses.mean()) + 0.5 * float(pull @ (factors - 1.0))
-        return value, slopes / num_users + pull
-
-    start, bounds = np.ones(num_parts), [(0.0, None)] * num_parts
-    found: Weights = minimize(loss, start, jac=True, bounds=bounds, method="L-BFGS-B").x
-    if not found.any():
-        found = start
-    return found * scale / spread
-
-
-def _losses(margins: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Negative log-likelihood of each target, `(num_users,)`, and the probabilities of its rivals, as `margins`."""
-    highest = np.maximum(margins.max(axis=1, keepdims=True), 0.0)  # the target's own margin is 0
-    rivals = np.exp(margins - highest)
-    total = rivals.sum(axis=1, keepdims=True) + np.exp(-highest)
-    return (highest + np.log(total))[:, 0], rivals / total
+def search_weights(margins: FloatArray) -> Weights:
+    """The weights that coordinate search finds from the best part alone, `(num_parts,)`."""
+    spread = np.array([_spread(part) for part in margins])
+    best = int(np.argmax([ndcg(part, CUT).mean() for part in margins]))
+    weights: Weights = np.eye(len(margins))[best] / spread[best]
+    value = float(ndcg(margins[best], CUT).mean())
+    moved = True
+    while moved:
+        moved = False
+        for part, own in enumerate(margins):
+            others = np.where(np.arange(len(margins)) == part, 0.0, weights)
+            if not others.any():
+                continue  # alone, its weight is a matter of scale
+            fresh = float(weights[part]) == 0.0
+            steps = np.array(_FIRST_STEPS) / spread[part] if fresh else weights[part] * np.array(_STEPS)
+            base = np.tensordot(others.astype(np.float32), margins, axes=1)
+            values = [float(ndcg(base + np.float32(step) * own, CUT).mean()) for step in steps]
+            if max(values) > value + _LEAST_GAIN:
+                value, weights[part], moved = max(values), steps[int(np.argmax(values))], True
+    return weights
 
 
 @torch.no_grad()
@@ -250,7 +231,10 @@ def best_scale(margins: FloatArray) -> float:
     spread = _spread(margins)
 
     def loss(log_scale: float) -> float:
-        return float(_losses(margins * np.float32(np.exp(log_scale) / spread))[0].mean())
+        scaled = margins * np.float32(np.exp(log_scale) / spread)
+        highest = np.maximum(scaled.max(axis=1, keepdims=True), 0.0)  # the target's own margin is 0
+        total = np.exp(scaled - highest).sum(axis=1) + np.exp(-highest[:, 0])
+        return float((highest[:, 0] + np.log(total)).mean())
 
     return float(np.exp(minimize_scalar(loss, bounds=(-5.0, 5.0), method="bounded").x) / spread)
 
