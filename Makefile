@@ -1,5 +1,6 @@
 # Every target does all of its own set-up: a clean clone with Python >= 3.10 is enough.
 #   make demo    the whole way on real data, into outputs/demo
+#   make app     the page on the demo's checkpoint, opened in a browser (after `make demo`)
 #   make test    the default test suite
 #   make check   ruff, ruff format and mypy --strict
 #   make faults  thousands of trials that try to break it, half an hour (docs/reliability.md)
@@ -13,12 +14,18 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+DEMO := outputs/demo
 
 .DEFAULT_GOAL := test
 .PHONY: demo test check faults dist docs bench bench-guard bench-peers reproduce clean
 
 demo: $(STAMP)
 	$(BIN)/hfrec demo --output_dir outputs/demo
+
+.PHONY: app
+app: $(STAMP)
+	@test -d $(DEMO) || { echo "no demo in $(DEMO): run make demo first"; exit 1; }
+	$(BIN)/hfrec app $(DEMO)/finetuned_l2sp --compare_with $(DEMO)/scratch --history_file $(DEMO)/target.parquet --labels "Fine-tuned with L2-SP" "From scratch" --open_browser
 
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -q

@@ -19,6 +19,7 @@ COMMANDS = {
     "evaluate": "Rank held-out items of users over the whole catalogue.",
     "compare": "Compare runs, or a run with its baselines, on the same test users.",
     "recommend": "Recommend items for the histories in a file.",
+    "app": "Open a page: recommendations, why, and a second checkpoint side by side.",
     "similar": "Find the items that are like others, by id or title.",
     "export": "Write a checkpoint as an ONNX graph that recommends without torch.",
     "serve": "Recommend over HTTP, from a checkpoint or an export.",

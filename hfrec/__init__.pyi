@@ -39,13 +39,16 @@ from .hub.errors import HubError as HubError
 from .hub.model_card import write_model_card as write_model_card
 from .hub.pull import pull_from_hub as pull_from_hub
 from .hub.push import push_to_hub as push_to_hub
+from .inference.explain import explain as explain
 from .inference.export import export_onnx as export_onnx
 from .inference.index import ItemIndex as ItemIndex
 from .inference.pipeline import RecommendationPipeline as RecommendationPipeline
 from .inference.prior import load_prior as load_prior
 from .inference.recommend import recommend as recommend
+from .inference.rerank import rerank as rerank
 from .inference.serving import OnnxRecommender as OnnxRecommender
 from .inference.similar import similar_items as similar_items
+from .inference.vectors import item_vectors as item_vectors
 from .models import Bert4RecConfig as Bert4RecConfig
 from .models import Bert4RecForCausalLM as Bert4RecForCausalLM
 from .models import Bert4RecForMaskedLM as Bert4RecForMaskedLM

@@ -68,9 +68,13 @@ ALLOWED: dict[str, set[str]] = {
     "hfrec.hub": _HUB,
     "hfrec.hub.errors": set(),
     "hfrec.study": {*_HUB, "hfrec.hub"},
+    "hfrec.app": {*_MODEL_USERS, *_SCORING, "hfrec.inference", "hfrec.inference.prior", "hfrec.hub"},
     "hfrec.serving": {*_MODEL_USERS, *_SCORING, "hfrec.inference", "hfrec.inference.prior", "hfrec.hub"},
     "hfrec.reports": {*_DATA, "hfrec.data", "hfrec.evaluation", "hfrec.evaluation.metrics"},
-    "hfrec.commands": {"hfrec.reports", "hfrec.serving", "hfrec.study", "hfrec.blending", *_HUB, "hfrec.hub", "hfrec"},
+    "hfrec.commands": {
+        *("hfrec.app", "hfrec.reports", "hfrec.serving", "hfrec.study", "hfrec.blending", "hfrec.hub", "hfrec"),
+        *_HUB,
+    },
     "hfrec": {*_HUB, "hfrec.hub", "hfrec.registration"},
     # What `import hfrec` does; it names the classes of the rooms for transformers.
     "hfrec.registration": {"hfrec.models", "hfrec.inference"},

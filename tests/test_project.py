@@ -70,6 +70,7 @@ def test_every_imported_library_is_declared(project: dict[str, Any]) -> None:
     optional = {
         "faiss",
         "fastapi",
+        "gradio",
         "matplotlib",
         "onnx",
         "onnxruntime",

@@ -1,7 +1,7 @@
 """Push a checkpoint to a hub as one commit.
 
-hfrec push out me/films
 hfrec push out me/films --revision v2 --private
+hfrec push out me/films --space me/films-demo
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ class PushArguments:
         default=None,
         metadata={"help": "Licence of the weights, written into the card of the folder."},
     )
+    space: str | None = field(
+        default=None, metadata={"help": "namespace/name of a Space that shows the checkpoint, pushed after it."}
+    )
     commit_message: str | None = field(default=None, metadata={"help": "Title of the commit."})
     tag: str | None = field(default=None, metadata={"help": "Tag of the commit, such as the date."})
 
@@ -43,6 +46,8 @@ def main(arguments: PushArguments) -> dict[str, Any]:
     from ..hub.model_card import set_license
     from ..hub.push import push_to_hub
 
+    if arguments.space is not None and arguments.create_pr:
+        raise ValueError("`--space` shows what is on a branch: expected no `--create_pr` beside it.")
     if arguments.license is not None:
         set_license(arguments.folder, arguments.license)
     commit = push_to_hub(
@@ -55,4 +60,11 @@ def main(arguments: PushArguments) -> dict[str, Any]:
         tag=arguments.tag,
     )
     print(commit.pr_url or commit.commit_url)
+    if arguments.space is not None:
+        from ..hub.space import push_space
+
+        space = push_space(
+            arguments.space, commit.repo_url.repo_id, revision=commit.oid, private=arguments.private or None
+        )
+        print(space.commit_url)
     return {"commit": commit.oid, "url": commit.commit_url, "pull_request": commit.pr_url}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -33,6 +33,12 @@ class RecommendArguments:
         metadata={"help": "Users to recommend for; those without a history in history_file have an empty one."},
     )
     top_k: int = field(default=10, metadata={"help": "Items a user."})
+    diversity: float = field(
+        default=0.0, metadata={"help": "From 0 to 1: how much less items count that are like those above (MMR)."}
+    )
+    popularity: float = field(
+        default=0.0, metadata={"help": "From -1, items that few know, to 1, popular ones; 0 leaves it to the model."}
+    )
     approximate: bool = field(
         default=False, metadata={"help": "Search an index in place of scoring every item; its recall is printed."}
     )
@@ -79,7 +85,9 @@ def main(arguments: RecommendArguments) -> list[list[dict[str, Any]]]:
     from ..hub.checkpoint import load_checkpoint
     from ..inference.prior import load_prior
     from ..inference.recommend import recommend
+    from ..inference.rerank import check_wishes, pool_size
 
+    check_wishes(arguments.diversity, arguments.popularity)
     output = checked_output(arguments.output_file)
     check_overwrites(output, arguments)
     model, tokenizer = load_checkpoint(arguments.model_name_or_path, revision=arguments.revision)
@@ -108,12 +116,17 @@ def main(arguments: RecommendArguments) -> list[list[dict[str, Any]]]:
     mine = slice(*bounds)
     filter_seen = chosen_filter(arguments.filter_seen, model.config)
     options: Any = {"filter_seen": filter_seen, "unknown_items": arguments.unknown_items}
+    reranks = bool(arguments.diversity or arguments.popularity)
+    number = pool_size(arguments.top_k, len(tokenizer.items)) if reranks else arguments.top_k
     if arguments.approximate:
-        found = approximate(model, tokenizer, histories[mine], arguments, prior, options)
+        pool = replace(arguments, top_k=number)
+        found = approximate(model, tokenizer, histories[mine], pool, prior, options)
     else:
         model.to(state.device)
         options |= {"prior": prior, "segments": None if segments is None else segments[mine]}
-        found = recommend(model, tokenizer, histories[mine], arguments.top_k, **options)
+        found = recommend(model, tokenizer, histories[mine], number, **options)
+    if reranks:
+        found = reranked(found, model, tokenizer, arguments)
     found = list(gather_object(found))
     # A process that ends while its threads still serve the group may abort.
     state.wait_for_everyone()
@@ -124,6 +137,16 @@ def main(arguments: RecommendArguments) -> list[list[dict[str, Any]]]:
     write_rows(rows, output, escape_formulas=arguments.escape_formulas)
     print(f"{len(rows):,} recommendations for {len(users):,} users: {output}")
     return found
+
+
+def reranked(found: Any, model: Any, tokenizer: Any, arguments: RecommendArguments) -> list[list[dict[str, Any]]]:
+    """The wanted number of items of longer lists, by the wishes for diversity and popularity."""
+    from ..inference.rerank import rerank
+    from ..inference.vectors import item_vectors
+
+    wishes: Any = {"diversity": arguments.diversity, "popularity": arguments.popularity}
+    vectors = item_vectors(model) if arguments.diversity else None
+    return rerank(found, tokenizer, arguments.top_k, vectors=vectors, **wishes)
 
 
 def drop_unknown(histories: Sequence[Sequence[str]], tokenizer: Any) -> list[list[str]]:

@@ -66,7 +66,7 @@ def similar_items(
     rankable = rankable_items(tokenizer, vocab_size, allow, deny)
     check_top_k(top_k, int(rankable.sum()))
     tokens = tokenizer.encode_column([str(item) for item in items]).to_pylist()
-    compare = _Comparison(model)
+    compare = Comparison(model)
     found: list[list[dict[str, Any]]] = []
     for start in range(0, len(tokens), batch_size):
         batch = torch.tensor(tokens[start : start + batch_size], device=compare.device)  # (batch,)
@@ -78,8 +78,8 @@ def similar_items(
     return found
 
 
-class _Comparison:
-    """Scores of pairs of items, `(batch,)` tokens to `(batch, stop - start)`."""
+class Comparison:
+    """How alike items are: scores of pairs, `(batch,)` tokens to `(batch, stop - start)`."""
 
     def __init__(self, model: Any) -> None:
         self.device = next(model.parameters()).device

@@ -313,7 +313,7 @@ class ApiHandler(Handler):
         elif parts[-3:] == ["info", "lfs", "verify"]:
             self.lfs_verify()
         else:
-            kind = parts.pop(0) if parts[0] == "datasets" else "models"
+            kind = parts.pop(0) if parts[0] in ("datasets", "spaces") else "models"
             if len(parts) < 5 or parts[2] != "resolve":
                 raise Refusal(404, None, "no such page")
             self.resolve(kind, "/".join(parts[:2]), parts[3], "/".join(parts[4:]))
@@ -333,7 +333,7 @@ class ApiHandler(Handler):
             self.answer({"standardEnvVars": [], "harnesses": {}})
         elif parts[0] == "resolve-cache":
             self.cached(parts[1], "/".join(parts[2:4]), parts[4], "/".join(parts[5:]))
-        elif parts[0] in ("models", "datasets") and len(parts) >= 3:
+        elif parts[0] in ("models", "datasets", "spaces") and len(parts) >= 3:
             self.repository_api(parts[0], "/".join(parts[1:3]), parts[3:])
         else:
             raise Refusal(404, None, f"no endpoint {self.path}")
@@ -400,6 +400,8 @@ class ApiHandler(Handler):
         if self.role != "write" or owner != self.user:
             raise Refusal(403, None, "You don't have the rights to create a repository here")
         kind = f"{wanted.get('type', 'model')}s"
+        if kind == "spaces" and not wanted.get("sdk"):
+            raise Refusal(400, None, "a Space needs an sdk")
         name = f"{owner}/{wanted['name']}"
         folder = "" if kind == "models" else f"{kind}/"
         made = {"url": f"{self.hub.url}/{folder}{name}", "name": name, "id": name}
