@@ -43,6 +43,7 @@ def load_log(arguments: DataArguments) -> Interactions:
         min_item_interactions=arguments.min_item_interactions,
         duplicates=arguments.duplicates,
         items=arguments.items_file,
+        title_column=arguments.title_column,
     )
 
 
