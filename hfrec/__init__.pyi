@@ -76,6 +76,7 @@ from .transfer.features import set_item_features as set_item_features
 from .transfer.features import unit_features as unit_features
 from .transfer.matching import match_titles as match_titles
 from .transfer.matching import plan_catalogue as plan_catalogue
+from .transfer.sources import take_source as take_source
 from .transfer.specification import ContentSpecification as ContentSpecification
 from .transfer.specification import content_features as content_features
 from .transfer.specification import describe_content as describe_content

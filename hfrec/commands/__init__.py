@@ -22,7 +22,7 @@ _LESS_MEMORY = (
     "a training run needs."
 )
 
-_WITHOUT_MODELS = ("compare", "env", "prepare", "pull", "push")  # which load no transformers for it
+_WITHOUT_MODELS = ("compare", "env", "prepare", "pull", "push", "serve")  # which load no transformers for it
 
 
 class _Terminated(KeyboardInterrupt):

@@ -81,7 +81,7 @@ def over_to_items(model: Any, tokenizer: Any, arguments: Any) -> Any:
     Raises:
         ValueError: The checkpoint knows its items by their ids, or the file does not fit it.
     """
-    from ..data.interactions import read_items
+    from ..data.item_tables import read_items
     from ..transfer.adoption import adopt
 
     if arguments.items_file is None:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ..data.arguments import TEMPORAL_FLAGS, ProtocolArguments
 from .content import over_to_items
@@ -36,9 +36,18 @@ class EvaluateArguments:
     encoder: str | None = field(
         default=None, metadata={"help": "Where the checkpoint's text encoder lies on this machine (with --items_file)."}
     )
-    user_column: str = field(default="user_id", metadata={"help": "Column of the user ids."})
-    item_column: str = field(default="item_id", metadata={"help": "Column of the item ids."})
-    timestamp_column: str = field(default="timestamp", metadata={"help": "Column of the times."})
+    user_column: str | None = field(default=None, metadata={"help": "Column of the user ids. Default: of training."})
+    item_column: str | None = field(default=None, metadata={"help": "Column of the item ids. Default: of training."})
+    timestamp_column: str | None = field(default=None, metadata={"help": "Column of the times. Default: of training."})
+    min_user_interactions: int | None = field(
+        default=None, metadata={"help": "Users with fewer are dropped (k-core). Default: as in training."}
+    )
+    min_item_interactions: int | None = field(
+        default=None, metadata={"help": "Items with fewer are dropped (k-core). Default: as in training."}
+    )
+    duplicates: Literal["keep", "first", "last", "consecutive"] | None = field(
+        default=None, metadata={"help": "What becomes of repeated (user, item) pairs. Default: as in training."}
+    )
     batch_size: int = field(default=256, metadata={"help": "Users scored at a time."})
     fit_prior: bool = field(
         default=False,
@@ -76,7 +85,6 @@ def parse(words: Sequence[str]) -> tuple[EvaluateArguments, ProtocolArguments]:
 def main(words: tuple[EvaluateArguments, ProtocolArguments]) -> dict[str, Any]:
     """Evaluate, print the table and write `eval_results.json` and `test_ranks.parquet`."""
     from ..data.files import check_folder, whole_files, write_json
-    from ..data.interactions import load_interactions
     from ..data.repeats import chosen_filter
     from ..data.splits import split_facts
     from ..data.temporal import split_log
@@ -85,6 +93,7 @@ def main(words: tuple[EvaluateArguments, ProtocolArguments]) -> dict[str, Any]:
     from ..evaluation.table import cohorts_table, cold_users_table, results_table
     from ..evaluation.user_ranks import RANKS_FILE
     from ..hub.checkpoint import load_checkpoint, read_results
+    from ..hub.log_shape import load_log_like, log_shape
     from ..inference.prior import load_prior
 
     arguments, protocol = words
@@ -100,12 +109,8 @@ def main(words: tuple[EvaluateArguments, ProtocolArguments]) -> dict[str, Any]:
     features = None
     if arguments.category_column is not None:
         features = token_categories(tokenizer, arguments.category_column, arguments.category_separator)
-    interactions = load_interactions(
-        arguments.test_file,
-        user_column=arguments.user_column,
-        item_column=arguments.item_column,
-        timestamp_column=arguments.timestamp_column,
-    )
+    shape = log_shape(arguments.model_name_or_path, arguments, revision=arguments.revision)
+    interactions = load_log_like(arguments.test_file, shape, arguments)
     trained = read_results(arguments.model_name_or_path, revision=arguments.revision).get("split", {})
     split = split_log(interactions, as_trained(protocol, trained))
     warn_of_leak(split, trained)

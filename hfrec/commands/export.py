@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from .parsing import parse_arguments
 from .recommend import histories_of
@@ -30,9 +30,12 @@ class ExportArguments:
     )
     max_histories: int = field(default=1000, metadata={"help": "Most users of history_file to check on."})
     revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit on the hub."})
-    user_column: str = field(default="user_id", metadata={"help": "Column of the user ids."})
-    item_column: str = field(default="item_id", metadata={"help": "Column of the item ids."})
-    timestamp_column: str = field(default="timestamp", metadata={"help": "Column of the times."})
+    user_column: str | None = field(default=None, metadata={"help": "Column of the user ids. Default: of training."})
+    item_column: str | None = field(default=None, metadata={"help": "Column of the item ids. Default: of training."})
+    timestamp_column: str | None = field(default=None, metadata={"help": "Column of the times. Default: of training."})
+    duplicates: Literal["keep", "first", "last", "consecutive"] | None = field(
+        default=None, metadata={"help": "What becomes of repeated (user, item) pairs. Default: as in training."}
+    )
 
 
 def parse(words: Sequence[str]) -> ExportArguments:
@@ -75,14 +78,10 @@ def read_histories(arguments: ExportArguments, tokenizer: Any) -> list[list[str]
     Raises:
         ValueError: No user has one.
     """
-    from ..data.interactions import load_interactions
+    from ..hub.log_shape import load_log_like, log_shape
 
-    interactions = load_interactions(
-        arguments.history_file,
-        user_column=arguments.user_column,
-        item_column=arguments.item_column,
-        timestamp_column=arguments.timestamp_column,
-    )
+    shape = log_shape(arguments.model_name_or_path, arguments, revision=arguments.revision)
+    interactions = load_log_like(str(arguments.history_file), shape, arguments)
     known = set(tokenizer.items["item_id"].to_pylist())
     rows = ([item for item in row if item in known] for row in histories_of(interactions.table)[1])
     histories = [row for row in rows if row][: arguments.max_histories]

@@ -227,7 +227,7 @@ def adopt_log(
     seen = set(ranked)
     order = [place[item] for item in ranked if item in place]
     order += [row for item, row in place.items() if item not in seen]
-    adoption = adopt(model, tokenizer, everything.take(order), encoder=start.content_encoder)
+    adoption = adopt(model, tokenizer, everything.take(order), encoder=start.encoder)
     print(adoption)
     if lacking:
         print(f"{len(lacking):,} items of the log are not in the file; their interactions are left out.")

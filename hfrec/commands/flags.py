@@ -19,11 +19,12 @@ from ..training.arguments import (
     TrainingFlags,
     TuneArguments,
 )
+from ..training.source_arguments import SourcesArguments
 from .content import ContentArguments
 
 # Of a run of `hfrec pretrain` that ends with its test.
 PRETRAIN_RUN = (
-    DataArguments,
+    SourcesArguments,
     ProtocolArguments,
     ModelArguments,
     ContentArguments,

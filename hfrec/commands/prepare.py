@@ -30,6 +30,10 @@ class PrepareArguments:
     user_column: str = field(default="user_id", metadata={"help": "Column of the user ids."})
     item_column: str = field(default="item_id", metadata={"help": "Column of the item ids."})
     timestamp_column: str = field(default="timestamp", metadata={"help": "Column of the times."})
+    items_file: str | None = field(default=None, metadata={"help": "Item metadata (title, …) by item id."})
+    title_column: str | None = field(
+        default=None, metadata={"help": "Column of the items' names, in --items_file or the log. Default: title."}
+    )
     where: list[str] = field(
         default_factory=list,
         metadata={
@@ -56,6 +60,11 @@ class PrepareArguments:
     def __post_init__(self) -> None:
         if (self.train_file is None) == (self.dataset is None):
             raise ValueError("Expected exactly one of `--train_file` and `--dataset`.")
+        if self.layout == "sequences" and (self.items_file is not None or self.title_column is not None):
+            raise ValueError(
+                "`--layout sequences` reads items.* beside interactions.* of a folder: put the file there in place of "
+                "`--items_file`, its names in a column `title` in place of `--title_column`."
+            )
         if self.layout == "sequences" and (self.duplicates != "keep" or self.where or self.session_gap):
             raise ValueError(
                 f"`--layout sequences` takes the log as it is, found `duplicates` {self.duplicates!r}, "
@@ -121,6 +130,8 @@ def _interactions(arguments: PrepareArguments) -> Interactions:
         item_column=arguments.item_column,
         timestamp_column=arguments.timestamp_column,
         where=arguments.where,
+        items=arguments.items_file,
+        title_column=arguments.title_column,
         **({} if arguments.session_gap else limits),
     )
     if not arguments.session_gap:

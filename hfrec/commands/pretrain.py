@@ -2,6 +2,7 @@
 
 hfrec pretrain interactions.csv --output_dir out
 hfrec pretrain --train_file sequences --streaming true --output_dir out
+hfrec pretrain --train_file beauty.csv toys.csv --items_file beauty_items.csv toys_items.csv --output_dir out
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from ..data.arguments import ProtocolArguments
 from ..data.interactions import Interactions, user_codes
 from ..data.shards import SequenceShards
 from ..data.splits import Split
+from ..evaluation.sources import sources_table
 from ..evaluation.table import align, results_table
 from ..tokenization import ItemTokenizer
-from ..training.arguments import CardArguments, DataArguments, FinalArguments, ModelArguments, RecipeArguments
+from ..training.arguments import CardArguments, FinalArguments, ModelArguments, RecipeArguments
 from ..training.final import (
     Chosen,
     check_final,
@@ -32,11 +34,14 @@ from ..training.final import (
 )
 from ..training.pushes import hub_target
 from ..training.recipes import LogStatistics, choose_settings, recipe_defaults
-from ..training.rows import build_tokenizer, load_split, split_rows, streamed_rows
+from ..training.rows import load_split, split_rows, streamed_rows
 from ..training.run import check_output_folder, train_and_evaluate
 from ..training.runfile import begin_run, split_content, streamed_content
 from ..training.seen import settle_seen_items
+from ..training.source_arguments import SourcesArguments
+from ..training.sources import load_sources, source_content, source_facts, source_rows, vocabulary_of
 from ..training.start import histories_and_counts, start_from_log
+from ..training.streamed_sources import StreamedSources
 from ..training.trainer import DEFAULT_MAX_LENGTH, build_model, seed_everything
 from ..training.trainer_arguments import RecommenderTrainingArguments
 from ..transfer.specification import ContentSpecification, content_features, describe_content
@@ -51,7 +56,7 @@ class PretrainArguments(NamedTuple):
     """The dataclasses of the command, and the words that they came from."""
 
     words: tuple[str, ...]
-    data: DataArguments
+    data: SourcesArguments
     protocol: ProtocolArguments
     shape: ModelArguments
     content: ContentArguments
@@ -71,6 +76,8 @@ def parse(words: Sequence[str], *, defaults: dict[str, Any] | None = None) -> Pr
             f"`--number_columns` or `--vector_column`) go together: found {shape.item_representation!r}, content "
             f"{'given' if content.given else 'missing'}."
         )
+    if parsed.final.final and parsed.data.several:
+        raise ValueError("`--final` is for one log: leave it out, or give one source.")
     if parsed.final.final:
         check_final(parsed.data, parsed.training)
     if parsed.data.streaming and parsed.protocol.protocol != "leave_one_out":
@@ -88,7 +95,9 @@ def main(arguments: PretrainArguments) -> dict[str, Any]:
     check_output_folder(arguments.training, final=final)
     repo_id = hub_target(arguments.training)
     if arguments.data.streaming:
-        results = stream(arguments)
+        results = (stream_sources if arguments.data.several else stream)(arguments)
+    elif arguments.data.several:
+        results = run_on_sources(arguments)
     else:
         log, split = load_split(arguments.data, arguments.protocol)
         statistics = LogStatistics.of(np.bincount(user_codes(split.train.table)), num_items=split.train.num_items)
@@ -108,11 +117,7 @@ def main(arguments: PretrainArguments) -> dict[str, Any]:
 
 def stream(arguments: PretrainArguments) -> dict[str, Any]:
     """Train on prepared sequences and test."""
-    if arguments.shape.item_representation != "id":
-        raise ValueError(
-            f"`--item_representation {arguments.shape.item_representation}` is not for `--streaming`: give a log that "
-            "fits into memory."
-        )
+    refuse_streamed_content(arguments)
     shards = SequenceShards(Path(arguments.data.source))
     lengths = np.concatenate([np.asarray(piece.value_lengths()) for piece in shards.histories("train")])
     arguments, recipe = follow_recipe(arguments, LogStatistics.of(lengths, num_items=len(shards.tokenizer.items)))
@@ -127,12 +132,49 @@ def stream(arguments: PretrainArguments) -> dict[str, Any]:
     return train_and_evaluate(model, shards.tokenizer, rows, data=data, training=training, extra=extra)
 
 
+def stream_sources(arguments: PretrainArguments) -> dict[str, Any]:
+    """Train on prepared sequences of several sources and test on each."""
+    refuse_streamed_content(arguments)
+    joined = StreamedSources.of(arguments.data)
+    arguments, recipe = follow_recipe(arguments, LogStatistics.of(joined.lengths(), len(joined.tokenizer.items)))
+    data, training, tokenizer = arguments.data, arguments.training, joined.tokenizer
+    seed_everything(training)
+    model = build_model(arguments.shape, len(tokenizer), data.max_length or DEFAULT_MAX_LENGTH)
+    rows = joined.rows(model, data=data, training=training)
+    if arguments.shape.item_start == "svd":
+        start_from_log(model, joined.histories(), rows.train.item_counts(), seed=training.seed)
+    begin_run(data, training, joined.content(rows.train), **run_settings(arguments))
+    extra = {**settle_seen_items(model, rows.validation, arguments.protocol), **recipe, **joined.facts(data)}
+    return train_and_evaluate(model, tokenizer, rows, data=data, training=training, extra=extra)
+
+
+def refuse_streamed_content(arguments: PretrainArguments) -> None:
+    """Refuse items that are made of content where the log is streamed."""
+    if arguments.shape.item_representation != "id":
+        raise ValueError("`--item_representation` content is not for `--streaming`: give a log that fits into memory.")
+
+
+def run_on_sources(arguments: PretrainArguments) -> dict[str, Any]:
+    """Train on several logs at once and test on each."""
+    joined = load_sources(arguments.data, arguments.protocol)
+    train, tokenizer = joined.split.train, joined.tokenizer
+    lengths = np.bincount(user_codes(train.table))
+    arguments, recipe = follow_recipe(arguments, LogStatistics.of(lengths, num_items=len(tokenizer.items)))
+    data, training = arguments.data, arguments.training
+    seed_everything(training)
+    begin_run(data, training, source_content(joined), **run_settings(arguments))
+    model = start_model(arguments, train, tokenizer)
+    rows = source_rows(model, joined, data, training)
+    extra = {**settle_seen_items(model, rows.validation, arguments.protocol), **recipe, **source_facts(joined, data)}
+    return train_and_evaluate(model, tokenizer, rows, data=data, training=training, extra=extra)
+
+
 def run_on_split(
     arguments: PretrainArguments, training: RecommenderTrainingArguments, split: Split, recipe: dict[str, Any]
 ) -> dict[str, Any]:
     """Train on the training part of a split and test; a validation run that is done already is only read."""
     seed_everything(training)
-    tokenizer = build_tokenizer(split.train)
+    tokenizer = vocabulary_of(split.train, arguments.data, arguments.data.source)
     begin_run(arguments.data, training, split_content(split), **run_settings(arguments))
     done = finished_validation(training)
     if done is not None:
@@ -153,7 +195,7 @@ def run_on_all(
 ) -> dict[str, Any]:
     """Train on all rows for as long as validation chose."""
     seed_everything(training)
-    tokenizer = build_tokenizer(log)
+    tokenizer = vocabulary_of(log, arguments.data, arguments.data.source)
     model = start_model(arguments, log, tokenizer)
     begin_run(arguments.data, training, {"train": log.fingerprint}, **run_settings(arguments), final=vars(chosen))
     options: dict[str, Any] = {"chosen": chosen, "validation": validation, "extra": recipe}
@@ -162,10 +204,12 @@ def run_on_all(
 
 def run_settings(arguments: PretrainArguments) -> dict[str, Any]:
     """The groups of settings, beside those of data and training, that an interrupted run is compared by."""
+    sources = {"sources": arguments.data.source_settings()} if arguments.data.several else {}
     return {
         "model": vars(arguments.shape),
         "content": vars(arguments.content),
         "protocol": vars(arguments.protocol),
+        **sources,
     }
 
 
@@ -229,6 +273,8 @@ def report(
     write_model_card(training.output_dir, repo_id=training.hub_model_id, license=card.license)
     if "test" in results:
         print(results_table(results["test"]))
+        if "sources" in results["test"]:
+            print(sources_table(results["test"]))
         print(results["what_more_would_bring"])
     print(f"Checkpoint: {training.output_dir}")
     if repo_id is not None:

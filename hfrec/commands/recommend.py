@@ -16,7 +16,7 @@ from .content import over_to_items
 from .parsing import parse_arguments
 
 RECALL_USERS = 1000  # on whom an approximate index is compared with the exact lists
-FORMATS = (".csv", ".parquet", ".jsonl")
+FORMATS = (".csv", ".parquet", ".jsonl", ".json")
 
 
 @dataclass
@@ -27,12 +27,16 @@ class RecommendArguments:
 
     model_name_or_path: str = field(metadata={"help": "Checkpoint: a folder or a hub id."})
     history_file: str = field(metadata={"help": "Log of the users to recommend for."})
-    output_file: str = field(metadata={"help": "Recommendations: .csv, .parquet or .jsonl."})
+    output_file: str = field(metadata={"help": "Recommendations: .csv, .parquet, .jsonl or .json."})
     users_file: str | None = field(
         default=None,
         metadata={"help": "Users to recommend for; those without a history in history_file have an empty one."},
     )
     top_k: int = field(default=10, metadata={"help": "Items a user."})
+    allow_file: str | None = field(
+        default=None, metadata={"help": "Only these items: a table with the column of the item ids, or a .txt of ids."}
+    )
+    deny_file: str | None = field(default=None, metadata={"help": "None of these items; a file like --allow_file."})
     diversity: float = field(
         default=0.0, metadata={"help": "From 0 to 1: how much less items count that are like those above (MMR)."}
     )
@@ -60,9 +64,12 @@ class RecommendArguments:
     encoder: str | None = field(
         default=None, metadata={"help": "Where the checkpoint's text encoder lies on this machine (with --items_file)."}
     )
-    user_column: str = field(default="user_id", metadata={"help": "Column of the user ids."})
-    item_column: str = field(default="item_id", metadata={"help": "Column of the item ids."})
-    timestamp_column: str = field(default="timestamp", metadata={"help": "Column of the times."})
+    user_column: str | None = field(default=None, metadata={"help": "Column of the user ids. Default: of training."})
+    item_column: str | None = field(default=None, metadata={"help": "Column of the item ids. Default: of training."})
+    timestamp_column: str | None = field(default=None, metadata={"help": "Column of the times. Default: of training."})
+    duplicates: Literal["keep", "first", "last", "consecutive"] | None = field(
+        default=None, metadata={"help": "What becomes of repeated (user, item) pairs. Default: as in training."}
+    )
 
 
 def parse(words: Sequence[str]) -> RecommendArguments:
@@ -80,9 +87,9 @@ def main(arguments: RecommendArguments) -> list[list[dict[str, Any]]]:
     from accelerate import PartialState
     from accelerate.utils import gather_object
 
-    from ..data.interactions import load_interactions
     from ..data.repeats import chosen_filter
     from ..hub.checkpoint import load_checkpoint
+    from ..hub.log_shape import load_log_like, log_shape
     from ..inference.prior import load_prior
     from ..inference.recommend import recommend
     from ..inference.rerank import check_wishes, pool_size
@@ -92,16 +99,12 @@ def main(arguments: RecommendArguments) -> list[list[dict[str, Any]]]:
     check_overwrites(output, arguments)
     model, tokenizer = load_checkpoint(arguments.model_name_or_path, revision=arguments.revision)
     tokenizer = over_to_items(model, tokenizer, arguments)
-    interactions = load_interactions(
-        arguments.history_file,
-        user_column=arguments.user_column,
-        item_column=arguments.item_column,
-        timestamp_column=arguments.timestamp_column,
-    )
+    shape = log_shape(arguments.model_name_or_path, arguments, revision=arguments.revision)
+    interactions = load_log_like(arguments.history_file, shape, arguments)
     users, histories = histories_of(interactions.table)
     tables = [interactions.table]
     if arguments.users_file is not None:
-        tables.append(read_users(arguments.users_file, arguments.user_column))
+        tables.append(read_users(arguments.users_file, shape["user_column"]))
         known = dict(zip(users, histories, strict=True))
         users = list(dict.fromkeys(tables[-1]["user_id"].to_pylist()))
         histories = [known.get(user, []) for user in users]
@@ -116,8 +119,13 @@ def main(arguments: RecommendArguments) -> list[list[dict[str, Any]]]:
     mine = slice(*bounds)
     filter_seen = chosen_filter(arguments.filter_seen, model.config)
     options: Any = {"filter_seen": filter_seen, "unknown_items": arguments.unknown_items}
+    for name in ("allow", "deny"):
+        source = getattr(arguments, f"{name}_file")
+        if source is not None:
+            options[name] = listed_items(source, shape["item_column"], tokenizer, f"--{name}_file")
     reranks = bool(arguments.diversity or arguments.popularity)
-    number = pool_size(arguments.top_k, len(tokenizer.items)) if reranks else arguments.top_k
+    allowed = set(options.get("allow", tokenizer.items["item_id"].to_pylist())) - set(options.get("deny", ()))
+    number = pool_size(arguments.top_k, len(allowed)) if reranks else arguments.top_k
     if arguments.approximate:
         pool = replace(arguments, top_k=number)
         found = approximate(model, tokenizer, histories[mine], pool, prior, options)
@@ -160,6 +168,36 @@ def drop_unknown(histories: Sequence[Sequence[str]], tokenizer: Any) -> list[lis
             "with them are left out (`--unknown_items error` refuses them).",
             file=sys.stderr,
         )
+    return kept
+
+
+def listed_items(source: str, item_column: str, tokenizer: Any, flag: str) -> list[str]:
+    """Item ids of a table, or of the lines of a text file; those that the checkpoint does not know are told on stderr.
+
+    Raises:
+        ValueError: No such column, several files, or no item that the checkpoint knows.
+    """
+    from ..data.readers import read_source
+    from ..data.validation import ids_to_strings
+
+    if Path(source).suffix == ".txt":
+        ids = [line.strip() for line in Path(source).read_text(encoding="utf-8").splitlines() if line.strip()]
+    else:
+        parts = read_source(source, string_columns=(item_column, "item_id"))
+        columns = parts[0].table.column_names
+        column = next((name for name in (item_column, "item_id") if name in columns), None)
+        if len(parts) != 1 or column is None:
+            raise ValueError(
+                f"`{flag}` {source} must be one table with the column {item_column!r}, or a .txt file with an id on "
+                f"each line, found {len(parts)} with {', '.join(columns)}."
+            )
+        ids = ids_to_strings(parts[0], column).to_pylist()
+    known = set(tokenizer.items["item_id"].to_pylist())
+    kept = [item for item in dict.fromkeys(ids) if item in known]
+    if not kept:
+        raise ValueError(f"`{flag}` {source} names no item of the checkpoint: is it of another catalogue?")
+    if len(kept) < len(set(ids)):
+        print(f"{len(set(ids)) - len(kept):,} items of {flag} are not the checkpoint's and left out.", file=sys.stderr)
     return kept
 
 
@@ -248,7 +286,7 @@ def read_users(source: str, user_column: str) -> Any:
     if len(parts) != 1 or user_column not in found:
         raise ValueError(
             f"`users_file` {source} must be one table with the column {user_column!r}, found {len(parts)} with "
-            f"{', '.join(found)}. Name the column with `user_column`."
+            f"{', '.join(found)}. Name the column with `--user_column`."
         )
     ids = ids_to_strings(parts[0], user_column)
     others = parts[0].table.drop_columns([user_column])
@@ -275,7 +313,7 @@ def segments_of(tables: Sequence[Any], users: Sequence[str], column: str) -> lis
 
 
 def write_rows(rows: list[dict[str, Any]], output: Path, *, escape_formulas: bool = False) -> None:
-    """Write rows as CSV, Parquet or JSON lines, whole or not at all.
+    """Write rows as CSV, Parquet, JSON lines or one JSON list, whole or not at all.
 
     Args:
         rows: Cells by column.
@@ -298,6 +336,8 @@ def write_rows(rows: list[dict[str, Any]], output: Path, *, escape_formulas: boo
             pyarrow.csv.write_csv(table, draft)
         elif output.suffix == ".parquet":
             pyarrow.parquet.write_table(table, draft)
+        elif output.suffix == ".json":
+            draft.write_text(json.dumps(rows, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
         else:
             lines = (json.dumps(row, ensure_ascii=False) for row in rows)
             draft.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from ..data.repeats import chosen_filter
 from ..data.sequences import to_evaluation_sequences
 from ..evaluation.protocol import versions
 from ..hub.checkpoint import load_network
+from ..hub.log_shape import COLUMNS, FILTERS, log_shape
 from ..hub.model_card import write_model_card
 from ..hub.push import push_to_hub
 from ..study.arguments import RefreshArguments
@@ -48,7 +50,7 @@ from ..training.trainer import build_trainer
 from ..training.trainer_arguments import RecommenderTrainingArguments
 from .finetune import build_callbacks, build_optimizer, fit_to_log, start_settings
 from .flags import FLAGS
-from .parsing import parse_arguments
+from .parsing import given_values, parse_arguments
 
 EXIT_CODES = {"promote": 0, "keep the old model": 3}
 REPORT = "refresh_report.json"
@@ -62,6 +64,9 @@ Arguments = tuple[
 def parse(words: Sequence[str]) -> Arguments:
     """Flags or a settings file into the dataclasses."""
     data, start, refresh, card, training = parse_arguments("refresh", FLAGS["refresh"], words)
+    given = given_values("refresh", FLAGS["refresh"], words)
+    flags = SimpleNamespace(**{name: given.get(name) for name in (*COLUMNS, *FILTERS)})
+    data = replace(data, **log_shape(start.model_name_or_path, flags, revision=start.model_revision))
     if refresh.tag is not None and not training.push_to_hub:
         raise ValueError("`--tag` is that of a pushed commit: add `--push_to_hub true`, or leave it out.")
     return data, start, refresh, card, training

@@ -27,8 +27,9 @@ from ..training.recipes import (
     choose_settings,
     recipe_defaults,
 )
-from ..training.rows import RunRows, build_tokenizer, load_split, split_rows
+from ..training.rows import RunRows, load_split, split_rows
 from ..training.runfile import split_content
+from ..training.sources import vocabulary_of
 from ..training.space import SearchSpace, search_space, space_facts, suggest
 from ..training.trainer import build_trainer, prepare_model, seed_everything, train_and_evaluate_collator
 from ..training.trainer_arguments import RecommenderTrainingArguments
@@ -98,6 +99,8 @@ def search_of(words: tuple[str, ...]) -> Search:
     tune = TuneArguments(**{name: given.pop(name) for name in TUNE_FIELDS & set(given)})
     folder = Path(given.pop("output_dir", RecommenderTrainingArguments.output_dir))
     arguments = parse_pretrain((), defaults=given)
+    if arguments.data.several:
+        raise ValueError("`hfrec tune` searches on one log: give one `--train_file`.")
     _, split = load_split(arguments.data, arguments.protocol)
     log = LogStatistics.of(np.bincount(user_codes(split.train.table)), num_items=split.train.num_items)
     choices = choose_settings(cast(RecipeName, arguments.recipe.recipe), log)  # `parse` refuses none
@@ -110,7 +113,14 @@ def search_of(words: tuple[str, ...]) -> Search:
     space = search_space(own, log, given)
     if not space:
         raise ValueError("every setting that is searched was given as a flag: leave some of them out.")
-    return Search(folder, split, build_tokenizer(split.train), settings, space, {name: own[name] for name in space})
+    return Search(
+        folder,
+        split,
+        vocabulary_of(split.train, arguments.data, arguments.data.source),
+        settings,
+        space,
+        {name: own[name] for name in space},
+    )
 
 
 def run_trial(words: tuple[str, ...], number: int, deadline: float | None, *, may_diverge: bool = True) -> int | None:

@@ -16,9 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hfrec.data.catalogs import NAMED_DATASETS, load_named
+from hfrec.data.item_tables import read_items, with_titles
 from hfrec.data.readers import Part, find_items_file, read_source
 from hfrec.data.streams import InteractionStream
-from hfrec.data.validation import check_order, ids_to_strings, normalise_part
+from hfrec.data.validation import check_order, normalise_part
 
 Duplicates = Literal["keep", "first", "last", "consecutive"]
 IntArray = npt.NDArray[np.int64]
@@ -138,6 +139,7 @@ def load_interactions(
     min_item_interactions: int = 1,
     duplicates: Duplicates = "keep",
     items: Any = None,
+    title_column: str | None = None,
     split: str = "train",
     revision: str | None = None,
     streaming: Literal[False] = False,
@@ -155,6 +157,7 @@ def load_interactions(
     min_item_interactions: int = 1,
     duplicates: Duplicates = "keep",
     items: Any = None,
+    title_column: str | None = None,
     split: str = "train",
     revision: str | None = None,
     streaming: bool = False,
@@ -175,6 +178,7 @@ def load_interactions(
         duplicates (`str`): "keep"; "first" or "last" of each (user, item); "consecutive" keeps the first of repeats
             that follow each other directly.
         items: Item metadata with the item ids in a column named `item_column` or "item_id"; any kind of `source`.
+        title_column (`str`): Column of the items' names, in `items` or else in the log; kept as `title`.
         split (`str`), revision (`str`): Of a data set from the hub.
         streaming (`bool`): Read piece by piece what is larger than memory, as `hfrec prepare --layout sequences` does.
 
@@ -222,6 +226,8 @@ def load_interactions(
         for part in parts
     ]
     whole = _concatenated(tables, parts)
+    if title_column is not None:
+        metadata = with_titles(metadata, whole, title_column)
     name = str(source) if isinstance(source, (str, PathLike)) else parts[0].name
     table = _sorted(_where(name, whole, where, columns))
     table, report = _filtered(name, table, min_user_interactions, min_item_interactions, duplicates)
@@ -282,24 +288,6 @@ def _read(
         parts = read_source(source, string_columns=columns, split=split, revision=revision)
         items = find_items_file(source) if items is None else items
     return parts, None if items is None else read_items(items, item_column=columns[1])
-
-
-def read_items(items: Any, *, item_column: str) -> pa.Table:
-    """Item metadata with its ids, each once, as the strings in `item_id`."""
-    parts = read_source(items, string_columns=(item_column, "item_id"))
-    if len(parts) != 1:
-        raise ValueError(f"`items` must be one table, found {len(parts)} files. Join them first.")
-    table = parts[0].table
-    column = next((name for name in (item_column, "item_id") if name in table.column_names), None)
-    if column is None:
-        found = ", ".join(table.column_names)
-        raise ValueError(f"{parts[0].name}: `items` has no column {item_column!r} or 'item_id'. Found: {found}.")
-    ids = ids_to_strings(parts[0], column)
-    counts = pc.value_counts(ids.combine_chunks())
-    repeated = counts.filter(pc.greater(counts.field("counts"), 1))
-    if len(repeated):
-        raise ValueError(f"{parts[0].name}: item {repeated[0]['values'].as_py()!r} has more than one row in `items`.")
-    return pa.table({"item_id": ids, **{name: table[name] for name in table.column_names if name != column}})
 
 
 def _concatenated(tables: list[pa.Table], parts: list[Part]) -> pa.Table:

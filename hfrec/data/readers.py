@@ -5,6 +5,7 @@ Each part keeps the name of its file, so that a later error can say where the ba
 
 from __future__ import annotations
 
+import gzip
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ import pyarrow.parquet as pa_parquet
 from hfrec.data.files import sha256_of
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
+OTHER_DELIMITERS = ("|", ",", "\t", ";")  # as spreadsheets write where the comma is the decimal sign
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 PARQUET_SUFFIXES = (".parquet", ".pq")
 FORMATS = ".csv, .tsv, .jsonl, .ndjson, .json (JSON lines), each also with .gz, and .parquet"
@@ -144,7 +146,7 @@ def read_file(path: Path, *, string_columns: tuple[str, ...] = ()) -> pa.Table:
         raise ValueError(f"{path}: the file is empty. Expected a log with at least one interaction.")
     with _unreadable(path, suffix):
         if suffix in DELIMITERS:
-            return pa_csv.read_csv(path, **_csv_options(DELIMITERS[suffix], string_columns))
+            return pa_csv.read_csv(path, **_csv_options(_delimiter(path, DELIMITERS[suffix]), string_columns))
         return _read_json_lines(path, string_columns) if suffix in JSON_SUFFIXES else pa_parquet.read_table(path)
 
 
@@ -173,7 +175,7 @@ def read_batches(path: Path, columns: tuple[str, ...]) -> Iterator[Part]:
         return
     with _unreadable(path, suffix):
         if suffix in DELIMITERS:
-            options = _csv_options(DELIMITERS[suffix], columns)
+            options = _csv_options(_delimiter(path, DELIMITERS[suffix]), columns)
             yield Part(str(path), pa_csv.open_csv(path, **options).schema.empty_table())
             options["convert_options"].include_columns = list(columns)
             blocks = pa_csv.ReadOptions(block_size=CSV_BLOCK_SIZE)
@@ -198,6 +200,14 @@ def _unreadable(path: Path, suffix: str) -> Iterator[None]:
         raise ValueError(
             f"{path}: not readable as {suffix}: {error}. Repair the file or correct its suffix."
         ) from error
+
+
+def _delimiter(path: Path, usual: str) -> str:
+    """The usual delimiter, or another one where the first line has that and not the usual one."""
+    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+        head = file.readline(1 << 16).decode("utf-8", "replace")
+    others = sorted(OTHER_DELIMITERS, key=head.count)
+    return usual if usual in head or others[-1] not in head else others[-1]
 
 
 def _csv_options(delimiter: str, string_columns: tuple[str, ...]) -> dict[str, Any]:

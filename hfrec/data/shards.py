@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from hfrec.data.drawing import draws_of_sources
 from hfrec.data.files import check_seal, read_json_object, sha256_of
 from hfrec.data.sequences import check_windows, overlapping_windows
 from hfrec.tokenization import ITEMS_FILE, NUM_SPECIAL_TOKENS, ItemTokenizer
@@ -142,6 +143,9 @@ class StreamedBatches(torch.utils.data.IterableDataset[dict[str, torch.Tensor]])
         min_length (`int`): Shorter rows are left out.
         buffer_size (`int`): Rows that are held and shuffled at a time, besides the order of the row groups.
         seed (`int`): Of the order.
+        blocks: Of each file the tokens of its source, the first one and the one after the last, in the vocabulary of
+            several sources; its token ids are those of a vocabulary of its own. None: all files share the vocabulary.
+        temperature (`float`): How often sources are drawn, as in `draws_of_sources`.
         process (`int`), num_processes (`int`): Which share of the rows is read.
 
     Raises:
@@ -160,6 +164,8 @@ class StreamedBatches(torch.utils.data.IterableDataset[dict[str, torch.Tensor]])
         min_length: int = 1,
         buffer_size: int = 65_536,
         seed: int = 0,
+        blocks: Sequence[tuple[int, int]] | None = None,
+        temperature: float = 1.0,
         process: int = 0,
         num_processes: int = 1,
     ) -> None:
@@ -170,6 +176,8 @@ class StreamedBatches(torch.utils.data.IterableDataset[dict[str, torch.Tensor]])
         self.windows, self.min_length, self.max_length = windows, min_length, max_length
         self.stride = check_windows(max_length, windows, None)
         self.buffer_size, self.seed, self.epoch = buffer_size, seed, 0
+        self.blocks = [(NUM_SPECIAL_TOKENS, vocab_size)] * len(self.files) if blocks is None else list(blocks)
+        self.temperature = temperature
         self.process, self.num_processes = process, num_processes
         self._groups = [(number, group) for number, file in enumerate(files) for group in range(_num_groups(file))]
         self._item_counts = np.zeros(vocab_size, dtype=np.int64)
@@ -221,14 +229,13 @@ class StreamedBatches(torch.utils.data.IterableDataset[dict[str, torch.Tensor]])
 
     def _rows(self) -> Iterator[Any]:
         """This process's rows: row groups in random order, then shuffled buffer by buffer."""
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(len(self._groups))
         start, stop = (self.num_rows * process // self.num_processes for process in (self.process, self.process + 1))
         draw = np.random.default_rng([self.seed, self.epoch, self.process])
         buffer: list[Any] = []
-        first = 0  # place of the group's first row in the epoch
-        for place in order:
-            low, high = max(start - first, 0), min(stop - first, int(self._counts[place]))
-            first += int(self._counts[place])
+        first = 0  # place of the piece's first row in the epoch
+        for place, begins, stops in self._pieces():
+            low, high = begins + max(start - first, 0), begins + min(stop - first, stops - begins)
+            first += stops - begins
             if low >= high:
                 continue
             tokens, starts, ends = self._windows(*self._groups[place])
@@ -238,6 +245,37 @@ class StreamedBatches(torch.utils.data.IterableDataset[dict[str, torch.Tensor]])
                     yield from (buffer[index] for index in draw.permutation(len(buffer)))
                     buffer = []
         yield from (buffer[index] for index in draw.permutation(len(buffer)))
+
+    def _pieces(self) -> list[tuple[int, int, int]]:
+        """Row groups of the epoch in random order, of each the first row and the one after the last."""
+        whole = [(place, 0, int(count)) for place, count in enumerate(self._counts)]
+        if self.temperature != 1.0:
+            whole = self._drawn(whole)
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(len(whole))
+        return [whole[index] for index in order]
+
+    def _drawn(self, whole: list[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
+        """What each source has in the epoch: a piece of an endless sequence of passes over its row groups."""
+        sources = list(dict.fromkeys(self.blocks))
+        of_source = [[piece for piece in whole if self._block(piece[0]) == block] for block in sources]
+        sizes = [sum(stop for _, _, stop in pieces) for pieces in of_source]
+        drawn = []
+        for source, (pieces, size, draws) in enumerate(
+            zip(of_source, sizes, draws_of_sources(sizes, self.temperature), strict=True)
+        ):
+            low, high = self.epoch * draws, (self.epoch + 1) * draws
+            for number in range(low // size, -(-high // size)):
+                first = number * size
+                for index in np.random.default_rng([self.seed, source, number]).permutation(len(pieces)):
+                    place, _, count = pieces[index]
+                    begins, stops = max(low - first, 0), min(high - first, count)
+                    first += count
+                    if begins < stops:
+                        drawn.append((place, begins, stops))
+        return drawn
+
+    def _block(self, place: int) -> tuple[int, int]:
+        return self.blocks[self._groups[place][0]]
 
     def _windows(self, number: int, group: int) -> tuple[Any, IntArray, IntArray]:
         """Tokens of a row group, and where its rows begin and end."""
@@ -256,14 +294,17 @@ class StreamedBatches(torch.utils.data.IterableDataset[dict[str, torch.Tensor]])
         tokens = lists.flatten()
         if lists.null_count or tokens.null_count:
             raise ValueError(f"{self.files[number]}, row group {group}: `input_ids` holds nulls. Drop unknown items.")
-        values = np.asarray(tokens)
-        wrong = values[(values < NUM_SPECIAL_TOKENS) | (values >= self.vocab_size)]
+        values, (first, stop) = np.asarray(tokens), self.blocks[number]
+        last = NUM_SPECIAL_TOKENS + stop - first - 1
+        wrong = values[(values < NUM_SPECIAL_TOKENS) | (values > last)]
         if len(wrong):
             raise ValueError(
                 f"{self.files[number]}, row group {group}: `input_ids` holds {wrong[0]}, "
-                f"expected token ids of items in {NUM_SPECIAL_TOKENS}..{self.vocab_size - 1}. Are the shards and "
-                "items.parquet of one preparation?"
+                f"expected token ids of items in {NUM_SPECIAL_TOKENS}..{last}. Are the shards and items.parquet of one "
+                "preparation?"
             )
+        if first != NUM_SPECIAL_TOKENS:
+            values = values + np.int32(first - NUM_SPECIAL_TOKENS)
         offsets = np.asarray(lists.offsets, dtype=np.int64)
         return values, offsets - offsets[0]
 

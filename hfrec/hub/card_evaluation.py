@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from .card_sources import source_limits
+
 METRICS = ("ndcg@10", "hit_rate@10", "mrr@10")
 BEYOND = ("coverage@10", "mean_popularity@10")
 
@@ -23,7 +25,7 @@ def evaluation_facts(results: Mapping[str, Any], *, name: str = "this model") ->
         "verdict": test.get("verdict", {}).get("text"),
         "baseline_settings": _baseline_settings(test),
         "popularity_bias": _popularity_bias(test),
-        "limits": _limits(test),
+        "limits": [*_limits(test), *source_limits(results)],
     }
     if "n_new_users" in test:
         facts["newcomers"] = (

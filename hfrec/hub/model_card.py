@@ -10,6 +10,7 @@ from typing import Any
 
 from ..data.files import read_json_object, whole_file
 from .card_evaluation import METRICS, evaluation_facts
+from .card_sources import source_facts
 from .errors import redact
 
 TEMPLATE = Path(__file__).with_name("card_template.md.jinja")
@@ -62,6 +63,7 @@ def write_model_card(
     values = {
         **_model_facts(config, results),
         **_data_facts(results, dataset_license),
+        **source_facts(results),
         **evaluation_facts(measured_run(results), name="this model" if "test" in results else "the validation run"),
         **_final_facts(results),
         **_blend_facts(results),

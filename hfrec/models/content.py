@@ -161,12 +161,13 @@ class StepItems:
     Args:
         weight: Rows `(num_items, embedding_size)`.
         ids: Their token ids in rising order `(num_items,)`; None where all tokens have their row.
-        negatives: Token ids of the negatives that were drawn for the step, where its loss has some.
+        negatives: Token ids of the negatives that were drawn for the step, of each block of items that compete, where
+            its loss has some.
     """
 
     weight: torch.Tensor
     ids: torch.Tensor | None = None
-    negatives: torch.Tensor | None = None
+    negatives: tuple[torch.Tensor, ...] | None = None
 
     def places(self, ids: torch.Tensor) -> torch.Tensor:
         """Rows of token ids, of the same shape."""

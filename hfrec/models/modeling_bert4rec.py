@@ -4,7 +4,10 @@ This file and its neighbours travel with every checkpoint, so they import only t
 """
 
 import os
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import reduce
+from operator import add
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -259,6 +262,7 @@ class _ItemScorer(Bert4RecPreTrainedModel):
         self.recent = None if config.item_representation == "id" else RecentHistory(self._is_causal)
         self.decoder = nn.Linear(embedding_size(config), config.vocab_size, bias=config.head_bias)
         estimated = config.loss == "sampled_softmax" and config.negative_sampling in ("in_batch", "mixed")
+        self.item_blocks: tuple[tuple[int, int], ...] | None = None
         # How often each token was a label so far: in-batch negatives come as often as items are targets.
         self.register_buffer("label_counts", torch.zeros(config.vocab_size) if estimated else None)
         self.post_init()
@@ -298,6 +302,26 @@ class _ItemScorer(Bert4RecPreTrainedModel):
             return cast(torch.Tensor, representation)
         items = mask.bool() & (input_ids >= self.config.num_special_tokens)
         return cast(torch.Tensor, representation + self.recent.newest(inputs["inputs_embeds"], items, newest))
+
+    def compete_within(self, blocks: Sequence[tuple[int, int]] | None) -> None:
+        """Let labels compete with the items of their own block alone: those of one source of several. It is not saved.
+
+        Args:
+            blocks: First token of each block and the one after its last, next to each other from the first item to the
+                last; None, as in a new or a loaded model: with all items.
+
+        Raises:
+            ValueError: Blocks that leave a gap, overlap or end elsewhere.
+        """
+        if blocks is not None:
+            bounds = [self.config.num_special_tokens, *(stop for _, stop in blocks)]
+            found = [first for first, _ in blocks]
+            if bounds[:-1] != found or bounds != sorted(set(bounds)) or bounds[-1] != self.config.vocab_size:
+                raise ValueError(
+                    f"`blocks` must divide the tokens {bounds[0]} to {self.config.vocab_size - 1} without a gap, found "
+                    f"{list(blocks)}."
+                )
+        self.item_blocks = None if blocks is None else tuple(blocks)
 
     def item_table(self) -> torch.Tensor:
         """Embeddings of all tokens `(vocab_size, embedding_size)`, by which items are scored."""
@@ -365,7 +389,9 @@ class _ItemScorer(Bert4RecPreTrainedModel):
                 logits = None
                 loss = self._bounded_loss(representation, items, num_items_in_batch, step)
             else:
-                logits = self._step_scores(representation, step)  # (num_labelled, vocab_size)
+                logits = self._without_rivals(
+                    self._step_scores(representation, step), items
+                )  # (num_labelled, vocab_size)
                 loss = item_cross_entropy(logits, items, num_items_in_batch)
             if self.training and self.config.label_smoothing:
                 loss = loss + self._smoothing(representation, items, num_items_in_batch, step)
@@ -383,8 +409,11 @@ class _ItemScorer(Bert4RecPreTrainedModel):
         if self.recent is None or items is None or input_ids is None or not sampled:
             return StepItems(self.item_table())
         targets = items[items != -100]
-        negatives = self._negative_sampler().draw(targets)
-        ids = torch.cat([input_ids.flatten(), targets, negatives]).unique()
+        negatives = tuple(
+            self._negative_sampler(block).draw(targets[(targets >= block[0]) & (targets < block[1])])
+            for block in self._blocks()
+        )
+        ids = torch.cat([input_ids.flatten(), targets, *negatives]).unique()
         return StepItems(self.model.embeddings.rows(ids), ids, negatives)
 
     def _recent(
@@ -407,9 +436,38 @@ class _ItemScorer(Bert4RecPreTrainedModel):
             return self.score_items(representation)
         return self._scores(representation, step.weight, 0, self.config.vocab_size)
 
-    def _negative_sampler(self) -> NegativeSampler:
-        config, first = self.config, self.config.num_special_tokens
-        return NegativeSampler(config.negative_sampling, config.vocab_size - first, first, config.num_negatives)
+    def _blocks(self) -> tuple[tuple[int, int], ...]:
+        """The blocks of tokens that compete with each other for a label."""
+        return self.item_blocks or ((self.config.num_special_tokens, self.config.vocab_size),)
+
+    def _by_block(
+        self, representation: torch.Tensor, items: torch.Tensor, num_items_in_batch: torch.Tensor | int | None
+    ) -> Iterator[tuple[int, torch.Tensor, torch.Tensor, torch.Tensor | int | None]]:
+        """Number of each block, what belongs to its labels, and the divisor that all of them share."""
+        if self.item_blocks is None:
+            yield 0, representation, items, num_items_in_batch
+            return
+        if self.item_blocks[-1][1] != self.config.vocab_size:
+            raise ValueError("The vocabulary has changed: call `compete_within` with the blocks that it has now.")
+        if num_items_in_batch is None:
+            num_items_in_batch = (items != -100).sum().clamp(min=1)
+        for number, (first, stop) in enumerate(self.item_blocks):
+            own = (items >= first) & (items < stop)
+            yield number, representation[own], items[own], num_items_in_batch
+
+    def _without_rivals(self, logits: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+        """Scores `(num_labelled, vocab_size)`, minus infinity for items of other blocks than the label's."""
+        if self.item_blocks is None:
+            return logits
+        stops = torch.tensor([stop for _, stop in self.item_blocks], device=logits.device)
+        tokens = torch.arange(logits.shape[-1], device=logits.device)
+        blocks, own = torch.bucketize(tokens, stops, right=True), torch.bucketize(items, stops, right=True)
+        others = (blocks != own[:, None]) & (items >= 0)[:, None]  # an unknown target has no block
+        return logits.masked_fill(others, float("-inf"))
+
+    def _negative_sampler(self, block: tuple[int, int]) -> NegativeSampler:
+        first, stop = block
+        return NegativeSampler(self.config.negative_sampling, stop - first, first, self.config.num_negatives)
 
     def _packs(
         self,
@@ -440,21 +498,35 @@ class _ItemScorer(Bert4RecPreTrainedModel):
         step: StepItems,
     ) -> torch.Tensor:
         """The losses that never hold the scores of all items, from `(num_labelled, embedding_size)`."""
-        config = self.config
-        if config.loss == "chunked":
-            return self._chunked_loss(representation, items, num_items_in_batch, step)
+        make = self._chunked_loss if self.config.loss == "chunked" else self._sampled_loss
+        parts = self._by_block(representation, items, num_items_in_batch)
+        return reduce(add, (make(states, targets, divisor, step, number) for number, states, targets, divisor in parts))
+
+    def _sampled_loss(
+        self,
+        representation: torch.Tensor,
+        items: torch.Tensor,
+        num_items_in_batch: torch.Tensor | int | None,
+        step: StepItems,
+        number: int,
+    ) -> torch.Tensor:
+        config, block = self.config, self._blocks()[number]
         counted = items != -100
         targets = items[counted]
         self._fit_label_counts()
-        if self.label_counts is not None:
-            self.label_counts.index_add_(0, targets, torch.ones_like(targets, dtype=self.label_counts.dtype))
-        sampler = self._negative_sampler()
-        negatives = sampler.draw(targets) if step.negatives is None else step.negatives
+        counts = self.label_counts
+        if counts is not None:
+            counts.index_add_(0, targets, torch.ones_like(targets, dtype=counts.dtype))
+            if self.item_blocks is not None:  # the shares are those within the block
+                tokens = torch.arange(len(counts), device=counts.device)
+                counts = counts * ((tokens >= block[0]) & (tokens < block[1]))
+        sampler = self._negative_sampler(block)
+        negatives = sampler.draw(targets) if step.negatives is None else step.negatives[number]
         candidates = self._score_candidates(representation[counted], targets, negatives, step)
         if config.loss == "gbce":
             losses = gbce_losses(candidates, sampler.num_items, config.gbce_t)
         else:
-            losses = sampled_softmax_losses(candidates, sampler, self.label_counts)
+            losses = sampled_softmax_losses(candidates, sampler, counts)
         return divide_by_labels(losses, targets, num_items_in_batch)
 
     def _smoothing(
@@ -465,12 +537,20 @@ class _ItemScorer(Bert4RecPreTrainedModel):
         step: StepItems,
     ) -> torch.Tensor:
         """What label smoothing adds to the loss."""
-        counted, weight = items != -100, step.weight
-        targets = items[counted]
-        terms = smoothing_terms(
-            representation[counted], weight, self.item_bias, targets, self.config.num_special_tokens
-        )
-        return self.config.label_smoothing * divide_by_labels(terms, targets, num_items_in_batch)
+        total = []
+        for number, states, targets, divisor in self._by_block(representation, items, num_items_in_batch):
+            counted, (first, _) = targets != -100, self._blocks()[number]
+            weight, bias = self._up_to(number, step)
+            terms = smoothing_terms(states[counted], weight, bias, targets[counted], first)
+            total.append(divide_by_labels(terms, targets[counted], divisor))
+        return self.config.label_smoothing * reduce(add, total)
+
+    def _up_to(self, number: int, step: StepItems) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Rows and biases of the tokens up to the end of a block."""
+        stop, weight, bias = self._blocks()[number][1], step.weight, self.item_bias
+        if stop == len(weight):  # a slice of all would cost a copy of its gradient
+            return weight, bias
+        return weight[:stop], None if bias is None else bias[:stop]
 
     def _chunked_loss(
         self,
@@ -478,13 +558,15 @@ class _ItemScorer(Bert4RecPreTrainedModel):
         items: torch.Tensor,
         num_items_in_batch: torch.Tensor | int | None,
         step: StepItems,
+        number: int,
     ) -> torch.Tensor:
+        weight, bias = self._up_to(number, step)
         return chunked_cross_entropy(
             representation,
-            weight=step.weight,
-            bias=self.item_bias,
+            weight=weight,
+            bias=bias,
             labels=items,
-            num_special_tokens=self.config.num_special_tokens,
+            num_special_tokens=self._blocks()[number][0],
             chunk_size=self.config.loss_chunk_size,
             num_items_in_batch=num_items_in_batch,
         )

@@ -20,6 +20,9 @@ class DataArguments:
     train_file: str | None = field(default=None, metadata={"help": "File, folder or glob of the interaction log."})
     dataset: str | None = field(default=None, metadata={"help": "ml-100k, ml-1m, synthetic or a hub id."})
     items_file: str | None = field(default=None, metadata={"help": "Item metadata (title, …) by item id."})
+    title_column: str | None = field(
+        default=None, metadata={"help": "Column of the items' names, in --items_file or the log. Default: title."}
+    )
     user_column: str = field(default="user_id", metadata={"help": "Column of the user ids."})
     item_column: str = field(default="item_id", metadata={"help": "Column of the item ids."})
     timestamp_column: str = field(default="timestamp", metadata={"help": "Column of the times."})
@@ -151,7 +154,7 @@ class FinetuneArguments:
 
     model_name_or_path: str = field(metadata={"help": "Pretrained checkpoint: a folder or a hub id."})
     model_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit on the hub."})
-    content_encoder: str | None = field(
+    encoder: str | None = field(
         default=None, metadata={"help": "Where the checkpoint's text encoder lies on this machine (with --items_file)."}
     )
     items_without_row: Literal["error", "drop"] = field(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel
@@ -17,6 +18,7 @@ from ..data.shards import SequenceShards, StreamedBatches
 from ..data.splits import Split, split_facts
 from ..data.temporal import split_log
 from ..evaluation.protocol import RankedTest, rank_checkpoint, rank_rows, rows_to_rank
+from ..evaluation.sources import RankedSources
 from ..tokenization import ItemTokenizer
 from .arguments import DataArguments
 from .facts import log_sizes
@@ -41,6 +43,7 @@ def load_log(arguments: DataArguments) -> Interactions:
         min_item_interactions=arguments.min_item_interactions,
         duplicates=arguments.duplicates,
         items=arguments.items_file,
+        title_column=arguments.title_column,
     )
 
 
@@ -57,11 +60,12 @@ def load_split(arguments: DataArguments, protocol: ProtocolArguments) -> tuple[I
     return interactions, split
 
 
-def build_tokenizer(train: Interactions) -> ItemTokenizer:
-    """Vocabulary of the training items, the most frequent first."""
+def build_tokenizer(train: Interactions, *, unknown: Collection[str] = ()) -> ItemTokenizer:
+    """Vocabulary of the training items but the `unknown` ones, the most frequent first."""
     import pyarrow.compute as pc
 
     counts = {row["values"].as_py(): row["counts"].as_py() for row in pc.value_counts(train.table["item_id"])}
+    counts = {item: count for item, count in counts.items() if item not in set(unknown)} if unknown else counts
     items = sorted(counts, key=lambda item: (-counts[item], item))
     return ItemTokenizer.from_items(items, metadata=train.items, counts=counts)
 
@@ -91,6 +95,7 @@ class RunRows:
         validation: Rows of `to_evaluation_sequences`.
         split, fingerprint, sizes: What `all_results.json` says about the data.
         test: Ranks the test targets with the best checkpoint.
+        compute_metrics: Of the Trainer's evaluations; None for those of one log.
     """
 
     train: Any
@@ -98,7 +103,8 @@ class RunRows:
     split: dict[str, Any]
     fingerprint: str | None
     sizes: dict[str, Any]
-    test: Callable[[PreTrainedModel], RankedTest]
+    test: Callable[[PreTrainedModel], RankedTest | RankedSources]
+    compute_metrics: Callable[[Any], dict[str, float]] | None = None
 
 
 def split_rows(model: PreTrainedModel, tokenizer: ItemTokenizer, split: Split, data: DataArguments) -> RunRows:
@@ -132,20 +138,8 @@ def streamed_rows(
         data: Windows, masking probabilities and the size of the shuffled buffer.
         training: Batch size, seed and processes.
     """
-    tokenizer, objective, max_length = shards.tokenizer, objective_of(model), model.config.max_position_embeddings
-    train = StreamedBatches(
-        shards.files("train"),
-        build_collator(tokenizer, objective, data, max_length, seed=training.seed).train,
-        batch_size=training.train_batch_size,
-        vocab_size=len(tokenizer),
-        max_length=max_length if objective == "masked" else max_length + 1,
-        windows=data.windows,
-        min_length=1 if objective == "masked" else 2,
-        buffer_size=data.shuffle_buffer_size,
-        seed=training.seed if training.data_seed is None else training.data_seed,
-        process=training.process_index,
-        num_processes=training.world_size,
-    )
+    tokenizer = shards.tokenizer
+    train = stream_of(shards.files("train"), model, tokenizer, data=data, training=training)
     counts = train.item_counts()
     names = ("num_users", "num_items", "num_train")
     known = dict(zip(("users", "items", "interactions"), map(shards.info.get, names), strict=True))
@@ -158,4 +152,42 @@ def streamed_rows(
         test=lambda best: rank_rows(
             best, tokenizer, shards.targets("test"), counts, fingerprint=shards.info.get("fingerprint")
         ),
+    )
+
+
+def stream_of(
+    files: Sequence[Path],
+    model: PreTrainedModel,
+    tokenizer: ItemTokenizer,
+    *,
+    data: DataArguments,
+    training: RecommenderTrainingArguments,
+    blocks: Sequence[tuple[int, int]] | None = None,
+    temperature: float = 1.0,
+) -> StreamedBatches:
+    """This process's batches of prepared shards.
+
+    Args:
+        files: The training part.
+        model: Masked or causal model.
+        tokenizer: Its vocabulary.
+        data: Windows, masking probabilities and the size of the shuffled buffer.
+        training: Batch size, seed and processes.
+        blocks, temperature: Of several sources, as `StreamedBatches` takes them.
+    """
+    objective, max_length = objective_of(model), model.config.max_position_embeddings
+    return StreamedBatches(
+        files,
+        build_collator(tokenizer, objective, data, max_length, seed=training.seed).train,
+        batch_size=training.train_batch_size,
+        vocab_size=len(tokenizer),
+        max_length=max_length if objective == "masked" else max_length + 1,
+        windows=data.windows,
+        min_length=1 if objective == "masked" else 2,
+        buffer_size=data.shuffle_buffer_size,
+        seed=training.seed if training.data_seed is None else training.data_seed,
+        blocks=blocks,
+        temperature=temperature,
+        process=training.process_index,
+        num_processes=training.world_size,
     )

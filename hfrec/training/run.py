@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +91,7 @@ def train_and_evaluate(
         training=training,
         callbacks=callbacks,
         optimizer=optimizer,
+        compute_metrics=rows.compute_metrics,
     )
     validation = trainer.evaluate()
     best = whole_model(trainer)
@@ -128,6 +129,7 @@ def fit(
     training: RecommenderTrainingArguments,
     callbacks: Sequence[TrainerCallback] = (),
     optimizer: torch.optim.Optimizer | None = None,
+    compute_metrics: Callable[[Any], dict[str, float]] | None = None,
     final: bool = False,
 ) -> tuple[Trainer, dict[str, float]]:
     """Train, from the last checkpoint in the output folder where there is one; the trainer and its metrics.
@@ -150,6 +152,7 @@ def fit(
         training=training,
         callbacks=callbacks,
         optimizer=optimizer,
+        compute_metrics=compute_metrics,
     )
     resume = training.resume_from_checkpoint or checkpoint
     # User ids of an earlier test: the Trainer's own pushes take everything that lies in the folder.

@@ -49,6 +49,8 @@ def shard_catalogue(model: Scorer, group: dist.ProcessGroup | None = None) -> Sc
             f"`item_representation` must be 'id' where the catalogue is divided, found "
             f"{model.config.item_representation!r}: the content of the items is not."
         )
+    if model.item_blocks is not None:
+        raise ValueError("Items of several sources do not compete within them where the catalogue is divided.")
     if model.config.loss == "full":
         raise ValueError(
             "`loss='full'` holds the scores of all items: set `model.config.loss = 'chunked'`, which is the same loss."
@@ -255,7 +257,12 @@ class _ShardedScorer(_ItemScorer):  # type: ignore[no-untyped-call]  # its paren
         return super()._bounded_loss(representation, items, num_items_in_batch, step)
 
     def _chunked_loss(
-        self, representation: Tensor, items: Tensor, num_items_in_batch: Tensor | int | None, step: StepItems
+        self,
+        representation: Tensor,
+        items: Tensor,
+        num_items_in_batch: Tensor | int | None,
+        step: StepItems,
+        number: int,
     ) -> Tensor:
         counted = items != -100
         places, num_rows = items[counted] - self.shard.start, self.shard.stop - self.shard.start

@@ -1,11 +1,12 @@
-"""The stock `Trainer` on a stream of batches."""
+"""The stock `Trainer` on a stream of batches, and on rows of several sources."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from torch.utils.data import DataLoader
 
+from ..data.drawing import DrawnRows
 from ..data.shards import StreamedBatches
 from .pushes import RecommenderTrainer
 
@@ -36,3 +37,11 @@ class StreamingTrainer(RecommenderTrainer):
         """Rows instead of batches."""
         dataset = dataloader.dataset
         return dataset.num_rows if isinstance(dataset, StreamedBatches) else super().num_examples(dataloader)
+
+
+class DrawingTrainer(RecommenderTrainer):
+    """The stock `Trainer`, but for the sampler of [`DrawnRows`]."""
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        rows = self.train_dataset if train_dataset is None else train_dataset
+        return cast(DrawnRows, rows).sampler()

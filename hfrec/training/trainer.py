@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedModel, Trainer, TrainerCallback, set_seed
 
 from ..data.collators import DataCollatorForMaskedItems, DataCollatorForNextItem, Objective, objective_of
+from ..data.drawing import DrawnRows
 from ..data.shards import StreamedBatches
 from ..evaluation.ranking import make_compute_metrics, preprocess_ranks
 from ..models import Bert4RecConfig, Bert4RecForCausalLM, Bert4RecForMaskedLM
@@ -22,7 +23,7 @@ from .printing import print_like_a_tool
 from .pushes import PushWatchCallback, RecommenderTrainer, open_repository
 from .resuming import EarlyStopping, check_best_metric
 from .seen import choose_metric
-from .streaming import StreamingTrainer
+from .streaming import DrawingTrainer, StreamingTrainer
 from .trainer_arguments import RecommenderTrainingArguments
 
 DEFAULT_MAX_LENGTH = 100
@@ -92,6 +93,7 @@ def build_trainer(
     training: RecommenderTrainingArguments,
     callbacks: Sequence[TrainerCallback] = (),
     optimizer: torch.optim.Optimizer | None = None,
+    compute_metrics: Callable[[Any], dict[str, float]] | None = None,
 ) -> Trainer:
     """The stock `Trainer` with the collators and ranking metrics of the model's objective.
 
@@ -106,20 +108,21 @@ def build_trainer(
         training: Arguments of the `Trainer`.
         callbacks: Further callbacks; they stand before the reporters, so that what they log is reported.
         optimizer: In place of the Trainer's own.
+        compute_metrics: In place of the ranking metrics of one log.
     """
     prepare_model(model, training)
     if training.early_stopping_patience and training.load_best_model_at_end:
         callbacks = [*callbacks, EarlyStopping(early_stopping_patience=training.early_stopping_patience)]
     check_best_metric(training)
     open_repository(training)
-    trainer = (StreamingTrainer if isinstance(train_dataset, StreamedBatches) else RecommenderTrainer)(
+    trainer = _trainer_class(train_dataset)(
         model=model,
         args=training,
         data_collator=train_and_evaluate_collator(model, tokenizer, data, training),
         train_dataset=train_dataset,
         eval_dataset=eval_dataset,
         processing_class=tokenizer,
-        compute_metrics=make_compute_metrics(),
+        compute_metrics=compute_metrics or make_compute_metrics(),
         preprocess_logits_for_metrics=preprocess_ranks,
         optimizers=(optimizer, None),
         callbacks=[*([SaveOnExit()] if training.save_on_exit else []), StopOnNaN(), SealCheckpoint()],
@@ -130,6 +133,13 @@ def build_trainer(
     if training.push_to_hub:
         trainer.add_callback(PushWatchCallback(trainer))
     return trainer
+
+
+def _trainer_class(train_dataset: Any) -> type[RecommenderTrainer]:
+    """The one of rows in any order, or of rows that come in an order of their own."""
+    if isinstance(train_dataset, DrawnRows):
+        return DrawingTrainer
+    return StreamingTrainer if isinstance(train_dataset, StreamedBatches) else RecommenderTrainer
 
 
 def train_and_evaluate_collator(

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from ..data.interactions import read_items
+from ..data.item_tables import read_items
 from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer
 from .features import check_features, feature_rows, whiten_anew, write_features
 from .matching import checked_ids
 from .rows import check_pair, move_rows
 from .specification import ContentSpecification, content_features
 
+SAME = 0.9  # cosine of an item's content, then and now, below which an equal id is a coincidence
 FAMILIAR = 0.5  # share of known items from which on the statistics of the content stay as they are
 
 
@@ -25,8 +28,9 @@ class Adoption:
 
     Args:
         tokenizer: Of the new catalogue.
-        num_shared: Items that the model knew by their ids; they keep bias and residual.
+        num_shared: Items that the model knew, by id and content; they keep bias and residual.
         num_new: Items that it did not know.
+        num_namesakes: New ones among them that have the id of a known item by coincidence, and other content.
         num_dropped: Items of the old catalogue that are gone.
         num_bare: Items without any content.
         whitened: Whether the content's mean and spread are those of the new catalogue.
@@ -35,6 +39,7 @@ class Adoption:
     tokenizer: ItemTokenizer
     num_shared: int
     num_new: int
+    num_namesakes: int
     num_dropped: int
     num_bare: int
     whitened: bool
@@ -45,9 +50,10 @@ class Adoption:
 
     def __str__(self) -> str:
         anew = "features, mean and spread of the content" if self.whitened else "features"
+        namesakes = f" ({self.num_namesakes:,} under the id of another item)" if self.num_namesakes else ""
         bare = f"; {self.num_bare:,} have no content" if self.num_bare else ""
         return (
-            f"{self.num_shared + self.num_new:,} items: {self.num_shared:,} known, {self.num_new:,} new, "
+            f"{self.num_shared + self.num_new:,} items: {self.num_shared:,} known, {self.num_new:,} new{namesakes}, "
             f"{self.num_dropped:,} dropped{bare}.\nCarried over to the bit: body, adapter, positions, head, and what "
             f"known items have learnt.\nMade anew: vocabulary, {anew}; residuals and biases of new items."
         )
@@ -64,7 +70,8 @@ def adopt_catalogue(
     """Take a model whose items are made of content to another catalogue, of which it need not know a single item.
 
     The body, the adapter, the positions and the head keep their weights to the bit. Where the catalogue is mostly new,
-    the content is whitened by its own statistics, drawn to the source's where it has few items. `model` and `optimizer`
+    the content is whitened by its own statistics, drawn to the source's where it has few items. An item is known where
+    its id is and its content is alike: two shops may both have an item 1. `model` and `optimizer`
     are changed in place, `tokenizer` is not; when anything fails all are as they were.
 
     Args:
@@ -121,8 +128,11 @@ def adopt(
     check_features(model, features, len(ids))
     known = tokenizer.get_vocab()
     sources = [known[item] - NUM_SPECIAL_TOKENS if item in known else None for item in ids]
+    num_named = len(ids) - sources.count(None)
+    alike = _alike(model, features, sources)
+    sources = [source if same else None for source, same in zip(sources, alike, strict=True)]
     num_new = sources.count(None)
-    adopted = ItemTokenizer.from_items(ids, metadata=table, counts=_counts(tokenizer))
+    adopted = ItemTokenizer.from_items(ids, metadata=table, counts=_counts(tokenizer, ids, sources))
     new = torch.tensor([source is None for source in sources])
     move_rows(model, sources, rows=feature_rows(model, features[new]), optimizer=optimizer)
     write_features(model, features)
@@ -133,6 +143,7 @@ def adopt(
         tokenizer=adopted,
         num_shared=len(ids) - num_new,
         num_new=num_new,
+        num_namesakes=num_named - (len(ids) - num_new),
         num_dropped=len(known) - NUM_SPECIAL_TOKENS - (len(ids) - num_new),
         num_bare=_bare(features),
         whitened=whitened,
@@ -143,9 +154,18 @@ def _bare(features: Tensor) -> int:
     return int((features == 0).all(dim=1).sum())
 
 
-def _counts(tokenizer: ItemTokenizer) -> dict[str, int] | None:
+def _alike(model: Any, features: Tensor, sources: Sequence[int | None]) -> list[bool]:
+    """Whether each item has the content that the model has under its id."""
+    stored = model.base_model.embeddings.content.features[NUM_SPECIAL_TOKENS:].float().cpu()
+    rows = [0 if source is None else source for source in sources]
+    cosines = F.cosine_similarity(features.float(), stored[rows], dim=1)
+    return [source is not None and bool(cosine > SAME) for source, cosine in zip(sources, cosines, strict=True)]
+
+
+def _counts(tokenizer: ItemTokenizer, ids: Sequence[str], sources: Sequence[int | None]) -> dict[str, int] | None:
     """How often each known item was seen in training."""
     table = tokenizer.items
     if "count" not in table.column_names:
         return None
-    return dict(zip(table["item_id"].to_pylist(), table["count"].to_pylist(), strict=True))
+    counts = table["count"].to_pylist()
+    return {item: counts[source] for item, source in zip(ids, sources, strict=True) if source is not None}

@@ -25,6 +25,7 @@ from hfrec import (
     synthetic_tables,
 )
 from hfrec.training.anchors import Plan
+from hfrec.transfer.adoption import adopt
 from hfrec_command import main
 
 KINDS = ("red", "green", "blue", "round", "flat", "long")
@@ -120,6 +121,18 @@ def test_a_catalogue_that_is_mostly_known_keeps_the_statistics() -> None:
     before = model.item_table()[3:23].detach().clone()
     adopt_catalogue(model, tokenizer, pa.concat_tables([catalogue("s", 20, 0), catalogue("t", 1, 1)]))
     assert torch.allclose(model.item_table()[3:23], before, atol=1e-6)
+
+
+def test_another_item_under_a_known_id_is_new() -> None:
+    """Two shops both have an item 1: the one would rank by what the other has learnt."""
+    model, tokenizer = source()
+    other = catalogue("s", 20, 1)  # the same ids, other content
+    kept = [a == b for a, b in zip(other["kind"].to_pylist(), catalogue("s", 20, 0)["kind"].to_pylist(), strict=True)]
+    adoption = adopt(model, tokenizer, other)
+    residuals = model.get_input_embeddings().weight[3:].abs().sum(dim=1) > 0
+    assert not all(kept) and adoption.num_namesakes >= 15 and residuals.sum() == adoption.num_shared
+    assert all(found or not same for same, found in zip(kept, residuals.tolist(), strict=True))
+    assert "under the id of another item" in str(adoption)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,63 @@
+"""Tables of items: what is known of them beside who took them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from hfrec.data.readers import read_source
+from hfrec.data.validation import ids_to_strings
+
+
+def read_items(items: Any, *, item_column: str) -> pa.Table:
+    """Item metadata with its ids, each once, as the strings in `item_id`."""
+    parts = read_source(items, string_columns=(item_column, "item_id"))
+    if len(parts) != 1:
+        raise ValueError(f"`items` must be one table, found {len(parts)} files. Join them first.")
+    table = parts[0].table
+    column = next((name for name in (item_column, "item_id") if name in table.column_names), None)
+    if column is None:
+        found = ", ".join(table.column_names)
+        raise ValueError(f"{parts[0].name}: `items` has no column {item_column!r} or 'item_id'. Found: {found}.")
+    ids = ids_to_strings(parts[0], column)
+    counts = pc.value_counts(ids.combine_chunks())
+    repeated = counts.filter(pc.greater(counts.field("counts"), 1))
+    if len(repeated):
+        raise ValueError(f"{parts[0].name}: item {repeated[0]['values'].as_py()!r} has more than one row in `items`.")
+    return pa.table({"item_id": ids, **{name: table[name] for name in table.column_names if name != column}})
+
+
+def with_titles(items: pa.Table | None, log: pa.Table, title_column: str) -> pa.Table:
+    """Item metadata with the column `title`, from a column of the items or, where they have none such, of the log.
+
+    Args:
+        items: Metadata with `item_id`, or None.
+        log: Interactions with `item_id`; the newest title of an item counts.
+        title_column: Its name.
+
+    Raises:
+        ValueError: Neither has such a column.
+
+    Example:
+        >>> log = pa.table({"item_id": ["a", "b", "a"], "timestamp": [1, 2, 3], "name": ["A", "B", "A!"]})
+        >>> with_titles(None, log, "name").to_pylist()
+        [{'item_id': 'a', 'title': 'A!'}, {'item_id': 'b', 'title': 'B'}]
+    """
+    if items is not None and title_column in items.column_names:
+        others = [name for name in items.column_names if name not in (title_column, "title")]
+        return items.select(others).append_column("title", items[title_column])
+    if title_column not in log.column_names:
+        found = ", ".join(dict.fromkeys([*(items.column_names if items is not None else ()), *log.column_names]))
+        raise ValueError(
+            f"`title_column` {title_column!r} is a column of neither the items nor the log. Found: {found}."
+        )
+    newest = log.select(["item_id", "timestamp", title_column]).sort_by("timestamp").drop_columns("timestamp")
+    titles = newest.group_by("item_id", use_threads=False).aggregate([(title_column, "last")])
+    titles = titles.rename_columns({f"{title_column}_last": "title"}).sort_by("item_id")
+    if items is None:
+        return titles
+    rows = pc.index_in(items["item_id"], value_set=titles["item_id"])
+    others = items.drop_columns("title") if "title" in items.column_names else items
+    return others.append_column("title", titles["title"].take(rows))

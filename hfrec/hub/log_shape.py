@@ -1,0 +1,53 @@
+"""The shape of the log that a checkpoint was trained on, so that nobody has to say it again."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from ..data.interactions import Interactions, load_interactions
+from .checkpoint import read_results
+
+COLUMNS = {"user_column": "user_id", "item_column": "item_id", "timestamp_column": "timestamp"}
+FILTERS = {"min_user_interactions": 1, "min_item_interactions": 1, "duplicates": "keep"}
+
+
+def log_shape(name_or_path: str | os.PathLike[str], flags: Any, *, revision: str | None = None) -> dict[str, Any]:
+    """Columns and filters of a log: those of the flags, else those that the checkpoint was trained with.
+
+    Args:
+        name_or_path: Folder or hub id of the checkpoint.
+        flags: Dataclass of a command, whose fields of these names are None where no flag was given.
+        revision: Branch, tag or commit on the hub.
+
+    Returns:
+        Of `COLUMNS` and `FILTERS` those that the command has flags for.
+    """
+    stored = read_results(name_or_path, revision=revision).get("settings", {})
+    own = {name: value for name, value in {**COLUMNS, **FILTERS}.items() if name in vars(flags)}
+    remembered = {name: stored.get(name) or usual for name, usual in own.items()}
+    return {name: remembered[name] if getattr(flags, name) is None else getattr(flags, name) for name in own}
+
+
+def load_log_like(source: str, shape: dict[str, Any], flags: Any) -> Interactions:
+    """Read a log in the shape that a checkpoint remembers.
+
+    Args:
+        source: File, folder, glob or named data set.
+        shape: Of `log_shape`.
+        flags: Those of `log_shape`.
+
+    Raises:
+        ValueError: As `load_interactions`; of a column that the checkpoint remembers it says so.
+    """
+    try:
+        log: Interactions = load_interactions(source, **shape)
+    except ValueError as error:
+        columns = [name for name in COLUMNS if getattr(flags, name) is None and shape[name] != COLUMNS[name]]
+        if not columns or "column" not in str(error):
+            raise
+        said = ", ".join(f"`--{name} {shape[name]}`" for name in columns)
+        raise ValueError(
+            f"{error} The checkpoint was trained with {said}, which holds here too unless you give these flags."
+        ) from error
+    return log

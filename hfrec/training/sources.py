@@ -1,0 +1,184 @@
+"""Pretraining on several logs at once: where they lie, their vocabularies, and the rows of the run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from transformers import PreTrainedModel
+
+from ..data.arguments import ProtocolArguments
+from ..data.collators import objective_of
+from ..data.drawing import DrawnRows
+from ..data.interactions import Interactions, load_interactions
+from ..data.source_names import SEPARATOR
+from ..data.sources import Block, JoinedSources
+from ..data.temporal import split_log
+from ..evaluation.protocol import rank_checkpoint, rows_to_rank
+from ..evaluation.sources import RankedSources, make_source_metrics
+from ..tokenization import ItemTokenizer
+from ..transfer.sources import take_source
+from .facts import log_sizes
+from .rows import RunRows, build_tokenizer, training_sequences
+from .source_arguments import LogSource, SourcesArguments
+from .trainer_arguments import RecommenderTrainingArguments
+
+
+def load_source(source: LogSource) -> Interactions:
+    """Read the log of a source.
+
+    Raises:
+        ValueError: With the name of the source.
+    """
+    try:
+        log = load_interactions(
+            source.train_file,
+            user_column=source.user_column,
+            item_column=source.item_column,
+            timestamp_column=source.timestamp_column,
+            where=source.where,
+            min_user_interactions=source.min_user_interactions,
+            min_item_interactions=source.min_item_interactions,
+            duplicates=source.duplicates,
+            items=source.items_file,
+        )
+    except ValueError as error:
+        raise ValueError(f"source {source.name}: {error}") from error
+    return Interactions(log.table, _renamed_items(source, log.items), log.report)
+
+
+def _renamed_items(source: LogSource, items: pa.Table | None) -> pa.Table | None:
+    if not source.rename_items:
+        return items
+    missing = [name for name in source.rename_items if items is None or name not in items.column_names]
+    if items is None or missing:
+        found = "no items" if items is None else ", ".join(items.column_names)
+        raise ValueError(f"source {source.name}: `rename_items` names {', '.join(missing)}, found {found}.")
+    kept = items.drop_columns([new for new in source.rename_items.values() if new in items.column_names])
+    return kept.rename_columns([source.rename_items.get(name, name) for name in kept.column_names])
+
+
+def load_sources(data: SourcesArguments, protocol: ProtocolArguments) -> JoinedSources:
+    """Read and split the logs of several sources.
+
+    Raises:
+        ValueError: With the name of the source that cannot be used.
+    """
+    splits, tokenizers = {}, {}
+    for source in data.log_sources():
+        log = load_source(source)
+        split = split_log(log, protocol)
+        if len(split.validation) == 0:
+            raise ValueError(f"source {source.name}: no user has 3 interactions, nothing is left to validate on.")
+        splits[source.name] = split
+        tokenizers[source.name] = vocabulary_of(split.train, data, source.name)
+    return JoinedSources(splits, tokenizers)
+
+
+def vocabulary_of(train: Interactions, data: SourcesArguments, name: str) -> ItemTokenizer:
+    """Vocabulary of the training items of a log, without those that count as unknown."""
+    return build_tokenizer(train, unknown=items_without_metadata(train, data.missing_items, name))
+
+
+def items_without_metadata(log: Interactions, policy: str, name: str) -> list[str]:
+    """Items of a log that its items file lacks and that get no token; they are counted on stderr.
+
+    Args:
+        log: With its items.
+        policy: `keep` (none are returned), `refuse` or `unknown`.
+        name: Of the log, for messages.
+
+    Raises:
+        ValueError: There are some and they are refused, or there is no items file to say so.
+    """
+    if log.items is None:
+        if policy != "keep":
+            raise ValueError(f"`--missing_items {policy}` needs an items file, {name} has none.")
+        return []
+    ids = pc.unique(log.table["item_id"])
+    missing: list[str] = ids.filter(
+        pc.invert(pc.is_in(ids, value_set=log.items["item_id"].combine_chunks()))
+    ).to_pylist()
+    if not missing:
+        return []
+    line = f"{name}: {len(missing):,} of {len(ids):,} items are not in the items file ({', '.join(missing[:3])}, …)"
+    if policy == "refuse":
+        raise ValueError(f"{line}. Add them, or set `--missing_items` to keep or unknown.")
+    print(f"{line}: {'they have no content' if policy == 'keep' else 'they get no token'}", file=sys.stderr)
+    return missing if policy == "unknown" else []
+
+
+def source_rows(
+    model: PreTrainedModel, joined: JoinedSources, data: SourcesArguments, training: RecommenderTrainingArguments
+) -> RunRows:
+    """Rows of several sources in memory; the model's labels compete as the arguments say.
+
+    Args:
+        model: Masked or causal model of the joined vocabulary.
+        joined: The sources.
+        data: How sequences are made and drawn.
+        training: Its seed is that of the drawing.
+    """
+    split, tokenizer = joined.split, joined.tokenizer
+    rows = training_sequences(split.train, tokenizer, objective_of(model), data, model.config.max_position_embeddings)
+    if data.source_temperature != 1.0:
+        if training.train_sampling_strategy != "random":
+            raise ValueError("`--source_temperature` draws at random: leave `--train_sampling_strategy` out.")
+        seed = training.seed if training.data_seed is None else training.data_seed
+        sizes = _rows_of_sources(rows, list(joined.splits))
+        rows = DrawnRows(rows, sizes, temperature=data.source_temperature, seed=seed)
+    compete(model, joined.blocks, data)
+    return RunRows(
+        train=rows,
+        validation=rows_to_rank(model, tokenizer, split, "validation"),
+        split=split.report.to_dict(),
+        fingerprint=split.train.fingerprint,
+        sizes=log_sizes(split.train),
+        test=lambda best: rank_sources(best, joined),
+        compute_metrics=make_source_metrics(joined.blocks),
+    )
+
+
+def compete(model: Any, blocks: Mapping[str, Block], data: SourcesArguments) -> None:
+    """Let labels compete with the items of their source, unless they are to compete with all."""
+    model.compete_within(list(blocks.values()) if data.label_candidates == "source" else None)
+
+
+def rank_sources(model: PreTrainedModel, joined: JoinedSources) -> RankedSources:
+    """Test a model on each source: among its own items, beside baselines of its own log."""
+    parts = {}
+    for name, split in joined.splits.items():
+        own, tokenizer = take_source(model, joined.tokenizer, name)
+        parts[name] = rank_checkpoint(own, tokenizer, split)
+    return RankedSources(parts, joined.blocks)
+
+
+def source_facts(joined: JoinedSources, data: SourcesArguments) -> dict[str, Any]:
+    """What `all_results.json` says of the sources: where each came from, its sizes, split and fingerprint."""
+    facts = joined.facts()
+    described = {source.name: asdict(source) for source in data.log_sources()}
+    return {"sources": {name: {**described[name], **facts[name]} for name in facts}}
+
+
+def source_content(joined: JoinedSources) -> dict[str, str]:
+    """Fingerprints of the sources, by which an interrupted run knows its logs."""
+    return {
+        f"{name} {part}": getattr(split, part).fingerprint
+        for name, split in joined.splits.items()
+        for part in ("train", "validation")
+    }
+
+
+def _rows_of_sources(rows: Any, names: Sequence[str]) -> list[int]:
+    """Number of each source's rows, which stand one source after the other."""
+    users = rows.data["user_id"] if rows._indices is None else pa.chunked_array([rows["user_id"][:]])
+    found = pc.list_element(pc.split_pattern(users, SEPARATOR, max_splits=1), 0)
+    counts = [int(np.sum(pc.equal(found, name).to_numpy(zero_copy_only=False))) for name in names]
+    if 0 in counts:
+        raise ValueError(f"The source {names[counts.index(0)]!r} has no row to train on: leave it out.")
+    return counts
