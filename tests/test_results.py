@@ -1,6 +1,8 @@
 """The README's table of results is that of the result files; a row is made from the recipes that it names."""
 
 import importlib.util
+import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -48,3 +50,23 @@ def test_parts_of_a_blend_are_called_by_their_recipe() -> None:
     found = {"blend": {"fit": {"parts": ["seed-0", "seed-0_network", "ease"]}}}
     names = reproduce.part_names(found, ["a-causal", "a-masked"])
     assert names == {"seed-0": "a-causal", "seed-0_network": "a-masked", "ease": "ease"}
+
+
+@pytest.mark.slow
+def test_a_row_of_a_blend_is_made_from_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The network that is missing is trained first, and one that is finished is not trained again."""
+    reproduce = _script("reproduce")
+    monkeypatch.setattr(reproduce, "RECIPES", tmp_path)
+    monkeypatch.setattr(reproduce, "RESULTS", tmp_path / "results")
+    small = "dataset: synthetic\nmax_length: 10\nmax_steps: 4\nhidden_size: 8\n"
+    (tmp_path / "a-causal.yaml").write_text(f"{small}objective: causal\n")
+    (tmp_path / "a-blend.yaml").write_text("networks: [a-causal]\nmethods: [item_knn]\n")
+    runs = str(tmp_path / "runs")
+    for recipe in ("a-blend", "a-causal"):
+        monkeypatch.setattr(sys, "argv", ["reproduce.py", recipe, "--seeds", "0", "--output_dir", runs])
+        reproduce.main()
+    blend, network = (json.loads((tmp_path / "results" / f"a-{kind}.json").read_text()) for kind in ("blend", "causal"))
+    assert set(blend["seeds"][0]["weights"]) <= {"a-causal", "item_knn"}
+    setting = blend["decided_by"]
+    assert blend["baselines"]["a-causal"]["ndcg@10"] == pytest.approx(network["seeds"][0][setting]["ndcg@10"])
+    assert blend["seeds"][0]["cpu_seconds"] > network["seeds"][0]["cpu_seconds"] > 0

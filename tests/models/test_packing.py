@@ -285,3 +285,26 @@ def test_flash_attention_gets_half_precision_under_autocast(kind: Any, flash: li
     loss.backward()
     assert {dtype for _, dtype in flash} == {torch.bfloat16}
     torch.testing.assert_close(loss, expected, rtol=2e-2, atol=0)
+
+
+def test_attention_is_float32_on_a_cpu_that_computes_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's attention in bfloat16 takes eight times as long on a CPU: `--bf16 true` would make training slower."""
+    attend, kinds = packing.F.scaled_dot_product_attention, []
+    monkeypatch.setattr(
+        packing.F,
+        "scaled_dot_product_attention",
+        lambda query, *rest, **options: kinds.append(query.dtype) or attend(query, *rest, **options),
+    )
+    torch.manual_seed(0)
+    config = Bert4RecConfig(vocab_size=20, hidden_size=8, num_hidden_layers=2, max_position_embeddings=6)
+    model = Bert4RecForMaskedLM(config).eval()
+    input_ids = torch.tensor([[0, 0, 5, 6, 1, 7], [3, 4, 1, 8, 9, 10]])
+    labels = torch.full_like(input_ids, -100).masked_fill(input_ids == 1, 11)
+    inputs = {"input_ids": input_ids, "attention_mask": (input_ids != 0).long(), "labels": labels}
+    expected = model(**inputs).loss
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = model(**inputs).loss
+    found.backward()
+    assert len(kinds) == 4 and set(kinds) == {torch.float32}
+    torch.testing.assert_close(found.float(), expected, rtol=2e-2, atol=2e-2)
+    assert all(torch.isfinite(weight.grad).all() for weight in model.parameters() if weight.grad is not None)
