@@ -74,11 +74,12 @@ class Page:
         return [{"item_id": item.item_id, "title": item.title, "note": item.detail} for item in found]
 
     def find_users(self, query: str) -> list[dict[str, str]]:
-        """Users whose id begins with what was typed, for the search field."""
+        """Users whose id begins with what was typed, for the search field; a whole id comes first, then all others."""
         wanted = query.strip()
+        names = [name for name in self.users if name.startswith(wanted)]
         if wanted in self.users:
-            wanted = ""  # the field holds the chosen user: show the list again
-        names = [name for name in self.users if name.startswith(wanted)][:SUGGESTIONS]
+            names = [wanted, *(name for name in self.users if name != wanted)]
+        names = names[:SUGGESTIONS]
         return [{"item_id": name, "title": name, "note": f"{len(self.users[name]):,} items"} for name in names]
 
     def answer(self, history: list[str], shown: str, diversity: float, popularity: float) -> tuple[str, ...]:

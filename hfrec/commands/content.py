@@ -70,13 +70,14 @@ def each_and_all(blocks: dict[str, Any], join: Callable[..., Any]) -> dict[str, 
     return {**single, " + ".join(blocks): join(*blocks.values())} if len(blocks) > 1 else single
 
 
-def over_to_items(model: Any, tokenizer: Any, arguments: Any) -> Any:
+def over_to_items(model: Any, tokenizer: Any, arguments: Any, *, item_column: str) -> Any:
     """Take the model to the catalogue of `--items_file`, where it is given; returns the tokenizer.
 
     Args:
         model: The checkpoint's, changed in place.
         tokenizer: Its tokenizer.
-        arguments: With `items_file`, `encoder` and `item_column`.
+        arguments: With `items_file` and `encoder`.
+        item_column: Column of the item ids.
 
     Raises:
         ValueError: The checkpoint knows its items by their ids, or the file does not fit it.
@@ -92,7 +93,7 @@ def over_to_items(model: Any, tokenizer: Any, arguments: Any) -> Any:
         raise ValueError(
             "`--items_file` is for a masked or causal model, found a blend, whose tables hold items of its own."
         )
-    table = read_items(arguments.items_file, item_column=arguments.item_column)
+    table = read_items(arguments.items_file, item_column=item_column)
     adoption = adopt(model, tokenizer, table, encoder=arguments.encoder)
     print(adoption, file=sys.stderr)
     return adoption.tokenizer

@@ -105,11 +105,11 @@ def main(words: tuple[EvaluateArguments, ProtocolArguments]) -> dict[str, Any]:
         )
     check_prior(arguments)
     model, tokenizer = load_checkpoint(arguments.model_name_or_path, revision=arguments.revision)
-    tokenizer = over_to_items(model, tokenizer, arguments)
+    shape = log_shape(arguments.model_name_or_path, arguments, revision=arguments.revision)
+    tokenizer = over_to_items(model, tokenizer, arguments, item_column=shape["item_column"])
     features = None
     if arguments.category_column is not None:
         features = token_categories(tokenizer, arguments.category_column, arguments.category_separator)
-    shape = log_shape(arguments.model_name_or_path, arguments, revision=arguments.revision)
     interactions = load_log_like(arguments.test_file, shape, arguments)
     trained = read_results(arguments.model_name_or_path, revision=arguments.revision).get("split", {})
     split = split_log(interactions, as_trained(protocol, trained))

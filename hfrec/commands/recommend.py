@@ -98,8 +98,8 @@ def main(arguments: RecommendArguments) -> list[list[dict[str, Any]]]:
     output = checked_output(arguments.output_file)
     check_overwrites(output, arguments)
     model, tokenizer = load_checkpoint(arguments.model_name_or_path, revision=arguments.revision)
-    tokenizer = over_to_items(model, tokenizer, arguments)
     shape = log_shape(arguments.model_name_or_path, arguments, revision=arguments.revision)
+    tokenizer = over_to_items(model, tokenizer, arguments, item_column=shape["item_column"])
     interactions = load_log_like(arguments.history_file, shape, arguments)
     users, histories = histories_of(interactions.table)
     tables = [interactions.table]

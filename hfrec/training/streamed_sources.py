@@ -121,6 +121,7 @@ class StreamedSources:
         import datasets
 
         def moved(table: pa.Table, name: str) -> pa.Table:
+            """Rows of a source with the ids and tokens of the joined log."""
             lists = table["input_ids"].combine_chunks()
             starts = pc.subtract(lists.offsets, lists.offsets[0])
             users = pc.binary_join_element_wise(pa.scalar(name), table["user_id"].cast(pa.string()), SEPARATOR)

@@ -119,7 +119,7 @@ def test_unknown_items_are_told_and_an_empty_history_is_no_error(causal: Recomme
 def test_users_are_found_by_the_beginning_of_their_id(causal: Recommender) -> None:
     page = Page([causal], USERS)
     assert [row["title"] for row in page.find_users("an")] == ["ann", "anton"]
-    assert [row["title"] for row in page.find_users("bob")] == ["ann", "anton", "bob"], "a chosen user shows the list"
+    assert [row["title"] for row in page.find_users("bob")] == ["bob", "ann", "anton"], "Enter takes the first"
     assert page.find_users("zoe") == []
     assert page.find_users("a")[0]["note"] == "3 items"
 
