@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from transformers import Trainer
 
 from hfrec import Bert4RecForCausalLM, Bert4RecForMaskedLM, ItemTokenizer, load_checkpoint
-from hfrec.data.files import RUN_FILE, SEAL_FILE
+from hfrec.data.files import LOG_FILE, RUN_FILE, SEAL_FILE
 from hfrec.training.checkpoints import last_whole_checkpoint
 from hfrec_command import main
 
@@ -297,7 +297,7 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(
     assert main([*words, *strategy]) == 1
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert "training stopped, the last good checkpoint is" in line and "checkpoint-4" in line
-    assert sorted(path.name for path in output.iterdir()) == [RUN_FILE, "checkpoint-4"]
+    assert {path.name for path in output.iterdir()} - {LOG_FILE} == {RUN_FILE, "checkpoint-4"}  # a log once evaluated
     load_checkpoint(output / "checkpoint-4")
     assert all(weight.isfinite().all() for weight in numbers(output / "checkpoint-4").values())
     monkeypatch.setattr(Bert4RecForMaskedLM, "forward", forward)
@@ -332,7 +332,7 @@ def test_a_full_disk_in_the_middle_of_a_checkpoint(
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert "checkpoint-8 could not be written and was removed" in line
     assert "checkpoint-4 is whole" in line and "free disk space" in line
-    assert sorted(path.name for path in cut.iterdir()) == [RUN_FILE, "checkpoint-4"]
+    assert sorted(path.name for path in cut.iterdir()) == [RUN_FILE, LOG_FILE, "checkpoint-4"]
     load_checkpoint(cut / "checkpoint-4")
     monkeypatch.setattr(Trainer, "_save_checkpoint", save)
     assert main(pretraining(log_file, cut)) == 0
@@ -376,7 +376,13 @@ def test_a_full_disk_at_the_end(
     assert main(pretraining(log_file, output)) == 1
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert "could not be written into" in line and "No space left on device" in line and "Free disk space" in line
-    assert sorted(path.name for path in output.iterdir()) == [RUN_FILE, "checkpoint-12", "checkpoint-4", "checkpoint-8"]
+    assert sorted(path.name for path in output.iterdir()) == [
+        RUN_FILE,
+        LOG_FILE,
+        "checkpoint-12",
+        "checkpoint-4",
+        "checkpoint-8",
+    ]
     monkeypatch.setattr(ItemTokenizer, "save_pretrained", save)
     assert main(pretraining(log_file, output)) == 0
     assert json.loads((output / "all_results.json").read_text())["test"]["n_users"] == 60

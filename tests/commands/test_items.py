@@ -96,8 +96,8 @@ FULL = START + " --items_file {items} --output_dir {out}"
 @pytest.mark.parametrize(
     ("message", "words"),
     [
-        ("expected one of add, remove, rename, align, found drop", "drop"),
-        ("expected one of add, remove, rename, align, found nothing", ""),
+        ("expected one of add, remove, rename, adopt, align, found drop", "drop"),
+        ("expected one of add, remove, rename, adopt, align, found nothing", ""),
         ("`items align` needs `--items_file`", f"align {START} --dry_run"),
         ("Expected `--output_dir` for the new checkpoint, or `--dry_run`", f"remove {START} --items_file x"),
         ("unknown ones: x, y", f"remove {FULL}"),

@@ -18,6 +18,7 @@ EXPECTED = [
     "all_results.json",
     "config.json",
     "configuration_bert4rec.py",
+    "content.py",
     "items.parquet",
     "layers.py",
     "losses.py",
