@@ -52,13 +52,13 @@ def rerank(
             without training counts, or an item that the tokenizer does not know.
 
     Example:
-        >>> tokenizer = ItemTokenizer.from_items(["a", "b", "c"], counts={"a": 9, "b": 8, "c": 1})
+        >>> tokenizer = ItemTokenizer.from_items(["a", "b", "c"], counts={"a": 99, "b": 1, "c": 1})
         >>> rows = [{"item_id": name, "score": score} for name, score in (("a", 3.0), ("b", 2.9), ("c", 1.0))]
         >>> unit = np.array([[0, 0], [0, 0], [0, 0], [1, 0], [1, 0], [0, 1]], dtype=np.float32)
         >>> [row["item_id"] for row in rerank([rows], tokenizer, 2, diversity=0.6, vectors=unit)[0]]
         ['a', 'c']
         >>> [row["item_id"] for row in rerank([rows], tokenizer, 1, popularity=-1.0)[0]]
-        ['c']
+        ['b']
     """
     _check(tokenizer, top_k, diversity, popularity, vectors)
     if not diversity and not popularity:

@@ -367,14 +367,18 @@ class _ItemScorer(Bert4RecPreTrainedModel):
         # An unknown target ([UNK]) is a miss in the ranking; its score, minus infinity, would spoil the loss.
         items = None if labels is None else labels[labels != -100]
         items = None if items is None else items.masked_fill(items < self.config.num_special_tokens, -100)
-        step = self._step_items(items, inputs.get("input_ids"))
-        recent, inputs = self._recent(step, labelled, inputs)
+        step, recent = None, None
+        if self.recent is not None:
+            step = self._step_items(items, inputs.get("input_ids"))
+            recent, inputs = self._recent(step, labelled, inputs)
         if labelled is not None and self._packs(labelled, **inputs):
             hidden_states = self.model.at_labels(labelled, **inputs)
             outputs = BaseModelOutput(last_hidden_state=hidden_states)
         else:
             outputs = self.model(**inputs)
             hidden_states = outputs.last_hidden_state if labelled is None else outputs.last_hidden_state[labelled]
+        if step is None:  # after the body, whose lookup gathers a table that is divided among processes
+            step = StepItems(self.item_table())
         loss = None
         if items is None:
             keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
