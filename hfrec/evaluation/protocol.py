@@ -68,6 +68,10 @@ TEMPORAL = (
     "temporal: the training part ends before {validation_start}; the first interaction of each user from {test_start} "
     "on is the target, all of the user before it the history"
 )
+USER_RATIO = (
+    "user_ratio: of each user the newest {test_ratio:g} of the interactions are the test, {validation_ratio:g} before "
+    "them validation; the first of a part is the target, all of the user before it the history"
+)
 LEFT_OUT = "users without a known item before the test, whom a causal model without a prior cannot rank"
 
 # What two runs must agree on for their ranks to be compared.
@@ -424,7 +428,8 @@ def decided_by(filter_seen: bool) -> str:
 def _protocol(split: Split) -> dict[str, str]:
     if split.targets == "all":
         return PROTOCOL
-    return {**PROTOCOL, "split": TEMPORAL.format_map(split.report.to_dict()), "left_out": LEFT_OUT}
+    text = TEMPORAL if split.report.test_ratio is None else USER_RATIO
+    return {**PROTOCOL, "split": text.format_map(split.report.to_dict()), "left_out": LEFT_OUT}
 
 
 def _temporal_counts(split: Split, ranked: int) -> dict[str, int]:

@@ -127,7 +127,7 @@ def test_another_run_is_no_resumption(
     for path in checkpoints(folder / "validation"):
         shutil.rmtree(path)
     assert pretrain(log, folder, "--learning_rate", "0.5") == 1
-    assert "`learning_rate`" in capsys.readouterr().err
+    assert "`--learning_rate`" in capsys.readouterr().err
     assert pretrain(log, folder, "--final", "false") == 1
     assert "holds a run of `--final true`" in capsys.readouterr().err
 
