@@ -114,6 +114,7 @@ def choose_settings(recipe: RecipeName, log: LogStatistics) -> list[Choice]:
         Choice("objective", "causal", "learns from every item of a history in each step"),
         Choice("max_length", length, f"nine users of ten have at most {log.long_length:,} interactions"),
         _hidden_size(recipe, log.num_items),
+        Choice("position_embedding_type", "rotary", "attention starts at the nearest items"),
         Choice("hidden_dropout_prob", _dropout(log.mean_length), lengths),
         Choice("loss", "sampled_softmax" if large else "chunked", f"{log.num_items:,} items: {negatives}"),
         Choice("per_device_train_batch_size", batch, f"about {rows:,.0f} rows an epoch"),
