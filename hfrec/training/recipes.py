@@ -136,7 +136,7 @@ def choose_budget(steps: int, reason: str) -> list[Choice]:
         Choice("max_steps", steps, reason),
         Choice("warmup_steps", steps // 20, "a twentieth of the steps"),
         Choice("eval_steps", -(-steps // EVALUATIONS), f"{EVALUATIONS} evaluations"),
-        Choice("early_stopping_patience", EVALUATIONS // 3, "evaluations, a third of the run"),
+        Choice("early_stopping_patience", EVALUATIONS // 2, "evaluations: the end of a falling rate brings most"),
     ]
 
 
