@@ -52,6 +52,27 @@ def test_parts_of_a_blend_are_called_by_their_recipe() -> None:
     assert names == {"seed-0": "a-causal", "seed-0_network": "a-masked", "ease": "ease"}
 
 
+def test_a_row_is_made_a_seed_at_a_time() -> None:
+    """A third seed that took the place of the first two would be a mean of one, of other settings."""
+    reproduce = _script("reproduce")
+
+    def summary(*values: float, seeds: list[int], steps: int = 5) -> dict[str, Any]:
+        rows = [
+            {"seed": seed, "filter_seen": {"ndcg@10": value, "hit_rate@10": 2 * value}}
+            for seed, value in zip(seeds, values, strict=True)
+        ]
+        mean = reproduce.mean_of(rows, "filter_seen")
+        return {"recipe": "a", "settings": {"steps": steps}, "decided_by": "filter_seen", "seeds": rows, "mean": mean}
+
+    made = reproduce.with_earlier_seeds(summary(0.3, 0.5, seeds=[2, 1]), summary(0.1, 0.9, seeds=[0, 1]))
+    assert [row["seed"] for row in made["seeds"]] == [0, 1, 2]
+    assert made["mean"]["ndcg@10"] == pytest.approx(0.3)
+    with pytest.raises(SystemExit, match="seeds 0 of the result file have another `settings`"):
+        reproduce.with_earlier_seeds(summary(0.3, seeds=[1]), summary(0.1, seeds=[0], steps=6))
+    again = summary(0.3, seeds=[0])
+    assert reproduce.with_earlier_seeds(again, summary(0.1, seeds=[0], steps=6)) == again
+
+
 @pytest.mark.slow
 def test_a_row_of_a_blend_is_made_from_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The network that is missing is trained first, and one that is finished is not trained again."""
