@@ -91,3 +91,21 @@ def test_a_row_of_a_blend_is_made_from_nothing(tmp_path: Path, monkeypatch: pyte
     setting = blend["decided_by"]
     assert blend["baselines"]["a-causal"]["ndcg@10"] == pytest.approx(network["seeds"][0][setting]["ndcg@10"])
     assert blend["seeds"][0]["cpu_seconds"] > network["seeds"][0]["cpu_seconds"] > 0
+
+
+@pytest.mark.parametrize(
+    ("card", "row", "named"),
+    [
+        ("l2sp", "**this model**", "fine-tuned with L2-SP (coupled, α = 0.01)"),
+        ("l2sp", "popularity", "popularity"),
+        ("l2sp", "item_knn", "item-kNN with recency"),
+        ("l2sp", "ease", "EASE with recency"),
+    ],
+)
+def test_the_demo_has_the_figures_of_its_cards(card: str, row: str, named: str) -> None:
+    """The table of the page was typed by hand; the cards are what the demo wrote."""
+    text = (ROOT / "model_cards" / f"ml-100k-demo-{card}.md").read_text(encoding="utf-8")
+    (line,) = [line for line in text.splitlines() if line.startswith(f"| {row} | filter seen |")]
+    ndcg, hits = (cell.strip().replace("0.", ".") for cell in line.split("|")[3:5])
+    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    assert f"| {named} | {ndcg} | {hits} |" in page

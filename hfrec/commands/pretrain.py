@@ -82,8 +82,8 @@ def parse(words: Sequence[str], *, defaults: dict[str, Any] | None = None) -> Pr
         check_final(parsed.data, parsed.training)
     if parsed.data.streaming and parsed.protocol.protocol != "leave_one_out":
         raise ValueError(
-            "`--protocol temporal` is not for `streaming`, whose prepared sequences are divided by leave-one-out "
-            "already: give the log itself as `--train_file` without `--streaming`."
+            f"`--protocol {parsed.protocol.protocol}` is not for `--streaming`, whose sequences are divided by "
+            "leave-one-out already: give the log itself as `--train_file` without `--streaming`."
         )
     return parsed
 
