@@ -6,7 +6,9 @@ import copy
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from ..models import Bert4RecConfig
+import torch
+
+from ..models import Bert4RecConfig, Bert4RecForMaskedLM
 from ..models.losses import SAMPLED_LOSSES, rows_at_once
 from ..transfer.cooccurrence import EXACT_CELLS, most_cells
 
@@ -133,16 +135,8 @@ def count_parameters(config: Bert4RecConfig) -> int:
         >>> count_parameters(config) == Bert4RecForMaskedLM(config).num_parameters()
         True
     """
-    hidden, width, inner = config.hidden_size, *_widths(config)
-    layer = 4 * hidden * (hidden + 1) + inner * (hidden + 1) * (2 if config.gated_mlp else 1)
-    layer += hidden * (inner + 1) + 4 * hidden
-    factorised = width != hidden
-    table = config.vocab_size * width
-    total = table * (1 if config.tie_word_embeddings else 2) + config.vocab_size * config.head_bias
-    total += (width + 1) * hidden * factorised + 2 * hidden  # the norm after the embeddings or after the last layer
-    total += config.max_position_embeddings * hidden * (config.position_embedding_type == "absolute")
-    total += (hidden + 1) * width * (config.head_transform or factorised) + 2 * width * config.head_transform
-    return total + config.num_hidden_layers * layer
+    with torch.device("meta"):  # shapes alone: no memory for the weights
+        return int(Bert4RecForMaskedLM(config).num_parameters())
 
 
 def estimate_memory(config: Bert4RecConfig, workload: Workload) -> MemoryEstimate:

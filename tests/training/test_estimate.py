@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from hfrec import Bert4RecConfig, Bert4RecForMaskedLM
+from hfrec import Bert4RecConfig, Bert4RecForCausalLM
 from hfrec.training.estimate import Workload, count_parameters, estimate_memory, estimate_start, suggestions
 from hfrec_command import main
 
@@ -54,13 +54,20 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before)
         {"gated_mlp": True, "embedding_size": 6},
         {"head_transform": False, "head_bias": False},
         {"tie_word_embeddings": False, "embedding_size": 6, "head_transform": False},
+        {"item_representation": "content+id", "item_content": {"blocks": [{"kind": "vectors", "width": 4}]}},
     ],
     ids=str,
 )
 def test_parameters_are_counted(changes: dict[str, Any]) -> None:
     """A weight that is forgotten here is forgotten three times, with its moments."""
     config = Bert4RecConfig(vocab_size=37, hidden_size=16, max_position_embeddings=9, **changes)
-    assert count_parameters(config) == Bert4RecForMaskedLM(config).num_parameters()
+    weights = Bert4RecForCausalLM(config).parameters()  # a tied table is one of them
+    assert count_parameters(config) == sum(weight.numel() for weight in weights)
+
+
+def test_parameters_of_a_large_catalogue_are_counted_without_memory_for_them() -> None:
+    """The question is asked because the model may not fit: 256 TB here."""
+    assert count_parameters(Bert4RecConfig(vocab_size=10**12)) > 64 * 10**12
 
 
 @pytest.mark.slow
