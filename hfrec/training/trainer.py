@@ -162,5 +162,5 @@ def prepare_model(model: PreTrainedModel, training: RecommenderTrainingArguments
 
 
 def seed_everything(training: RecommenderTrainingArguments) -> None:
-    """Seed before the model is made, so that its initial weights hang on the seed too."""
+    """Seed before the model is made, so that its initial weights depend on the seed too."""
     set_seed(training.seed)
