@@ -350,10 +350,12 @@ class _ItemScorer(Bert4RecPreTrainedModel):
         bias = None if self.item_bias is None else self.item_bias[start:stop]
         scores = F.linear(representation, table[start:stop], bias)
         specials = max(self.config.num_special_tokens - start, 0)
-        if specials:
+        if specials and (torch.is_grad_enabled() or torch.compiler.is_compiling()):
             # A fresh tensor rather than a write in place: autograd and export both take it.
             special = torch.arange(scores.shape[-1], device=scores.device) < specials
             scores = scores.masked_fill(special, float("-inf"))
+        elif specials:  # a copy of all scores would take a good part of the product's time
+            scores[..., :specials] = float("-inf")
         return scores
 
     def _outputs(
