@@ -270,27 +270,28 @@ def main(words: list[str] | None = None) -> dict[str, dict[str, Any]]:
     parser.add_argument("--heads", type=int, default=4)
     parser.add_argument("--users", type=int, default=2048, help="Of `recommend`.")
     parser.add_argument("--seconds", type=float, default=5.0, help="That each row is timed for.")
+    parser.add_argument("--only", default="", help="Rows that have this in their name; all without.")
     parser.add_argument("--product_size", type=int, default=8192)
     parser.add_argument("--copy_megabytes", type=int, default=1024)
     options = parser.parse_args(words)
     card = Card(options)
     limits = card.limits()
     rows: dict[str, dict[str, Any]] = {}
-    for case in cases(options.items, options.large_items):
-        rows[case.name] = attempt(lambda case=case: train(case, card, limits))  # type: ignore[misc]
-        print(case.name, rows[case.name], flush=True)
+    calls: dict[str, Callable[[], dict[str, Any]]] = {
+        case.name: lambda case=case: train(case, card, limits)  # type: ignore[misc]
+        for case in cases(options.items, options.large_items)
+    }
     for items in (options.items, *options.large_items[:1]):
-        name = f"recommend, {items:,} items"
-        rows[name] = attempt(lambda items=items: recommending(items, card))  # type: ignore[misc]
+        calls[f"recommend, {items:,} items"] = lambda items=items: recommending(items, card)  # type: ignore[misc]
+    for name, call in calls.items():
+        rows[name] = attempt(call) if options.only in name else {"not_run": f"left out by --only {options.only!r}"}
         print(name, rows[name], flush=True)
     folder = Path(options.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     said = {"device": card.name, "torch": torch.__version__, "limits": limits, "settings": vars(options), "rows": rows}
     (folder / "gpu.json").write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
     flop = [f"{limits[name] / 1e12:.3g}" for name in ("float32", "bf16")]
-    head = (
-        f"{card.name}, torch {torch.__version__}: {flop['float32']:.3g} TFLOP/s in float32, {flop['bf16']:.3g} in bf16"
-    )
+    head = f"{card.name}, torch {torch.__version__}: {flop[0]} TFLOP/s in float32, {flop[1]} in bf16"
     text = f"{head}, {limits['bandwidth'] / 1e9:,.0f} GB/s.\n\n{table(rows)}\n"
     (folder / "gpu.md").write_text(text, encoding="utf-8")
     print(text)
