@@ -44,6 +44,8 @@ class RecommenderTrainingArguments(TrainingFlags, TrainingArguments):  # type: i
         for name in ("learning_rate", "early_stopping_patience"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"`{name}` must be at least 0, found {getattr(self, name)}.")
+        if self.eval_users is not None and self.eval_users < 1:
+            raise ValueError(f"`eval_users` must be at least 1, found {self.eval_users}.")
         if self.time_budget is not None:
             parse_duration(self.time_budget)
             for name in ("num_train_epochs", "max_steps"):
