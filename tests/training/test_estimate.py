@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from hfrec import Bert4RecConfig, Bert4RecForCausalLM
+from hfrec import Bert4RecConfig, Bert4RecForCausalLM, Bert4RecForMaskedLM
 from hfrec.training.estimate import (
     Workload,
     count_parameters,
