@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers.utils.hub import cached_file
 
+from ..data.files import whole_file
 from ..scoring import chunk_bounds
 from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer
 
@@ -149,9 +150,8 @@ class PopularityPrior:
         content = {"weights": list(self.weights), "shrinkage": self.shrinkage}
         content |= {"segment_column": self.segment_column, "segments": segments}
         path = Path(folder) / PRIOR_FILE
-        draft = path.with_name(f".{path.name}.tmp")
-        draft.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-        os.replace(draft, path)
+        with whole_file(path) as draft:
+            draft.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
         return path
 
 

@@ -16,7 +16,7 @@ from .campaign import COUNTS, table
 from .commands import COMMANDS, Inputs, make_inputs
 from .harness import Outcome, Server
 from .kills import Trial, Whole, again, judge, whole_run
-from .logs import logs, verdict
+from .logs import Log, logs, verdict
 from .requests import fuzzed_requests
 from .trials import clocks, full_disks, mutated_checkpoints, mutated_runs, races
 
@@ -42,9 +42,9 @@ def assert_none_wrong(trials: Iterator[Trial]) -> None:
 
 @settings(max_examples=120, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(log=logs())
-def test_a_log_is_read_as_pandas_reads_it_or_refused(tmp_path: Path, log: tuple[str, bytes]) -> None:
+def test_a_log_is_read_as_pandas_reads_it_or_refused(tmp_path: Path, log: Log) -> None:
     """A row, an id or a time that is read otherwise than it stands there is another user's history."""
-    assert verdict(tmp_path, *log)[1] is None
+    assert verdict(tmp_path, log)[1] is None
 
 
 @pytest.mark.parametrize(
