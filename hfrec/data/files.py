@@ -23,6 +23,7 @@ RUN_FILE = "_run.json"
 LOG_FILE = "_training_log.jsonl"
 STUDY_FILE = "study.db"
 SEAL_FILE = "sha256.json"
+PULL_FILE = ".hfrec_pull.json"
 _LOADED = (
     ".safetensors",
     "config.json",
@@ -192,11 +193,15 @@ def fault_of(folder: Path, suffixes: tuple[str, ...] = ("",)) -> str | None:
 
 
 def check_seal(folder: Path) -> None:
-    """Refuse a sealed checkpoint whose files are not those that were sealed: zeros are weights like any others.
+    """Refuse a sealed checkpoint whose files are not those that were sealed, and one that was pulled by half.
+
+    Zeros are weights like any others, and so are those of another revision.
 
     Raises:
         ValueError: With the files.
     """
+    if (folder / PULL_FILE).is_file() and read_json_object(folder / PULL_FILE).get("whole") is False:
+        raise ValueError(f"{folder} holds a pull that did not end, files of two revisions: pull again.")
     if (folder / SEAL_FILE).is_file() and (fault := fault_of(folder, _LOADED)):
         raise ValueError(
             f"{folder} is not as it was saved: {fault}. Copy it again; if the change is meant, remove its {SEAL_FILE}."

@@ -96,7 +96,11 @@ def foreign_files(server: Server, inputs: Inputs, output: Path, *, draw: random.
             yield Trial(name, fault, ended, wrong, thing)
             continue
         own = set(wholes[name].digests)
-        if lost := [lost_name for lost_name in lost if lost_name not in own and lost_name != "_lock" and thing != "a draft"]:
+        if lost := [
+            lost_name
+            for lost_name in lost
+            if lost_name not in own and lost_name not in ("_lock", "_run.json") and thing != "a draft"
+        ]:
             yield Trial(name, fault, "fault", f"changed {', '.join(lost)} of others", thing)
             continue
         for path in before:  # what stays of others is no part of the result
