@@ -272,7 +272,7 @@ def test_a_pull_that_did_not_end_is_no_checkpoint(hub: Hub, client: Client, chec
     with pytest.raises(ClientError, match="Could not pull"):
         client("pull", "ann/half", output_dir=str(folder))
     hub.rules.clear()
-    with pytest.raises(ValueError, match="holds a pull that did not end.*pull again"):
+    with pytest.raises(ValueError, match=r"holds a pull that did not end.*pull again"):
         load_checkpoint(folder)
     client("pull", "ann/half", output_dir=str(folder))
     assert client("recommendations", str(folder), ITEMS[:3]) == client("recommendations", str(new), ITEMS[:3])
