@@ -52,9 +52,11 @@ def ids_to_strings(part: Part, column: str) -> pa.ChunkedArray:
     if pa.types.is_floating(values.type):
         _exact(part, column, values)
         values = pc.if_else(pc.is_nan(values.cast(pa.float64())), None, values.cast(pa.float64()))
-        if pc.all(pc.equal(pc.floor(values), values)).as_py():
-            values = values.cast(pa.int64())
     _check_nulls(part, column, values)
+    if pa.types.is_floating(values.type):
+        whole = pc.equal(pc.floor(values), values)
+        digits = pc.if_else(whole, values, 0.0).cast(pa.int64()).cast(pa.string())  # as text, 1e12 is "1e+12"
+        values = pc.if_else(whole, digits, values.cast(pa.string()))
     try:
         strings = values.cast(pa.string())
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:

@@ -92,6 +92,7 @@ def test_ties_keep_the_order_of_the_source():
     [
         ([7, 10], ["10", "7"]),
         ([1.0, 2.0], ["1", "2"]),
+        ([1e12, 2.5], ["1000000000000", "2.5"]),  # one fraction in the column made another item of 1e12: "1e+12"
         ([True, False], ["false", "true"]),
         (["é", "007"], ["007", "é"]),
     ],

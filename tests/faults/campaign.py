@@ -1,6 +1,6 @@
 """The long campaign: thousands of trials, each with one fault, and a table of how they ended.
 
-    make faults                                       # an hour on two cores
+    make faults                                       # an hour or two on two cores
     .venv/bin/python -m tests.faults.campaign --share .1 --parts "kills of pretrain" logs
     .venv/bin/python -m tests.faults.campaign --table
 

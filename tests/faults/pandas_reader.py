@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from datetime import date, datetime, timezone
+from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -78,4 +78,4 @@ def _moment(value: Any) -> int:
         value = value.isoformat()
     moment = datetime.fromisoformat(value) if isinstance(value, str) else value.to_pydatetime()
     moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=timezone.utc)
-    return round((moment - datetime(1970, 1, 1, tzinfo=timezone.utc)).total_seconds() * 1_000_000)
+    return (moment - datetime(1970, 1, 1, tzinfo=timezone.utc)) // timedelta(microseconds=1)
