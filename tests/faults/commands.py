@@ -165,7 +165,9 @@ COMMANDS: dict[str, Words] = {
         i.model, "study", "--source_file", i.log, "--target_file", i.newer, "--output_dir", o, "--max_steps", 2,
         "--fractions", 1.0, "--seeds", 0, "--arms", "popularity", "zero_shot", "--num_processes", 1,
     ),
-    "compare": lambda i, o: ["compare", i.model, "--output_file", o / "compare.json", "--report", o / "compare.html"],
+    "compare": lambda i, o: ["compare", i.model, "--output_file", o / "compare.json", "--report", o / "compare.html",
+        "--n_bootstrap", 200,
+    ],
 }  # fmt: skip
 
 
