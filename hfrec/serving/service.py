@@ -151,7 +151,7 @@ class Service:
             source = (name or old[0], revision if revision is not None or name is not None else old[1])
             try:
                 model = await asyncio.to_thread(self._load, *source)
-            except (OSError, ValueError, ImportError, RuntimeError) as error:
+            except Exception as error:  # those of strict configs, of weights and of hubs share no parent
                 self.metrics.reloads.labels("refused").inc()
                 _log.warning("%s cannot be loaded, %s goes on serving: %s", source[0], self.model.version, error)
                 raise Problem(

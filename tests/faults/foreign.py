@@ -104,7 +104,7 @@ def foreign_files(server: Server, inputs: Inputs, output: Path, *, draw: random.
             yield Trial(name, fault, "fault", f"changed {', '.join(lost)} of others", thing)
             continue
         for path in before:  # what stays of others is no part of the result
-            if path.name not in own and path.is_relative_to(output):
+            if path != output and path.name not in own and path.is_relative_to(output):
                 path.unlink(missing_ok=True)
         yield Trial(name, fault, *judge(outcome, output, wholes[name]), thing)
 
