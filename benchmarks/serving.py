@@ -1,7 +1,7 @@
 """`hfrec serve` under load: requests a second and latency beside a bare FastAPI application, and a soak with swaps.
 
 python benchmarks/serving.py --model_name_or_path out --train_file ml-100k --output_dir outputs/serving
-python benchmarks/serving.py … --soak_seconds 600
+python benchmarks/serving.py … --soak_seconds 600    # all figures of benchmarks/README.md, some 13 minutes
 
 The load comes from wrk (Debian: `apt-get install wrk`) on loopback. The server has one core to itself where there are
 two, wrk the other. Every request is `POST /recommend` with the newest `length` items of a user of the log, ten items
@@ -92,8 +92,8 @@ def write_bodies(arguments: ServingArguments, known: set[str], path: Path) -> No
 
 
 @contextmanager
-def server(words: Sequence[str], port: int) -> Iterator[tuple[int, float]]:
-    """A server on the first core: its process id and the seconds until it answered."""
+def server(words: Sequence[str], port: int) -> Iterator[tuple[int, dict[str, float]]]:
+    """A server on the first core: its process id and the seconds, and CPU seconds, until it answered."""
     cores = sorted(os.sched_getaffinity(0))
     environment = {**os.environ, TOKEN_VARIABLE: TOKEN, "OMP_NUM_THREADS": "1", "HFREC_LOG_LEVEL": "ERROR"}
     began = time.perf_counter()
@@ -106,7 +106,7 @@ def server(words: Sequence[str], port: int) -> Iterator[tuple[int, float]]:
                 break
             except httpx.TransportError:
                 time.sleep(0.05)
-        yield process.pid, time.perf_counter() - began
+        yield process.pid, {"seconds": time.perf_counter() - began, "cpu_seconds": cpu_seconds(process.pid)}
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(60)
@@ -166,26 +166,31 @@ def soak(arguments: ServingArguments, pid: int, folder: Path, exports: Sequence[
 
     thread = threading.Thread(target=swap)
     thread.start()
+    before = cpu_seconds(pid)
     found = load(arguments, 64, arguments.soak_seconds, folder)
+    found["per_cpu_second"] = found["requests"] / (cpu_seconds(pid) - before)
     stop.set()
     thread.join()
-    third = max(1, len(memory) // 3)
     return {
         **found,
         "reloads": len(reloads),
         "failed_reloads": sum(status != 200 for status in reloads),
-        "resident_mb": {
-            "first third": sum(memory[:third]) / third,
-            "last third": sum(memory[-third:]) / third,
-            "highest": max(memory),
-        },
+        "resident_mb": {"after each swap": memory, **thirds(memory)},
     }
 
 
+def thirds(memory: Sequence[float]) -> dict[str, float]:
+    """Means of the first, middle and last third of a series, and its highest value."""
+    parts = [memory[len(memory) * part // 3 : len(memory) * (part + 1) // 3] or memory for part in range(3)]
+    names = ("first third", "middle third", "last third")
+    means = {name: sum(part) / len(part) for name, part in zip(names, parts, strict=True)}
+    return {**means, "highest": max(memory)}
+
+
 def table(results: dict[str, Any]) -> str:
-    """The rounds as medians with ranges."""
-    lines = ["| server | clients | requests/s | per CPU second | p50 ms | p95 ms | p99 ms | failed |"]
-    lines.append("|" + "---|" * 8)
+    """The rounds as medians with ranges; CPU time also as times that of the hello-world, round by round."""
+    lines = ["| server | clients | requests/s | per CPU second | × hello-world | p50 ms | p95 ms | p99 ms | failed |"]
+    lines.append("|" + "---|" * 9)
     for name, rounds in results.items():
         for clients in rounds[0]:
             cells = [name, clients]
@@ -193,6 +198,11 @@ def table(results: dict[str, Any]) -> str:
                 values = sorted(row[clients][key] for row in rounds)
                 middle = values[len(values) // 2]
                 cells.append(f"{middle:.{digits}f} ({values[0]:.{digits}f}–{values[-1]:.{digits}f})")
+            plain = results["hello-world"]
+            costs = [
+                p[clients]["per_cpu_second"] / r[clients]["per_cpu_second"] for p, r in zip(plain, rounds, strict=True)
+            ]
+            cells.insert(4, f"{sorted(costs)[len(costs) // 2]:.1f}")
             lines.append("| " + " | ".join([*cells, str(sum(row[clients]["failed"] for row in rounds))]) + " |")
     return "\n".join(lines)
 
@@ -218,19 +228,19 @@ def main(arguments: ServingArguments) -> dict[str, Any]:
         "ONNX": [*serve, str(exports[0])],
         "PyTorch": [*serve, arguments.model_name_or_path],
     }
-    results: dict[str, Any] = {"start_seconds": {name: [] for name in servers}}
+    results: dict[str, Any] = {"start": {name: [] for name in servers}}
     results["load"] = {name: [] for name in servers}
     for turn in range(arguments.rounds):
         for name in list(servers)[:: 1 if turn % 2 == 0 else -1]:
-            with server(servers[name], arguments.port) as (pid, seconds):
-                results["start_seconds"][name].append(seconds)
+            with server(servers[name], arguments.port) as (pid, start):
+                results["start"][name].append(start)
                 results["load"][name].append(measure(arguments, pid, folder))
     if arguments.soak_seconds:
         with server(servers["ONNX"], arguments.port) as (pid, _):
             results["soak"] = soak(arguments, pid, folder, [str(export) for export in exports])
     write_json(folder / "serving.json", results)
     print(table(results["load"]))
-    print(json.dumps({"start_seconds": results["start_seconds"], "soak": results.get("soak")}, indent=1))
+    print(json.dumps({"start": results["start"], "soak": results.get("soak")}, indent=1))
     return results
 
 

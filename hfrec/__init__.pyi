@@ -25,6 +25,7 @@ from .data.splits import split_by_time as split_by_time
 from .data.streams import InteractionStream as InteractionStream
 from .data.temporal import temporal_split as temporal_split
 from .data.titles import TitleIndex as TitleIndex
+from .data.user_ratio import split_by_user_ratio as split_by_user_ratio
 from .evaluation import make_compute_metrics as make_compute_metrics
 from .evaluation import paired_bootstrap as paired_bootstrap
 from .evaluation import preprocess_ranks as preprocess_ranks

@@ -52,6 +52,27 @@ def test_parts_of_a_blend_are_called_by_their_recipe() -> None:
     assert names == {"seed-0": "a-causal", "seed-0_network": "a-masked", "ease": "ease"}
 
 
+def test_a_row_is_made_a_seed_at_a_time() -> None:
+    """A third seed that took the place of the first two would be a mean of one, of other settings."""
+    reproduce = _script("reproduce")
+
+    def summary(*values: float, seeds: list[int], steps: int = 5) -> dict[str, Any]:
+        rows = [
+            {"seed": seed, "filter_seen": {"ndcg@10": value, "hit_rate@10": 2 * value}}
+            for seed, value in zip(seeds, values, strict=True)
+        ]
+        mean = reproduce.mean_of(rows, "filter_seen")
+        return {"recipe": "a", "settings": {"steps": steps}, "decided_by": "filter_seen", "seeds": rows, "mean": mean}
+
+    made = reproduce.with_earlier_seeds(summary(0.3, 0.5, seeds=[2, 1]), summary(0.1, 0.9, seeds=[0, 1]))
+    assert [row["seed"] for row in made["seeds"]] == [0, 1, 2]
+    assert made["mean"]["ndcg@10"] == pytest.approx(0.3)
+    with pytest.raises(SystemExit, match="seeds 0 of the result file have another `settings`"):
+        reproduce.with_earlier_seeds(summary(0.3, seeds=[1]), summary(0.1, seeds=[0], steps=6))
+    again = summary(0.3, seeds=[0])
+    assert reproduce.with_earlier_seeds(again, summary(0.1, seeds=[0], steps=6)) == again
+
+
 @pytest.mark.slow
 def test_a_row_of_a_blend_is_made_from_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The network that is missing is trained first, and one that is finished is not trained again."""
@@ -70,3 +91,21 @@ def test_a_row_of_a_blend_is_made_from_nothing(tmp_path: Path, monkeypatch: pyte
     setting = blend["decided_by"]
     assert blend["baselines"]["a-causal"]["ndcg@10"] == pytest.approx(network["seeds"][0][setting]["ndcg@10"])
     assert blend["seeds"][0]["cpu_seconds"] > network["seeds"][0]["cpu_seconds"] > 0
+
+
+@pytest.mark.parametrize(
+    ("card", "row", "named"),
+    [
+        ("l2sp", "**this model**", "fine-tuned with L2-SP (coupled, α = 0.01)"),
+        ("l2sp", "popularity", "popularity"),
+        ("l2sp", "item_knn", "item-kNN with recency"),
+        ("l2sp", "ease", "EASE with recency"),
+    ],
+)
+def test_the_demo_has_the_figures_of_its_cards(card: str, row: str, named: str) -> None:
+    """The table of the page was typed by hand; the cards are what the demo wrote."""
+    text = (ROOT / "model_cards" / f"ml-100k-demo-{card}.md").read_text(encoding="utf-8")
+    (line,) = [line for line in text.splitlines() if line.startswith(f"| {row} | filter seen |")]
+    ndcg, hits = (cell.strip().replace("0.", ".") for cell in line.split("|")[3:5])
+    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    assert f"| {named} | {ndcg} | {hits} |" in page

@@ -25,7 +25,7 @@ from hfrec.evaluation.protocol import evaluation_collator
 from hfrec.evaluation.ranking import rank_dataset
 from hfrec.training.arguments import DataArguments, ModelArguments
 from hfrec.training.rows import build_tokenizer, training_sequences
-from hfrec.training.start import histories_and_counts, pass_on_attended, start_from_log
+from hfrec.training.start import attend_to_nearest, histories_and_counts, pass_on_attended, start_from_log
 from hfrec.training.trainer import build_model, build_trainer, seed_everything
 from hfrec.training.trainer_arguments import RecommenderTrainingArguments
 from hfrec.transfer.cooccurrence import CooccurrenceSettings, cooccurrence_rows, log_counts, set_item_rows
@@ -45,12 +45,14 @@ def embeddings_only(**settings: Any) -> Start:
     return start
 
 
-def with_layers(**settings: Any) -> Start:
-    """The same, and layers that pass on what they attend to."""
+def with_layers(nearest: bool = True, **settings: Any) -> Start:
+    """The same, and layers that pass on what they attend to: the nearest tokens, where positions are rotary."""
 
     def start(model: PreTrainedModel, histories: Any, counts: Any, seed: int) -> None:
         embeddings_only(**settings)(model, histories, counts, seed)
         pass_on_attended(model, seed=seed)
+        if nearest and model.config.position_embedding_type == "rotary":
+            attend_to_nearest(model)
 
     return start
 
@@ -66,25 +68,28 @@ def layers_only(model: PreTrainedModel, histories: Any, counts: Any, seed: int) 
     pass_on_attended(model, seed=seed)
 
 
+ROTARY = {"position_embedding_type": "rotary"}  # only these can start at the nearest items
+
 # Name -> start of the model, further fields of the model, of the training arguments.
 VARIANTS: dict[str, tuple[Start | None, dict[str, Any], dict[str, Any]]] = {
     "random": (None, {}, {}),
     "biases": (biases_only, {}, {}),
     "biases + layers": (layers_only, {}, {}),
     "svd": (embeddings_only(), {}, {}),
-    "svd + layers (default)": (lambda *given: start_from_log(*given[:3], seed=given[3]), {}, {}),
-    "window 5": (with_layers(window=5), {}, {}),
-    "window 30": (with_layers(window=30), {}, {}),
-    "rows of length 0.3": (with_layers(row_norm=0.3), {}, {}),
-    "rows of length 0.8": (with_layers(row_norm=0.8), {}, {}),
-    "no head transform": (with_layers(), {"head_transform": False}, {}),
-    "learning rate halved": (with_layers(), {}, {"learning_rate": 1e-3}),
-    "weight decay 0.01": (with_layers(), {}, {"weight_decay": 0.01}),
-    "label smoothing 0.1": (with_layers(), {}, {"label_smoothing_factor": 0.1}),
-    "cosine schedule": (with_layers(), {}, {"lr_scheduler_type": "cosine"}),
-    "constant rate": (with_layers(), {}, {"lr_scheduler_type": "constant"}),
-    "rotary positions": (with_layers(), {"position_embedding_type": "rotary"}, {}),
-    "gated feed-forward": (with_layers(), {"gated_mlp": True}, {}),
+    "svd + layers": (with_layers(), {}, {}),
+    "rotary positions": (with_layers(nearest=False), ROTARY, {}),
+    "svd + layers + nearest (default)": (lambda *given: start_from_log(*given[:3], seed=given[3]), ROTARY, {}),
+    "window 5": (with_layers(window=5), ROTARY, {}),
+    "window 30": (with_layers(window=30), ROTARY, {}),
+    "rows of length 0.3": (with_layers(row_norm=0.3), ROTARY, {}),
+    "rows of length 0.8": (with_layers(row_norm=0.8), ROTARY, {}),
+    "no head transform": (with_layers(), {**ROTARY, "head_transform": False}, {}),
+    "learning rate halved": (with_layers(), ROTARY, {"learning_rate": 1e-3}),
+    "weight decay 0.01": (with_layers(), ROTARY, {"weight_decay": 0.01}),
+    "label smoothing 0.1": (with_layers(), ROTARY, {"label_smoothing_factor": 0.1}),
+    "cosine schedule": (with_layers(), ROTARY, {"lr_scheduler_type": "cosine"}),
+    "constant rate": (with_layers(), ROTARY, {"lr_scheduler_type": "constant"}),
+    "gated feed-forward": (with_layers(), {**ROTARY, "gated_mlp": True}, {}),
 }
 
 
@@ -174,7 +179,7 @@ def train(variant: str, seed: int, options: Any, split: Any, tokenizer: Any, row
 
 def print_table(lines: list[dict[str, Any]]) -> None:
     """Mean over seeds, and the difference to the default with a 95 % interval over users and seeds."""
-    base = "svd + layers (default)"
+    base = "svd + layers + nearest (default)"
     by_variant: dict[str, list[dict[str, Any]]] = {}
     for line in lines:
         by_variant.setdefault(line["variant"], []).append(line)

@@ -17,9 +17,9 @@ from matplotlib import pyplot as plt
 
 SHOWN = {
     "random": ("from random weights", "#888888"),
-    "biases": ("biases from counts", "#c98b2b"),
-    "svd": ("and items from co-occurrence", "#3b7dbb"),
-    "svd + layers (default)": ("and layers that pass on (default)", "#b03060"),
+    "svd": ("items and biases from the log", "#c98b2b"),
+    "svd + layers": ("and layers that pass on", "#3b7dbb"),
+    "svd + layers + nearest (default)": ("and attention at the nearest (default)", "#b03060"),
 }
 
 

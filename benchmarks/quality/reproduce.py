@@ -3,7 +3,8 @@
 A file that names `networks` is a blend: the networks of these recipes, of the same seed, mixed by `hfrec blend` with
 the classical methods. Any other file is the settings of `hfrec pretrain`. A seed whose run is finished is not run
 again; a blend trains what is missing of its networks first. What is kept lies in
-`benchmarks/quality/results/RECIPE.json`, from which the table of the README is made (`table.py`).
+`benchmarks/quality/results/RECIPE.json`, from which the table of the README is made (`table.py`). Seeds that lie there
+and are not named stay, so that a row can be made a seed at a time.
 
 python benchmarks/quality/reproduce.py ml-100k-causal
 HFREC_DATA=data python benchmarks/quality/reproduce.py beauty-causal   # the file of the settings lies in this folder
@@ -37,8 +38,35 @@ def main() -> None:
     runs = [run(options.recipe, seed, options.output_dir) for seed in options.seeds]
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{options.recipe}.json"
-    path.write_text(json.dumps(summary(options.recipe, runs), indent=1) + "\n", encoding="utf-8")
+    made = summary(options.recipe, runs)
+    if path.exists():
+        made = with_earlier_seeds(made, json.loads(path.read_text(encoding="utf-8")))
+    path.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
     print(path)
+
+
+def with_earlier_seeds(made: dict[str, Any], earlier: dict[str, Any]) -> dict[str, Any]:
+    """A summary with the seeds that an earlier one holds beside those just run.
+
+    Raises:
+        SystemExit: The earlier one is of other settings, another protocol or other users.
+    """
+    new = {row["seed"] for row in made["seeds"]}
+    kept = [row for row in earlier["seeds"] if row["seed"] not in new]
+    for name in ("settings", "chosen", "protocol", "decided_by", "n_users"):
+        if kept and made.get(name) != earlier.get(name):
+            seeds = ", ".join(str(row["seed"]) for row in kept)
+            raise SystemExit(
+                f"{made['recipe']}: seeds {seeds} of the result file have another `{name}` than this run "
+                f"({earlier.get(name)!r}, now {made.get(name)!r}): run all seeds again or delete the file"
+            )
+    rows = sorted([*kept, *made["seeds"]], key=lambda row: int(row["seed"]))
+    return {**made, "seeds": rows, "mean": mean_of(rows, made["decided_by"])}
+
+
+def mean_of(rows: list[dict[str, Any]], setting: str) -> dict[str, float]:
+    """The mean of each metric over seeds, in the setting that decides."""
+    return {metric: float(np.mean([row[setting][metric] for row in rows])) for metric in METRICS}
 
 
 def settings_of(recipe: str) -> dict[str, Any]:
@@ -106,7 +134,7 @@ def summary(recipe: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
         "decided_by": setting,
         "n_users": first["test"]["n_users"],
         "seeds": rows,
-        "mean": {metric: float(np.mean([row[setting][metric] for row in rows])) for metric in METRICS},
+        "mean": mean_of(rows, setting),
         "baselines": {
             names.get(name, name): {key: found[setting][key] for key in KEPT}
             for name, found in first["test"]["baselines"].items()

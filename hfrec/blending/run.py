@@ -13,14 +13,16 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from ..classical import PopularityBaseline
+from ..data.interactions import Interactions
 from ..data.repeats import filters_seen
 from ..data.sequences import to_evaluation_sequences
 from ..data.splits import Split
 from ..evaluation.baseline_ranking import rank_baseline
 from ..evaluation.metrics.functions import paired_bootstrap
-from ..evaluation.protocol import RankedTest, classical_baselines, evaluation_collator, ranked_test, top_items
+from ..evaluation.protocol import RankedTest, evaluation_collator, ranked_test, top_items
 from ..evaluation.ranking import PROTOCOLS, rank_dataset
-from ..evaluation.tuning import Method, TunedBaseline, batch_rows
+from ..evaluation.split_baselines import baseline_log, classical_baselines
+from ..evaluation.tuning import CLASSES, Method, TunedBaseline, batch_rows, fit_baseline
 from ..inference.recommend import recommend
 from ..models import Blend
 from ..tokenization import ItemTokenizer
@@ -74,9 +76,42 @@ def fit_parts(
     parts = {**(networks or {}), **{name: found.baseline for name, found in fitted.items()}}
     if not parts:
         raise ValueError(f"A blend needs at least one part, found none. {' '.join(skipped.values())}".strip())
-    tokens = tokenizer.encode_column(split.train.table["item_id"], unknown="drop").drop_null()
-    counts = np.bincount(tokens.to_numpy(zero_copy_only=False).astype(np.int64), minlength=len(tokenizer))
-    return BlendParts(parts, {name: found.settings for name, found in fitted.items()}, skipped, counts)
+    settings = {name: found.settings for name, found in fitted.items()}
+    return BlendParts(parts, settings, skipped, _counts(split.train, tokenizer))
+
+
+def refit(
+    blend: Blend,
+    settings: Mapping[str, dict[str, float]],
+    log: Interactions,
+    tokenizer: ItemTokenizer,
+    *,
+    networks: Mapping[str, PreTrainedModel] | None = None,
+) -> Blend:
+    """The same blend of all rows: the settings and weights that were chosen, nothing held out.
+
+    Args:
+        blend: What was fitted on a training part and tested.
+        settings: Of its classical parts, by name.
+        log: All rows.
+        tokenizer: Vocabulary of all items.
+        networks: Those that stand in for its own, by the same names, trained on all rows.
+    """
+    rows, parts, weights = baseline_log(log, tokenizer), {}, []
+    for entry in blend.config.components or []:
+        name = entry["name"]
+        method = next((method for method in CLASSES if method == name), None)
+        parts[name] = (networks or {})[name] if method is None else fit_baseline(method, settings[name], rows)
+        weights.append(entry["weight"])
+    whole = make_blend(parts, weights, counts=_counts(log, tokenizer))
+    whole.config.filter_seen = blend.config.filter_seen
+    return whole
+
+
+def _counts(log: Interactions, tokenizer: ItemTokenizer) -> NDArray[Any]:
+    """Interactions of each token, `(vocab_size,)`."""
+    tokens = tokenizer.encode_column(log.table["item_id"], unknown="drop").drop_null()
+    return np.bincount(tokens.to_numpy(zero_copy_only=False).astype(np.int64), minlength=len(tokenizer))
 
 
 def mix(

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import fields, is_dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,13 @@ from typing import Any
 from ..data.files import STUDY_FILE, VALIDATION_FOLDER
 from .flags import FLAGS
 from .help import asked_for_help
+from .parser import as_flags
 from .parsing import parse_arguments
 
 REFUSALS = (ValueError, OSError, TypeError, ImportError, FloatingPointError, MemoryError)
 _LESS_MEMORY = (
-    "Lower `per_device_train_batch_size` or `max_length`, or take `--loss sampled_softmax`; `hfrec estimate` says what "
-    "a training run needs."
+    "Lower `--per_device_train_batch_size` or `--max_length`, or take `--loss sampled_softmax`; `hfrec estimate` says "
+    "what a training run needs."
 )
 
 _WITHOUT_MODELS = ("compare", "env", "prepare", "pull", "push", "serve")  # which load no transformers for it
@@ -37,11 +39,11 @@ def run(name: str, words: Sequence[str]) -> int:
     if asked_for_help(words) and name in FLAGS:
         parse_arguments(name, FLAGS[name], words)  # prints and exits
     module = import_module(f".{name}", __name__)
-    folder = None
+    folder, names = None, set()
     try:
         with _told_to_stop():
             arguments = module.parse(words)
-            folder = _output_folder(arguments)
+            folder, names = _output_folder(arguments), _flag_names(arguments)
             if name not in _WITHOUT_MODELS:
                 _hide_short_bars()
             with _held(folder):
@@ -49,7 +51,7 @@ def run(name: str, words: Sequence[str]) -> int:
     except _refusals() as error:
         # A strict dataclass names its validator; the refusal itself is the cause.
         reason = error if isinstance(error, REFUSALS) else (error.__cause__ or error)
-        text = str(reason) or type(reason).__name__
+        text = as_flags(str(reason), names) or type(reason).__name__
         _say(name, f"out of memory: {text} {_LESS_MEMORY}" if isinstance(reason, MemoryError) else text)
         return 1
     except RuntimeError as error:
@@ -134,6 +136,12 @@ def _what_is_left(folder: Path | None) -> str:
     if last is None:
         return "No checkpoint was written yet; the same command starts anew."
     return f"The last checkpoint is {last}; the same command goes on from it."
+
+
+def _flag_names(arguments: Any) -> set[str]:
+    """The names of a command's flags, from its dataclass or dataclasses."""
+    parts = arguments if isinstance(arguments, tuple) else (arguments,)
+    return {place.name for part in parts if is_dataclass(part) for place in fields(part)}
 
 
 def _output_folder(arguments: Any) -> Path | None:

@@ -36,9 +36,12 @@ class AppArguments:
     )
     category_separator: str = field(default="|", metadata={"help": "What joins the categories of an item."})
     revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the first checkpoint."})
-    user_column: str = field(default="user_id", metadata={"help": "Column of the user ids."})
-    item_column: str = field(default="item_id", metadata={"help": "Column of the item ids."})
-    timestamp_column: str = field(default="timestamp", metadata={"help": "Column of the times."})
+    user_column: str | None = field(default=None, metadata={"help": "Column of the user ids. Default: of training."})
+    item_column: str | None = field(default=None, metadata={"help": "Column of the item ids. Default: of training."})
+    timestamp_column: str | None = field(default=None, metadata={"help": "Column of the times. Default: of training."})
+    delimiter: str | None = field(
+        default=None, metadata={"help": "What separates the columns of a text file. Default: as in training."}
+    )
 
     def __post_init__(self) -> None:
         names = 1 if self.compare_with is None else 2
@@ -87,15 +90,11 @@ def distinct_labels(names: Sequence[str]) -> list[str]:
 
 def read_histories(arguments: AppArguments) -> dict[str, list[str]] | None:
     """Histories of the log by user, or None without one."""
-    from ..data.interactions import load_interactions
+    from ..hub.log_shape import load_log_like, log_shape
     from .recommend import histories_of
 
     if arguments.history_file is None:
         return None
-    log = load_interactions(
-        arguments.history_file,
-        user_column=arguments.user_column,
-        item_column=arguments.item_column,
-        timestamp_column=arguments.timestamp_column,
-    )
+    shape = log_shape(arguments.model_name_or_path, arguments, revision=arguments.revision)
+    log = load_log_like(arguments.history_file, shape, arguments)
     return dict(zip(*histories_of(log.table), strict=True))

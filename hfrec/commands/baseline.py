@@ -1,7 +1,7 @@
 """Fit a classical method, or a blend of all of them, on an interaction log: no network, no gradient.
 
 hfrec baseline interactions.csv --output_dir out
-hfrec baseline --method item_knn --dataset ml-1m --output_dir out
+hfrec baseline --method item_knn --dataset ml-1m --output_dir out --final true
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from ..data.arguments import ProtocolArguments
 from ..training.arguments import CardArguments, DataArguments
@@ -29,14 +29,35 @@ class BaselineArguments:
     tune: bool = field(default=True, metadata={"help": "Choose the settings on each user's second-last item."})
 
 
-Arguments = tuple[DataArguments, ProtocolArguments, BaselineArguments, CardArguments]
+@dataclass
+class BlendFinalArguments:
+    """Whether the checkpoint is what was tested, or is fitted again on everything."""
+
+    final: bool = field(
+        default=False,
+        metadata={
+            "help": "Fit what is shipped: settings and weights are chosen and tested with items held out, in "
+            "OUTPUT_DIR/validation; then all is fitted with them on all rows and all items."
+        },
+    )
+
+
+CLASSES = (DataArguments, ProtocolArguments, BaselineArguments, CardArguments, BlendFinalArguments)
+
+
+class Arguments(NamedTuple):
+    """The dataclasses of the command."""
+
+    data: DataArguments
+    protocol: ProtocolArguments
+    baseline: BaselineArguments
+    card: CardArguments
+    final: BlendFinalArguments
 
 
 def parse(words: Sequence[str]) -> Arguments:
     """Flags or a settings file into the dataclasses."""
-    classes = (DataArguments, ProtocolArguments, BaselineArguments, CardArguments)
-    data, protocol, baseline, card = parse_arguments("baseline", classes, words)
-    return data, protocol, baseline, card
+    return Arguments(*parse_arguments("baseline", CLASSES, words))
 
 
 def main(arguments: Arguments) -> dict[str, Any]:
@@ -45,26 +66,37 @@ def main(arguments: Arguments) -> dict[str, Any]:
     from ..data.files import check_new_folder
     from ..training.rows import build_tokenizer, load_split
 
-    data, protocol, baseline, card = arguments
+    data, protocol, baseline, card, final = arguments
     check_new_folder(Path(baseline.output_dir))
-    _, split = load_split(data, protocol)
+    log, split = load_split(data, protocol)
     tokenizer = build_tokenizer(split.train)
     methods: Any = CLASSICAL if baseline.method == "blend" else (baseline.method,)
     parts = fit_parts(split, tokenizer, methods, tuned=baseline.tune)
-    return finish(parts, tokenizer, split, arguments=(data, protocol, card), output_dir=baseline.output_dir)
+    whole = Whole(log, build_tokenizer(log), {}) if final.final else None
+    return finish(parts, tokenizer, split, whole, arguments=(data, protocol, card), output_dir=baseline.output_dir)
+
+
+class Whole(NamedTuple):
+    """What `--final true` fits on: all rows, the vocabulary of all items, and networks trained on them, by name."""
+
+    log: Any
+    tokenizer: Any
+    networks: dict[str, Any]
 
 
 def finish(
     parts: Any,
     tokenizer: Any,
     split: Any,
+    whole: Whole | None,
     *,
     arguments: tuple[DataArguments, ProtocolArguments, CardArguments],
     output_dir: str,
 ) -> dict[str, Any]:
-    """Mix the parts, test them, and write the checkpoint with its results, its users' ranks and its card."""
+    """Mix the parts, test them, fit them again where `whole` is given, and write the checkpoint with its results, its
+    users' ranks and its card."""
     from ..blending.run import describe, measure_blend, mix
-    from ..data.files import whole_files, write_json
+    from ..data.files import VALIDATION_FOLDER, whole_files, write_json
     from ..data.sequences import to_evaluation_sequences
     from ..data.splits import split_facts
     from ..evaluation.protocol import versions
@@ -92,13 +124,51 @@ def finish(
     }
     folder = Path(output_dir)
     with whole_files(folder) as draft:
-        save_checkpoint(blend, tokenizer, draft)
-        test.user_ranks().save(draft / RANKS_FILE)
-        write_json(draft / "all_results.json", results)
-        write_model_card(draft, license=card.license, name=folder.resolve().name)
+        tested = draft if whole is None else draft / VALIDATION_FOLDER
+        save_checkpoint(blend, tokenizer, tested)
+        test.user_ranks().save(tested / RANKS_FILE)
+        write_json(tested / "all_results.json", results)
+        write_model_card(tested, license=card.license, name=folder.resolve().name)
+        final = None if whole is None else save_whole(blend, whole, results, draft)
+        if final is not None:
+            write_model_card(draft, license=card.license, name=folder.resolve().name)
     print(results_table(results["test"]))
     print(describe(report))
     print(f"Checkpoint: {folder}")
     if "verdict" in results["test"]:
         print(results["test"]["verdict"]["text"])
+    if final is None:
+        return results
+    print(
+        f"Fitted on all {final['sizes']['interactions']:,} interactions and {final['sizes']['items']:,} items. No test "
+        f"figure is of these tables and weights: those above, with items held out, lie in {VALIDATION_FOLDER}/."
+    )
+    return final
+
+
+def save_whole(blend: Any, whole: Whole, validation: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Fit a tested blend again on all rows, write its checkpoint and results, and return these."""
+    from ..blending.run import REQUESTS, refit, request_cost
+    from ..data.files import write_json
+    from ..data.sequences import to_sequences
+    from ..training.facts import log_sizes
+    from ..training.final import ALL_ROWS
+    from ..training.run import save_checkpoint
+
+    components = validation["blend"]["components"]
+    settings = {part["name"]: part["settings"] for part in components}
+    shipped = refit(blend, settings, whole.log, whole.tokenizer, networks=whole.networks)
+    histories = to_sequences(whole.log, whole.tokenizer)["input_ids"][:REQUESTS]
+    report = {name: value for name, value in validation["blend"].items() if name != "minus_best_part"}
+    results = {
+        **{name: value for name, value in validation.items() if name != "test"},
+        "final": {part["name"]: {"weight": part["weight"], **part["settings"]} for part in components},
+        "blend": {**report, "request": request_cost(shipped, whole.tokenizer, histories)},
+        "split": {"strategy": ALL_ROWS},
+        "data": {**validation["data"], "train_fingerprint": whole.log.fingerprint},
+        "sizes": log_sizes(whole.log),
+        "validation_run": validation,
+    }
+    save_checkpoint(shipped, whole.tokenizer, folder)
+    write_json(folder / "all_results.json", results)
     return results

@@ -2,6 +2,7 @@
 
 hfrec blend --model_name_or_path out --methods item_knn ease markov --dataset ml-1m --output_dir blended
 hfrec blend interactions.csv --model_name_or_path masked causal --output_dir blended
+hfrec blend interactions.csv --model_name_or_path shipped --final true --output_dir blended
 """
 
 from __future__ import annotations
@@ -9,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..data.arguments import ProtocolArguments
 from ..training.arguments import CardArguments, DataArguments
-from .baseline import CLASSICAL, finish
+from .baseline import CLASSICAL, BlendFinalArguments, Whole, finish
 from .parsing import parse_arguments
 
 
@@ -39,34 +40,92 @@ class BlendArguments:
             raise ValueError(f"`methods` must be of {', '.join(CLASSICAL)} or none, found {wrong[0]!r}.")
 
 
-Arguments = tuple[DataArguments, ProtocolArguments, BlendArguments, CardArguments]
+CLASSES = (DataArguments, ProtocolArguments, BlendArguments, CardArguments, BlendFinalArguments)
+
+
+class Arguments(NamedTuple):
+    """The dataclasses of the command."""
+
+    data: DataArguments
+    protocol: ProtocolArguments
+    blend: BlendArguments
+    card: CardArguments
+    final: BlendFinalArguments
 
 
 def parse(words: Sequence[str]) -> Arguments:
     """Flags or a settings file into the dataclasses."""
-    classes = (DataArguments, ProtocolArguments, BlendArguments, CardArguments)
-    data, protocol, blend, card = parse_arguments("blend", classes, words)
-    return data, protocol, blend, card
+    return Arguments(*parse_arguments("blend", CLASSES, words))
 
 
 def main(arguments: Arguments) -> dict[str, Any]:
     """Fit the methods, mix, test and save; returns what `all_results.json` holds."""
     from ..blending.run import fit_parts
-    from ..data.files import check_new_folder
+    from ..data.files import VALIDATION_FOLDER, check_new_folder
     from ..training.rows import load_split
 
-    data, protocol, blend, card = arguments
+    data, protocol, blend, card, final = arguments
     check_new_folder(Path(blend.output_dir))
-    networks, tokenizer = load_networks(blend)
-    _, split = load_split(data, protocol)
+    check_kinds(blend, final.final)
+    networks, tokenizer = load_networks(blend, VALIDATION_FOLDER if final.final else "")
+    log, split = load_split(data, protocol)
     check_catalogue(tokenizer, split.train, blend.model_name_or_path[0])
+    whole = None
+    if final.final:
+        shipped, vocabulary = load_networks(blend)
+        check_fingerprints(blend.model_name_or_path, log)
+        whole = Whole(log, vocabulary, shipped)
     methods: Any = blend.methods
     parts = fit_parts(split, tokenizer, methods, networks=networks, tuned=blend.tune)
-    return finish(parts, tokenizer, split, arguments=(data, protocol, card), output_dir=blend.output_dir)
+    return finish(parts, tokenizer, split, whole, arguments=(data, protocol, card), output_dir=blend.output_dir)
 
 
-def load_networks(blend: BlendArguments) -> tuple[dict[str, Any], Any]:
+def check_kinds(blend: BlendArguments, final: bool) -> None:
+    """Refuse checkpoints that have seen what the weights are fitted on, or that have no model which has not.
+
+    Raises:
+        ValueError: A checkpoint of `--final true` without that flag, or another one with it.
+    """
+    from ..data.files import VALIDATION_FOLDER
+    from ..hub.checkpoint import read_results
+
+    for path in blend.model_name_or_path:
+        trained_on_all = "final" in read_results(path, revision=blend.revision)
+        if trained_on_all and not final:
+            raise ValueError(
+                f"`{path}` was trained on all rows, the items that a blend is fitted and tested on among them: give "
+                f"`--final true`, which weighs the model in its {VALIDATION_FOLDER} folder and ships this one, or name "
+                "that folder."
+            )
+        if final and not (trained_on_all and (Path(path) / VALIDATION_FOLDER / "config.json").is_file()):
+            raise ValueError(
+                f"`--final true` expects folders of `hfrec pretrain|finetune --final true`, with the model that was "
+                f"tested in {VALIDATION_FOLDER}: found none in `{path}`. Train it with that flag, or leave it out here."
+            )
+
+
+def check_fingerprints(paths: Sequence[str], log: Any) -> None:
+    """Refuse networks that were trained on all rows of another log.
+
+    Raises:
+        ValueError: With the checkpoint.
+    """
+    from ..hub.checkpoint import read_results
+
+    for path in paths:
+        if read_results(path).get("data", {}).get("train_fingerprint") != log.fingerprint:
+            raise ValueError(
+                f"`{path}` was trained on another log than this one, or with other filters: expected the same rows. "
+                "Give the log and the filters that it was trained with."
+            )
+
+
+def load_networks(blend: BlendArguments, subfolder: str = "") -> tuple[dict[str, Any], Any]:
     """The checkpoints by the name of their folder, and the tokenizer that they share.
+
+    Args:
+        blend: Which ones.
+        subfolder: Of each folder, where the checkpoint to load lies.
 
     Raises:
         ValueError: Two of them have different items.
@@ -76,7 +135,8 @@ def load_networks(blend: BlendArguments) -> tuple[dict[str, Any], Any]:
     networks: dict[str, Any] = {}
     first: Any = None
     for path in blend.model_name_or_path:
-        model, tokenizer = load_network(path, revision=blend.revision)
+        place = str(Path(path) / subfolder) if subfolder else path
+        model, tokenizer = load_network(place, revision=blend.revision)
         first = first or tokenizer
         if tokenizer.get_vocab() != first.get_vocab():
             raise ValueError(

@@ -39,6 +39,9 @@ class EvaluateArguments:
     user_column: str | None = field(default=None, metadata={"help": "Column of the user ids. Default: of training."})
     item_column: str | None = field(default=None, metadata={"help": "Column of the item ids. Default: of training."})
     timestamp_column: str | None = field(default=None, metadata={"help": "Column of the times. Default: of training."})
+    delimiter: str | None = field(
+        default=None, metadata={"help": "What separates the columns of a text file. Default: as in training."}
+    )
     min_user_interactions: int | None = field(
         default=None, metadata={"help": "Users with fewer are dropped (k-core). Default: as in training."}
     )
@@ -171,7 +174,7 @@ def check_page(path: str | None) -> None:
 
 
 def as_trained(protocol: ProtocolArguments, trained: Mapping[str, Any]) -> ProtocolArguments:
-    """The flags, a temporal split without starts and ratios being the one that the checkpoint was trained under.
+    """The flags, a split without starts and ratios being the one that the checkpoint was trained under.
 
     A share of this log need not be the share of the log as it was filtered for training.
 
@@ -179,7 +182,11 @@ def as_trained(protocol: ProtocolArguments, trained: Mapping[str, Any]) -> Proto
         protocol: The flags.
         trained: `split` of the checkpoint's results.
     """
-    if protocol.protocol != "temporal" or any(getattr(protocol, name) is not None for name in TEMPORAL_FLAGS):
+    if any(getattr(protocol, name) is not None for name in TEMPORAL_FLAGS):
+        return protocol
+    if protocol.protocol == "user_ratio" and trained.get("strategy") == "user_ratio":
+        return replace(protocol, **{name: trained[name] for name in TEMPORAL_FLAGS[2:]})
+    if protocol.protocol != "temporal":
         return protocol
     starts = [None if trained.get(name) is None else str(trained[name]) for name in TEMPORAL_FLAGS[:2]]
     if None not in starts:
@@ -194,7 +201,9 @@ def warn_of_leak(split: Split, trained: Mapping[str, Any]) -> None:
     report = split.report
     until, start = trained.get("validation_start"), report.test_start
     if trained.get("strategy") in (None, report.strategy) and until is None:
-        return
+        if all(trained.get(name) == getattr(report, name) for name in TEMPORAL_FLAGS[2:]):
+            return
+        until = f"all but {trained['validation_ratio']:g} and {trained['test_ratio']:g} of each user"
     if isinstance(start, str) and isinstance(until, str) and until <= start:
         return
     if isinstance(start, (int, float)) and isinstance(until, (int, float)) and until <= start:

@@ -33,6 +33,9 @@ class ExportArguments:
     user_column: str | None = field(default=None, metadata={"help": "Column of the user ids. Default: of training."})
     item_column: str | None = field(default=None, metadata={"help": "Column of the item ids. Default: of training."})
     timestamp_column: str | None = field(default=None, metadata={"help": "Column of the times. Default: of training."})
+    delimiter: str | None = field(
+        default=None, metadata={"help": "What separates the columns of a text file. Default: as in training."}
+    )
     duplicates: Literal["keep", "first", "last", "consecutive"] | None = field(
         default=None, metadata={"help": "What becomes of repeated (user, item) pairs. Default: as in training."}
     )

@@ -102,4 +102,6 @@ def _meaning(place: Field[Any], hint: Any) -> str:
         notes.append("required")
     elif place.default not in (MISSING, None):
         notes.append(f"default {str(place.default).lower() if isinstance(place.default, bool) else place.default}")
+        if place.default is True:
+            notes.append(f"--no_{place.name} turns it off")
     return f"{text} ({'; '.join(notes)})" if notes else text

@@ -6,12 +6,24 @@
 
 from __future__ import annotations
 
+import re
 from argparse import ArgumentParser, ArgumentTypeError
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import MISSING, Field, fields
 from enum import Enum
 from types import NoneType, UnionType
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
+
+# Arguments of functions whose flags have other names.
+OTHER_NAMES = {
+    "alpha": ("l2sp_alpha",),
+    "beta": ("l2sp_beta",),
+    "decay": ("layerwise_lr_decay",),
+    "every": ("unfreeze_every_steps",),
+    "buffer_size": ("shuffle_buffer_size",),
+    "model": ("model_name_or_path",),
+    "source": ("train_file", "test_file", "history_file"),
+}
 
 
 class Parser(ArgumentParser):
@@ -42,7 +54,25 @@ class Parser(ArgumentParser):
     def fill(self, flags: Sequence[str]) -> tuple[Any, ...]:
         """One instance of each dataclass."""
         found = vars(self.parse_args(flags))
-        return tuple(kind(**{p.name: found[p.name] for p in fields(kind) if p.init}) for kind in self.classes)
+        try:
+            return tuple(kind(**{p.name: found[p.name] for p in fields(kind) if p.init}) for kind in self.classes)
+        except ValueError as error:
+            raise ValueError(as_flags(str(error), found)) from error
+
+
+def as_flags(text: str, names: Collection[str]) -> str:
+    """A message of a function in the words of its command: `top_k` is `--top_k` there.
+
+    Example:
+        >>> as_flags("`top_k` must be above 0; `tokenizer` is fine", ["top_k"])
+        '`--top_k` must be above 0; `tokenizer` is fine'
+    """
+
+    def flag(found: re.Match[str]) -> str:
+        ways = [name for name in (found[1], *OTHER_NAMES.get(found[1], ())) if name in names]
+        return f"`--{ways[0]}" if ways else found[0]
+
+    return re.sub(r"`(\w+)(?=[` ])", flag, text)
 
 
 def plain_type(hint: Any) -> Any:

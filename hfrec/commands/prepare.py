@@ -30,6 +30,10 @@ class PrepareArguments:
     user_column: str = field(default="user_id", metadata={"help": "Column of the user ids."})
     item_column: str = field(default="item_id", metadata={"help": "Column of the item ids."})
     timestamp_column: str = field(default="timestamp", metadata={"help": "Column of the times."})
+    delimiter: str | None = field(
+        default=None,
+        metadata={"help": "What separates the columns of a text file, such as ';' or tab; else its first line says."},
+    )
     items_file: str | None = field(default=None, metadata={"help": "Item metadata (title, …) by item id."})
     title_column: str | None = field(
         default=None, metadata={"help": "Column of the items' names, in --items_file or the log. Default: title."}
@@ -77,8 +81,8 @@ def parse(words: Sequence[str]) -> tuple[PrepareArguments, SplitArguments]:
     arguments, protocol = parse_arguments("prepare", (PrepareArguments, SplitArguments), words)
     if arguments.layout == "sequences" and protocol.protocol != "leave_one_out":
         raise ValueError(
-            "`--layout sequences` divides by leave-one-out alone: for `--protocol temporal` write a table, and give it "
-            "to `hfrec pretrain --protocol temporal`."
+            f"`--layout sequences` divides by leave-one-out alone: for `--protocol {protocol.protocol}` write a table, "
+            f"and give it to `hfrec pretrain --protocol {protocol.protocol}`."
         )
     return arguments, protocol
 
@@ -129,6 +133,7 @@ def _interactions(arguments: PrepareArguments) -> Interactions:
         user_column=arguments.user_column,
         item_column=arguments.item_column,
         timestamp_column=arguments.timestamp_column,
+        delimiter=arguments.delimiter,
         where=arguments.where,
         items=arguments.items_file,
         title_column=arguments.title_column,
@@ -156,6 +161,7 @@ def _sequences(arguments: PrepareArguments, folder: Path) -> dict[str, Any]:
         user_column=arguments.user_column,
         item_column=arguments.item_column,
         timestamp_column=arguments.timestamp_column,
+        delimiter=arguments.delimiter,
     )
     info = prepare_sequences(
         stream,

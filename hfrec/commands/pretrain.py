@@ -33,7 +33,7 @@ from ..training.final import (
     train_finally,
 )
 from ..training.pushes import hub_target
-from ..training.recipes import LogStatistics, choose_settings, recipe_defaults
+from ..training.recipes import LogStatistics, choose_settings, objective_asked, recipe_defaults
 from ..training.rows import load_split, split_rows, streamed_rows
 from ..training.run import check_output_folder, train_and_evaluate
 from ..training.runfile import begin_run, split_content, streamed_content
@@ -82,8 +82,8 @@ def parse(words: Sequence[str], *, defaults: dict[str, Any] | None = None) -> Pr
         check_final(parsed.data, parsed.training)
     if parsed.data.streaming and parsed.protocol.protocol != "leave_one_out":
         raise ValueError(
-            "`--protocol temporal` is not for `streaming`, whose prepared sequences are divided by leave-one-out "
-            "already: give the log itself as `--train_file` without `--streaming`."
+            f"`--protocol {parsed.protocol.protocol}` is not for `--streaming`, whose sequences are divided by "
+            "leave-one-out already: give the log itself as `--train_file` without `--streaming`."
         )
     return parsed
 
@@ -218,8 +218,9 @@ def follow_recipe(arguments: PretrainArguments, log: LogStatistics) -> tuple[Pre
     name = arguments.recipe.recipe
     if name == "none":
         return arguments, {"recipe": {"name": name, "settings": {}}}
-    choices = choose_settings(name, log)
-    defaults = recipe_defaults(choices, given_values("pretrain", CLASSES, arguments.words))
+    given = given_values("pretrain", CLASSES, arguments.words)
+    choices = choose_settings(name, log, objective_asked(given))
+    defaults = recipe_defaults(choices, given)
     chosen = [choice for choice in choices if choice.name in defaults]
     if chosen:
         print(f"Recipe {name}: {log.num_users:,} users, {log.num_items:,} items, {log.num_interactions:,} interactions")

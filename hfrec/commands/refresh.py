@@ -20,11 +20,12 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback
 
 from ..data.collators import objective_of
 from ..data.files import whole_files, write_json
+from ..data.interactions import Interactions
 from ..data.repeats import chosen_filter
 from ..data.sequences import to_evaluation_sequences
 from ..evaluation.protocol import versions
 from ..hub.checkpoint import load_network
-from ..hub.log_shape import COLUMNS, FILTERS, log_shape
+from ..hub.log_shape import COLUMNS, FILTERS, explained, log_shape
 from ..hub.model_card import write_model_card
 from ..hub.push import push_to_hub
 from ..study.arguments import RefreshArguments
@@ -86,7 +87,7 @@ def main(arguments: Arguments) -> dict[str, Any]:
     repo_id = hub_target(training)
     training.push_to_hub = False  # nothing leaves before the verdict
     old_model, old_tokenizer = load_network(start.model_name_or_path, revision=start.model_revision)
-    log = load_log(data)
+    log = load_remembered(data, start)
     periods = split_periods(
         log, test_start=refresh.test_start, refresh_start=refresh.refresh_start, test_end=refresh.test_end
     )
@@ -130,6 +131,14 @@ def main(arguments: Arguments) -> dict[str, Any]:
         write_refreshed(models[1], report, results, training=training, card=card)
         publish(report, training, repo_id, refresh.tag)
     return report
+
+
+def load_remembered(data: DataArguments, start: RefreshFinetuneArguments) -> Interactions:
+    """Read the log; what is wrong with columns that the checkpoint remembers is told as that."""
+    nothing = SimpleNamespace(**dict.fromkeys(COLUMNS))
+    remembered = log_shape(start.model_name_or_path, nothing, revision=start.model_revision)
+    with explained({name: value for name, value in remembered.items() if getattr(data, name) == value}, nothing):
+        return load_log(data)
 
 
 def write_refreshed(

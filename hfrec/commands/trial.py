@@ -25,6 +25,7 @@ from ..training.recipes import (
     RecipeName,
     choose_budget,
     choose_settings,
+    objective_asked,
     recipe_defaults,
 )
 from ..training.rows import RunRows, load_split, split_rows
@@ -103,7 +104,8 @@ def search_of(words: tuple[str, ...]) -> Search:
         raise ValueError("`hfrec tune` searches on one log: give one `--train_file`.")
     _, split = load_split(arguments.data, arguments.protocol)
     log = LogStatistics.of(np.bincount(user_codes(split.train.table)), num_items=split.train.num_items)
-    choices = choose_settings(cast(RecipeName, arguments.recipe.recipe), log)  # `parse` refuses none
+    recipe = cast(RecipeName, arguments.recipe.recipe)  # `parse` refuses none
+    choices = choose_settings(recipe, log, objective_asked(given))
     if tune.trial_steps is not None:
         choices = [choice for choice in choices if choice.name not in BUDGET]
         choices += choose_budget(tune.trial_steps, "trial_steps")

@@ -13,9 +13,12 @@ TEMPORAL_FLAGS = ("validation_start", "test_start", "validation_ratio", "test_ra
 class SplitArguments:
     """How the log is divided into training, validation and test."""
 
-    protocol: Literal["leave_one_out", "temporal"] = field(
+    protocol: Literal["leave_one_out", "temporal", "user_ratio"] = field(
         default="leave_one_out",
-        metadata={"help": "Each user's last two items are held out, or everything from one time on."},
+        metadata={
+            "help": "Each user's last two items are held out, or everything from one time on, or the newest share of "
+            "each user."
+        },
     )
     validation_start: str | None = field(
         default=None, metadata={"help": "temporal: first time of validation. Default: by --validation_ratio."}
@@ -24,17 +27,21 @@ class SplitArguments:
         default=None, metadata={"help": "temporal: first time of the test. Default: by --test_ratio."}
     )
     validation_ratio: float | None = field(
-        default=None, metadata={"help": "temporal: share of the interactions, those before the test; 0.1 if left out."}
+        default=None,
+        metadata={"help": "Share, of all interactions or of each user's, before the test; 0.1 if left out."},
     )
     test_ratio: float | None = field(
-        default=None, metadata={"help": "temporal: share of the interactions, the newest; 0.1 if left out."}
+        default=None,
+        metadata={"help": "Share, of all interactions or of each user's, the newest; 0.1 if left out."},
     )
 
     def __post_init__(self) -> None:
-        given = [name for name in TEMPORAL_FLAGS if getattr(self, name) is not None]
-        if self.protocol != "temporal" and given:
+        own = {"temporal": TEMPORAL_FLAGS, "user_ratio": TEMPORAL_FLAGS[2:]}.get(self.protocol, ())
+        given = [name for name in TEMPORAL_FLAGS if getattr(self, name) is not None and name not in own]
+        if given:
             flags = ", ".join(f"`{name}`" for name in given)
-            raise ValueError(f"{flags} need `--protocol temporal`, found {self.protocol}: add it or leave them out.")
+            needed = "temporal" if given[0].endswith("start") else "temporal` or `user_ratio"
+            raise ValueError(f"{flags} need `--protocol {needed}`, found {self.protocol}: add it or leave them out.")
         for part in ("validation", "test"):
             start, ratio = getattr(self, f"{part}_start"), getattr(self, f"{part}_ratio")
             if start is not None and ratio is not None:

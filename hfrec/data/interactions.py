@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from hfrec.data.catalogs import NAMED_DATASETS, load_named
 from hfrec.data.item_tables import read_items, with_titles
-from hfrec.data.readers import Part, find_items_file, read_source
+from hfrec.data.readers import Part, check_delimiter, find_items_file, read_source
 from hfrec.data.streams import InteractionStream
 from hfrec.data.validation import check_order, normalise_part
 
@@ -122,6 +122,7 @@ def load_interactions(
     user_column: str = "user_id",
     item_column: str = "item_id",
     timestamp_column: str = "timestamp",
+    delimiter: str | None = None,
     split: str = "train",
     revision: str | None = None,
 ) -> InteractionStream: ...
@@ -134,6 +135,7 @@ def load_interactions(
     user_column: str = "user_id",
     item_column: str = "item_id",
     timestamp_column: str = "timestamp",
+    delimiter: str | None = None,
     where: Sequence[str] = (),
     min_user_interactions: int = 1,
     min_item_interactions: int = 1,
@@ -152,6 +154,7 @@ def load_interactions(
     user_column: str = "user_id",
     item_column: str = "item_id",
     timestamp_column: str = "timestamp",
+    delimiter: str | None = None,
     where: Sequence[str] = (),
     min_user_interactions: int = 1,
     min_item_interactions: int = 1,
@@ -171,6 +174,7 @@ def load_interactions(
             frame, `pyarrow.Table` or `datasets.Dataset`.
         user_column (`str`), item_column (`str`), timestamp_column (`str`): Names in the source. Ids of any type
             become strings; times are numbers, ISO strings or datetimes (zoned ones are turned to UTC).
+        delimiter (`str`): What separates the columns of text files, or "tab"; None for what their first line shows.
         where (`Sequence[str]`): Conditions that every kept interaction meets, "column=value" or "column!=value", on any
             column of the source: `["country!=France"]`.
         min_user_interactions (`int`), min_item_interactions (`int`): Users and items with fewer are dropped, over and
@@ -217,10 +221,12 @@ def load_interactions(
             user_column=user_column,
             item_column=item_column,
             timestamp_column=timestamp_column,
+            delimiter=delimiter,
             split=split,
             revision=revision,
         )
-    parts, metadata = _read(source, items=items, columns=columns, split=split, revision=revision)
+    given: Any = {"delimiter": check_delimiter(delimiter), "split": split, "revision": revision}
+    parts, metadata = _read(source, items=items, columns=columns, **given)
     tables = [
         normalise_part(part, user_column=user_column, item_column=item_column, timestamp_column=timestamp_column)
         for part in parts
@@ -276,7 +282,7 @@ def check_core(min_user: int, min_item: int) -> None:
 
 
 def _read(
-    source: Any, *, items: Any, columns: tuple[str, str, str], split: str, revision: str | None
+    source: Any, *, items: Any, columns: tuple[str, str, str], delimiter: str | None, split: str, revision: str | None
 ) -> tuple[list[Part], pa.Table | None]:
     if isinstance(source, str) and source in NAMED_DATASETS:
         if columns != ("user_id", "item_id", "timestamp"):
@@ -285,7 +291,7 @@ def _read(
         parts = [Part(source, log)]
         items = metadata if items is None else items
     else:
-        parts = read_source(source, string_columns=columns, split=split, revision=revision)
+        parts = read_source(source, string_columns=columns, delimiter=delimiter, split=split, revision=revision)
         items = find_items_file(source) if items is None else items
     return parts, None if items is None else read_items(items, item_column=columns[1])
 

@@ -49,7 +49,12 @@ class Part:
 
 
 def read_source(
-    source: Any, *, string_columns: tuple[str, ...] = (), split: str = "train", revision: str | None = None
+    source: Any,
+    *,
+    string_columns: tuple[str, ...] = (),
+    delimiter: str | None = None,
+    split: str = "train",
+    revision: str | None = None,
 ) -> list[Part]:
     """Read a path, glob, folder, hub data-set id or in-memory table.
 
@@ -57,6 +62,7 @@ def read_source(
         source: See [`load_interactions`].
         string_columns (`tuple[str, ...]`): Columns never to be guessed: as numbers in CSV and TSV ("007" stays "007"),
             as times in JSON lines.
+        delimiter (`str`): What separates the columns of CSV and TSV; None for what their first line shows.
         split (`str`), revision (`str`): Of a data set from the hub.
 
     Returns:
@@ -71,7 +77,7 @@ def read_source(
         files = find_files(source)
         refuse_copies(files)
         if files:
-            return [Part(str(file), read_file(file, string_columns=string_columns)) for file in files]
+            return [Part(str(f), read_file(f, string_columns=string_columns, delimiter=delimiter)) for f in files]
         dataset = open_hub_dataset(str(source), split=split, revision=revision)
         return [Part(f"{source} ({split})", _dataset_to_table(dataset))]
     return [_read_object(source, string_columns=string_columns)]
@@ -138,7 +144,7 @@ def format_of(path: Path) -> str | None:
     return None
 
 
-def read_file(path: Path, *, string_columns: tuple[str, ...] = ()) -> pa.Table:
+def read_file(path: Path, *, string_columns: tuple[str, ...] = (), delimiter: str | None = None) -> pa.Table:
     """Read one CSV, TSV, JSON-lines or Parquet file."""
     suffix = format_of(path)
     if suffix is None:
@@ -147,7 +153,8 @@ def read_file(path: Path, *, string_columns: tuple[str, ...] = ()) -> pa.Table:
         raise ValueError(f"{path}: the file is empty. Expected a log with at least one interaction.")
     with _unreadable(path, suffix):
         if suffix in DELIMITERS:
-            table = pa_csv.read_csv(path, **_csv_options(_delimiter(path, DELIMITERS[suffix]), string_columns))
+            between = delimiter or _delimiter(path, DELIMITERS[suffix])
+            table = pa_csv.read_csv(path, **_csv_options(between, string_columns))
         else:
             table = _read_json_lines(path, string_columns) if suffix in JSON_SUFFIXES else pa_parquet.read_table(path)
         _ = table.column_names  # those that are no UTF-8 fail here
@@ -164,7 +171,7 @@ def _read_json_lines(path: Path, string_columns: tuple[str, ...]) -> pa.Table:
     return pa_json.read_json(path, parse_options=pa_json.ParseOptions(explicit_schema=texts))
 
 
-def read_batches(path: Path, columns: tuple[str, ...]) -> Iterator[Part]:
+def read_batches(path: Path, columns: tuple[str, ...], delimiter: str | None = None) -> Iterator[Part]:
     """Some columns of a file, piece by piece; a file of JSON lines comes in one piece.
 
     The first piece has no rows: it shows which columns the file has.
@@ -179,7 +186,7 @@ def read_batches(path: Path, columns: tuple[str, ...]) -> Iterator[Part]:
         return
     with _unreadable(path, suffix):
         if suffix in DELIMITERS:
-            options = _csv_options(_delimiter(path, DELIMITERS[suffix]), columns)
+            options = _csv_options(delimiter or _delimiter(path, DELIMITERS[suffix]), columns)
             schema = pa_csv.open_csv(path, **options).schema
             _ = schema.names  # those that are no UTF-8 fail here
             yield Part(str(path), schema.empty_table())
@@ -206,6 +213,23 @@ def _unreadable(path: Path, suffix: str) -> Iterator[None]:
         raise ValueError(
             f"{path}: not readable as {suffix}: {error}. Repair the file or correct its suffix."
         ) from error
+
+
+def check_delimiter(delimiter: str | None) -> str | None:
+    """One character, or "tab", which a shell does not give easily.
+
+    Raises:
+        ValueError: Something longer, or what stands inside numbers and ids.
+
+    Example:
+        >>> check_delimiter("tab"), check_delimiter(";"), check_delimiter(None)
+        ('\\t', ';', None)
+    """
+    if delimiter in ("tab", "\\t"):
+        return "\t"
+    if delimiter is not None and (len(delimiter) != 1 or delimiter.isalnum() or delimiter in "\"'\n\r."):
+        raise ValueError(f"`delimiter` must be one character such as ';', or tab, found {delimiter!r}.")
+    return delimiter
 
 
 def _delimiter(path: Path, usual: str) -> str:

@@ -31,6 +31,7 @@ class SplitReport:
         validation_tie_share (`float`), test_tie_share (`float`): Share of targets which carry the same time as an
             interaction of the same user outside that part: only the order of the source made these the targets.
         validation_start, test_start: First time of the parts of a temporal split, ISO text for datetimes; else None.
+        validation_ratio (`float`), test_ratio (`float`): Shares of each user's interactions, of a split by them.
     """
 
     strategy: str
@@ -43,6 +44,8 @@ class SplitReport:
     test_tie_share: float
     validation_start: int | float | str | None = None
     test_start: int | float | str | None = None
+    validation_ratio: float | None = None
+    test_ratio: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The report as a dictionary that JSON can hold."""
@@ -51,6 +54,7 @@ class SplitReport:
     def __str__(self) -> str:
         starts = f" (validation from {self.validation_start}, test from {self.test_start})"
         name = self.strategy + ("" if self.test_start is None else starts)
+        name += "" if self.test_ratio is None else f" ({self.validation_ratio:g} and {self.test_ratio:g} of each user)"
         return (
             f"{name}: {self.num_train:,} train, {self.num_validation:,} validation and {self.num_test:,} test "
             f"interactions; {self.users_without_validation:,} users without validation, {self.users_without_test:,} "
@@ -205,7 +209,7 @@ def split_by_time(interactions: Interactions, *, validation_start: Time, test_st
             raise ValueError(
                 f"The {name} part is empty: the log runs from {span}. Move `validation_start`, `test_start`."
             )
-    return _split(interactions, validation, test, strategy=f"split_by_time({validation_start}, {test_start})")
+    return make_split(interactions, validation, test, strategy=f"split_by_time({validation_start}, {test_start})")
 
 
 def hold_out_users(
@@ -300,10 +304,11 @@ def _last(interactions: Interactions, n: int, *, strategy: str) -> Split:
     size = sizes[codes]  # (num_interactions,)
     test = (age < n) & (size > n)
     validation = (age >= n) & (age < 2 * n) & (size > 2 * n)
-    return _split(interactions, validation, test, strategy=strategy)
+    return make_split(interactions, validation, test, strategy=strategy)
 
 
-def _split(interactions: Interactions, validation: BoolArray, test: BoolArray, *, strategy: str) -> Split:
+def make_split(interactions: Interactions, validation: BoolArray, test: BoolArray, *, strategy: str) -> Split:
+    """The parts that two masks `(num_interactions,)` choose, and their report."""
     parts = [interactions.select(mask) for mask in (~validation & ~test, validation, test)]
     report = SplitReport(
         strategy=strategy,

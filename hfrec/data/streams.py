@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import pyarrow as pa
 
-from hfrec.data.readers import Part, find_files, open_hub_dataset, read_batches, refuse_copies
+from hfrec.data.readers import Part, check_delimiter, find_files, open_hub_dataset, read_batches, refuse_copies
 from hfrec.data.validation import check_columns, normalise_part
 
 HUB_BATCH_SIZE = 1 << 16
@@ -23,6 +23,7 @@ class InteractionStream:
     Args:
         source: Path, glob or folder of .csv, .tsv, .jsonl (each also .gz) or .parquet files, or a hub id.
         user_column (`str`), item_column (`str`), timestamp_column (`str`): Names in the source.
+        delimiter (`str`): What separates the columns of text files; None for what their first line shows.
         split (`str`), revision (`str`): Of a data set from the hub.
 
     Raises:
@@ -50,6 +51,7 @@ class InteractionStream:
         user_column: str = "user_id",
         item_column: str = "item_id",
         timestamp_column: str = "timestamp",
+        delimiter: str | None = None,
         split: str = "train",
         revision: str | None = None,
     ) -> None:
@@ -60,6 +62,7 @@ class InteractionStream:
             )
         self.source = str(source)
         self.names = {"user_id": user_column, "item_id": item_column, "timestamp": timestamp_column}
+        self.delimiter = check_delimiter(delimiter)
         self.files = find_files(source)
         refuse_copies(self.files)
         self.dataset = (
@@ -74,7 +77,9 @@ class InteractionStream:
         """
         columns = tuple(self.names.values())
         for parts in (
-            [self._hub_parts()] if self.dataset is not None else (read_batches(f, columns) for f in self.files)
+            [self._hub_parts()]
+            if self.dataset is not None
+            else (read_batches(file, columns, self.delimiter) for file in self.files)
         ):
             num_rows, part = 0, None
             for part in parts:

@@ -1,4 +1,4 @@
-"""Which protocol divides a log: leave-one-out, or one cut in time for everybody."""
+"""Which protocol divides a log: leave-one-out, one cut in time for everybody, or a share of each user."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from hfrec.data.splits import (
     tied_target_share,
     time_of_flag,
 )
+from hfrec.data.user_ratio import split_by_user_ratio
 
 logger = logging.get_logger(__name__)
 RATIO = 0.1
@@ -41,12 +42,17 @@ def split_log(interactions: Interactions, arguments: SplitArguments) -> Split:
     """
     if arguments.protocol == "leave_one_out":
         return leave_one_out(interactions)
+    ratios = {
+        name: RATIO if getattr(arguments, name) is None else getattr(arguments, name)
+        for name in ("validation_ratio", "test_ratio")
+    }
+    if arguments.protocol == "user_ratio":
+        return split_by_user_ratio(interactions, **ratios)
     split = temporal_split(
         interactions,
         validation_start=arguments.validation_start,
         test_start=arguments.test_start,
-        validation_ratio=RATIO if arguments.validation_ratio is None else arguments.validation_ratio,
-        test_ratio=RATIO if arguments.test_ratio is None else arguments.test_ratio,
+        **ratios,
     )
     print(split.report, file=sys.stderr)
     _warn_of_places(interactions)

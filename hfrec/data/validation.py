@@ -98,10 +98,15 @@ def check_columns(part: Part, names: dict[str, str]) -> None:
             problem = "missing" if name not in found else "there more than once"
             raise ValueError(
                 f"{part.name}: column {name!r} (`{argument}`) is {problem}. Found: {', '.join(found)}. "
-                f"Name the right one with `{argument}`."
+                f"Name the right one with `{argument}`{_separated(found)}."
             )
     if len(set(names.values())) < len(names):
         raise ValueError(f"`user_column`, `item_column` and `timestamp_column` must differ, found {names}.")
+
+
+def _separated(found: list[str]) -> str:
+    """A hint where a text file was read as one column."""
+    return "" if len(found) > 1 else ", or what separates the columns with `delimiter`"
 
 
 def _check_nulls(part: Part, column: str, values: pa.ChunkedArray) -> None:

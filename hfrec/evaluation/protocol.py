@@ -17,7 +17,6 @@ from transformers.utils import logging
 
 from ..classical import PopularityBaseline
 from ..data.collators import DataCollatorForNextItem, objective_of
-from ..data.interactions import timestamps_to_numpy
 from ..data.repeats import filters_seen
 from ..data.sequences import to_evaluation_sequences, to_sequences
 from ..data.splits import Split
@@ -39,7 +38,8 @@ from .metrics.lists import (
     popularity_lift,
 )
 from .ranking import PROTOCOLS, rank_dataset
-from .tuning import GRIDS, MAX_USERS, Method, TrainingLog, TunedBaseline, batch_rows, tuned_baselines
+from .split_baselines import classical_baselines
+from .tuning import MAX_USERS, TunedBaseline, batch_rows
 from .user_ranks import MODEL, UserRanks
 from .verdict import verdict
 
@@ -67,6 +67,10 @@ PROTOCOL = {
 TEMPORAL = (
     "temporal: the training part ends before {validation_start}; the first interaction of each user from {test_start} "
     "on is the target, all of the user before it the history"
+)
+USER_RATIO = (
+    "user_ratio: of each user the newest {test_ratio:g} of the interactions are the test, {validation_ratio:g} before "
+    "them validation; the first of a part is the target, all of the user before it the history"
 )
 LEFT_OUT = "users without a known item before the test, whom a causal model without a prior cannot rank"
 
@@ -424,7 +428,8 @@ def decided_by(filter_seen: bool) -> str:
 def _protocol(split: Split) -> dict[str, str]:
     if split.targets == "all":
         return PROTOCOL
-    return {**PROTOCOL, "split": TEMPORAL.format_map(split.report.to_dict()), "left_out": LEFT_OUT}
+    text = TEMPORAL if split.report.test_ratio is None else USER_RATIO
+    return {**PROTOCOL, "split": text.format_map(split.report.to_dict()), "left_out": LEFT_OUT}
 
 
 def _temporal_counts(split: Split, ranked: int) -> dict[str, int]:
@@ -447,28 +452,6 @@ def _ranked_items(split: Split, dataset: datasets.Dataset) -> list[str]:
 def top_items(tokenizer: ItemTokenizer) -> int:
     """Recommendations of each user that coverage and mean popularity are measured on."""
     return min(TOP_K, len(tokenizer) - NUM_SPECIAL_TOKENS)
-
-
-def classical_baselines(
-    split: Split, tokenizer: ItemTokenizer, *, methods: Sequence[Method] = tuple(GRIDS), tuned: bool = True
-) -> tuple[dict[str, TunedBaseline], dict[str, str]]:
-    """The baselines fitted on the training part, and the reasons of those that are left out.
-
-    Args:
-        split: Leave-one-out split.
-        tokenizer: Vocabulary.
-        methods: Which ones.
-        tuned: Whether their settings are chosen on the validation part, if there is one.
-    """
-    train = to_sequences(split.train, tokenizer, unknown="drop").data["input_ids"].combine_chunks()
-    known = tokenizer.encode_column(split.train.table["item_id"], unknown="drop").is_valid()
-    times = timestamps_to_numpy(split.train.table["timestamp"].filter(known))
-    log = TrainingLog(train, len(tokenizer), times)
-    if not tuned or len(split.validation_targets) == 0:
-        return tuned_baselines(log, methods=methods)
-    rows = to_evaluation_sequences(split.train, split.validation_targets, tokenizer)
-    histories, targets = rows.data["input_ids"].combine_chunks(), rows.data["target"].to_numpy()
-    return tuned_baselines(log, histories, targets, methods=methods)
 
 
 def _prior_note(prior: PopularityPrior) -> str:

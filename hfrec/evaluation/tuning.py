@@ -174,6 +174,21 @@ def tuned_baselines(
     return fitted, skipped
 
 
+def fit_baseline(method: Method, settings: Settings, log: TrainingLog) -> Any:
+    """A baseline fitted with settings that were chosen already.
+
+    Args:
+        method: Which one.
+        settings: As those of [`TunedBaseline`].
+        log: What it is fitted on.
+
+    Raises:
+        CostError: It would take more time or memory than its limits allow.
+    """
+    grid = {name: (value,) for name, value in settings.items()}
+    return _builder(method, log, grid)(settings)
+
+
 def batch_rows(vocab_size: int) -> int:
     """Rows scored at a time, so that their scores take some 100 MB at most."""
     return max(1, min(256, 30_000_000 // vocab_size))
@@ -221,8 +236,7 @@ def _search(grid: Grid, start: Settings, measure: Callable[[Settings], float]) -
 
 def _default(method: Method, log: TrainingLog) -> TunedBaseline:
     settings = _defaults(method)
-    grid = {name: (value,) for name, value in settings.items()}
-    return TunedBaseline(_builder(method, log, grid)(settings), settings)
+    return TunedBaseline(fit_baseline(method, settings, log), settings)
 
 
 def _defaults(method: Method) -> Settings:

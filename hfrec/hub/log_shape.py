@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from ..data.interactions import Interactions, load_interactions
 from .checkpoint import read_results
 
-COLUMNS = {"user_column": "user_id", "item_column": "item_id", "timestamp_column": "timestamp"}
+COLUMNS = {
+    "user_column": "user_id",
+    "item_column": "item_id",
+    "timestamp_column": "timestamp",
+    "title_column": None,
+    "delimiter": None,
+}
 FILTERS = {"min_user_interactions": 1, "min_item_interactions": 1, "duplicates": "keep"}
 
 
@@ -23,7 +31,9 @@ def log_shape(name_or_path: str | os.PathLike[str], flags: Any, *, revision: str
     Returns:
         Of `COLUMNS` and `FILTERS` those that the command has flags for.
     """
-    stored = read_results(name_or_path, revision=revision).get("settings", {})
+    stored = dict(read_results(name_or_path, revision=revision).get("settings", {}))
+    if stored.get("items_file") is not None:
+        stored["title_column"] = None  # of that file, which every command is given anew or does without
     own = {name: value for name, value in {**COLUMNS, **FILTERS}.items() if name in vars(flags)}
     remembered = {name: stored.get(name) or usual for name, usual in own.items()}
     return {name: remembered[name] if getattr(flags, name) is None else getattr(flags, name) for name in own}
@@ -40,14 +50,27 @@ def load_log_like(source: str, shape: dict[str, Any], flags: Any) -> Interaction
     Raises:
         ValueError: As `load_interactions`; of a column that the checkpoint remembers it says so.
     """
-    try:
+    with explained(shape, flags):
         log: Interactions = load_interactions(source, **shape)
+    return log
+
+
+@contextmanager
+def explained(shape: dict[str, Any], flags: Any) -> Iterator[None]:
+    """Refusals of columns say which names are those that the checkpoint remembers.
+
+    Args:
+        shape: Of `log_shape`.
+        flags: Those of `log_shape`.
+    """
+    try:
+        yield
     except ValueError as error:
-        columns = [name for name in COLUMNS if getattr(flags, name) is None and shape[name] != COLUMNS[name]]
+        columns = [name for name in shape if name in COLUMNS and getattr(flags, name) is None]
+        columns = [name for name in columns if shape[name] != COLUMNS[name]]
         if not columns or "column" not in str(error):
             raise
         said = ", ".join(f"`--{name} {shape[name]}`" for name in columns)
         raise ValueError(
             f"{error} The checkpoint was trained with {said}, which holds here too unless you give these flags."
         ) from error
-    return log

@@ -123,14 +123,20 @@ def measured_run(results: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _final_facts(results: Mapping[str, Any]) -> dict[str, Any]:
-    """How long a checkpoint of `--final true` was trained, and that it was never tested."""
+    """What a checkpoint of `--final true` was trained on, and what it has in common with the one that was tested."""
     final = results.get("final")
     if final is None:
         return {}
+    if "blend" in results:
+        return {
+            "final": "all rows, with the settings and weights that were chosen with items held out",
+            "final_run": "chose the settings and weights: the same methods, each user's held-out items left out",
+        }
     length = f"{final['epochs']:g} epochs ({final['steps']:,} steps)"
     return {
         "final": f"all rows, {length}: as long as a run of the same settings was trained, with items held out, until "
         f"its {final['metric']} on validation was best",
+        "final_run": "chose how long to train: the same settings and start, each user's held-out items left out",
     }
 
 

@@ -84,6 +84,8 @@ class OnnxRecommender:
             )
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = num_threads
+        # Its pool is one of each session, and grows with every swap of a service; no faster at these sizes.
+        options.enable_cpu_mem_arena = False
         settings = json.loads((path.parent / SETTINGS_FILE).read_text(encoding="utf-8"))
         _check_hash(path, settings)
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

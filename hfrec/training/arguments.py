@@ -26,6 +26,10 @@ class DataArguments:
     user_column: str = field(default="user_id", metadata={"help": "Column of the user ids."})
     item_column: str = field(default="item_id", metadata={"help": "Column of the item ids."})
     timestamp_column: str = field(default="timestamp", metadata={"help": "Column of the times."})
+    delimiter: str | None = field(
+        default=None,
+        metadata={"help": "What separates the columns of a text file, such as ';' or tab; else its first line says."},
+    )
     min_user_interactions: int = field(default=1, metadata={"help": "Users with fewer are dropped (k-core)."})
     min_item_interactions: int = field(default=1, metadata={"help": "Items with fewer are dropped (k-core)."})
     duplicates: Literal["keep", "first", "last", "consecutive"] = field(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from .budget import EVALUATIONS
 
+Objective = Literal["masked", "causal"]
 RecipeName = Literal["fast", "balanced", "best"]
 LENGTHS = (20, 50, 100, 200)
 LARGEST_EXACT_CATALOGUE = 6_000  # more items, and a step is faster with drawn negatives
-LARGE_CATALOGUE_SIZE = 128  # units, for more items than that: 64 hold too little of what goes together
+MASKED_STEPS = 2  # times those of a causal run: each learns from a part of the items
 
 
 # With these the user has set the budget: how long a run is, how often it is looked at and when it stops.
@@ -87,12 +88,24 @@ class Choice:
     reason: str
 
 
-def choose_settings(recipe: RecipeName, log: LogStatistics) -> list[Choice]:
+def objective_asked(given: Mapping[str, Any]) -> Objective:
+    """The objective of a run, from the values that the user gave.
+
+    Example:
+        >>> objective_asked({"mlm_probability": 0.4}), objective_asked({"max_length": 50})
+        ('masked', 'causal')
+    """
+    asked: Objective = given.get("objective", "causal" if set(MASKING).isdisjoint(given) else "masked")
+    return asked
+
+
+def choose_settings(recipe: RecipeName, log: LogStatistics, objective: Objective = "causal") -> list[Choice]:
     """The settings of a run on a log.
 
     Args:
         recipe: How much time is spent: minutes (`fast`), up to an hour (`balanced`) or hours (`best`), on one core.
         log: Its statistics.
+        objective: Where the user asked for one.
 
     Returns:
         [`Choice`] of each setting, names as the flags of `hfrec pretrain`.
@@ -107,13 +120,16 @@ def choose_settings(recipe: RecipeName, log: LogStatistics) -> list[Choice]:
     rows = _rows(log, length)
     batch = 64 if rows < 50_000 else 128
     steps = int(np.clip(effort.epochs * rows / batch, effort.fewest_steps, effort.most_steps))
+    if objective == "masked":
+        steps *= MASKED_STEPS
     large = log.num_items > LARGEST_EXACT_CATALOGUE
     lengths = f"{log.mean_length:.0f} interactions of a user on average"
     negatives = "drawn negatives are faster" if large else "the exact loss is fast"
     return [
-        Choice("objective", "causal", "learns from every item of a history in each step"),
+        *_objective(objective, log.mean_length),
         Choice("max_length", length, f"nine users of ten have at most {log.long_length:,} interactions"),
-        _hidden_size(recipe, log.num_items),
+        Choice("hidden_size", effort.hidden_size, f"recipe {recipe}"),
+        Choice("position_embedding_type", "rotary", "attention starts at the nearest items"),
         Choice("hidden_dropout_prob", _dropout(log.mean_length), lengths),
         Choice("loss", "sampled_softmax" if large else "chunked", f"{log.num_items:,} items: {negatives}"),
         Choice("per_device_train_batch_size", batch, f"about {rows:,.0f} rows an epoch"),
@@ -122,11 +138,11 @@ def choose_settings(recipe: RecipeName, log: LogStatistics) -> list[Choice]:
     ]
 
 
-def _hidden_size(recipe: RecipeName, num_items: int) -> Choice:
-    size = EFFORTS[recipe].hidden_size
-    if num_items > LARGEST_EXACT_CATALOGUE and size < LARGE_CATALOGUE_SIZE:
-        return Choice("hidden_size", LARGE_CATALOGUE_SIZE, f"{num_items:,} items want a wide model")
-    return Choice("hidden_size", size, f"recipe {recipe}")
+def _objective(objective: Objective, mean_length: float) -> list[Choice]:
+    if objective == "causal":
+        return [Choice("objective", "causal", "learns from every item of a history in each step")]
+    share = 0.6 if mean_length < 15 else 0.4 if mean_length < 40 else 0.2
+    return [Choice("mlm_probability", share, f"{mean_length:.0f} interactions of a user on average")]
 
 
 def choose_budget(steps: int, reason: str) -> list[Choice]:
@@ -135,7 +151,7 @@ def choose_budget(steps: int, reason: str) -> list[Choice]:
         Choice("max_steps", steps, reason),
         Choice("warmup_steps", steps // 20, "a twentieth of the steps"),
         Choice("eval_steps", -(-steps // EVALUATIONS), f"{EVALUATIONS} evaluations"),
-        Choice("early_stopping_patience", EVALUATIONS // 3, "evaluations, a third of the run"),
+        Choice("early_stopping_patience", EVALUATIONS // 2, "evaluations: the end of a falling rate brings most"),
     ]
 
 
@@ -158,8 +174,6 @@ def recipe_defaults(choices: Sequence[Choice], given: Collection[str]) -> dict[s
         for choice in choices
         if choice.name not in given and not (own_budget and choice.name in BUDGET)
     }
-    if not set(MASKING).isdisjoint(given):
-        kept.pop("objective", None)
     if "eval_steps" in kept:
         steps = dict.fromkeys(("eval_strategy", "save_strategy", "logging_strategy"), "steps")
         kept |= {**steps, "save_steps": kept["eval_steps"], "logging_steps": kept["eval_steps"]}

@@ -39,6 +39,7 @@ def load_log(arguments: DataArguments) -> Interactions:
         user_column=arguments.user_column,
         item_column=arguments.item_column,
         timestamp_column=arguments.timestamp_column,
+        delimiter=arguments.delimiter,
         min_user_interactions=arguments.min_user_interactions,
         min_item_interactions=arguments.min_item_interactions,
         duplicates=arguments.duplicates,

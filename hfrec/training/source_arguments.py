@@ -22,6 +22,7 @@ class LogSource:
         name: What its users and items are called after.
         items_file: Item metadata.
         user_column, item_column, timestamp_column: Names in the log.
+        delimiter: What separates its columns; None for what its first line shows.
         where: Conditions that every kept interaction meets, such as "country!=France".
         min_user_interactions, min_item_interactions: The k-core.
         duplicates: What becomes of repeated (user, item) pairs.
@@ -35,6 +36,7 @@ class LogSource:
     user_column: str = "user_id"
     item_column: str = "item_id"
     timestamp_column: str = "timestamp"
+    delimiter: str | None = None
     where: Sequence[str] = ()
     min_user_interactions: int = 1
     min_item_interactions: int = 1

@@ -41,6 +41,7 @@ def load_source(source: LogSource) -> Interactions:
             user_column=source.user_column,
             item_column=source.item_column,
             timestamp_column=source.timestamp_column,
+            delimiter=source.delimiter,
             where=source.where,
             min_user_interactions=source.min_user_interactions,
             min_item_interactions=source.min_item_interactions,

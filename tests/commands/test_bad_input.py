@@ -37,7 +37,7 @@ BAD_LOGS = {
     "no_time.csv": (
         "user_id,item_id\nu1,i1\n",
         "Found: user_id, item_id",
-        "Name the right one with `timestamp_column`",
+        "Name the right one with `--timestamp_column`",
     ),
     "ragged.csv": (HEADER + "u1,i1,1\nu2\n", "Expected 3 columns, got 1", "Repair the file"),
     "table.xlsx": ("x", "unknown format", "Rename or convert the file"),
@@ -106,7 +106,7 @@ def test_every_user_filtered_out(log_file: Path, tmp_path: Path, refusal: Callab
     """A limit above what the log holds would train on nothing."""
     for name in ("pretrain", "prepare"):
         line = refusal(*command(name, log_file, log_file, tmp_path / "out"), "--min_user_interactions", "99")
-        assert "every user was filtered out by `min_user_interactions`=99" in line and "Lower them" in line
+        assert "every user was filtered out by `--min_user_interactions`=99" in line and "Lower them" in line
 
 
 @pytest.mark.parametrize("name", ["finetune", "evaluate", "recommend"])
@@ -159,15 +159,15 @@ def test_data_set_that_the_hub_does_not_give(
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (["--hidden_dropout_prob", "1.5"], "`hidden_dropout_prob` must be in [0, 1), found 1.5"),
-        (["--hidden_act", "nothing"], "`hidden_act` must be one of"),
-        (["--num_hidden_layers", "0"], "`num_hidden_layers` must be above 0, found 0"),
-        (["--max_length", "1"], "`max_length` must be at least 2, found 1"),
-        (["--mask_last_probability", "2"], "`mask_last_probability` must be in [0, 1], found 2.0"),
-        (["--learning_rate", "-1"], "`learning_rate` must be at least 0, found -1.0"),
-        (["--num_train_epochs", "0"], "`num_train_epochs` must be above 0, found 0.0"),
-        (["--per_device_train_batch_size", "0"], "`per_device_train_batch_size` must be above 0, found 0"),
-        (["--early_stopping_patience", "-3"], "`early_stopping_patience` must be at least 0, found -3"),
+        (["--hidden_dropout_prob", "1.5"], "`--hidden_dropout_prob` must be in [0, 1), found 1.5"),
+        (["--hidden_act", "nothing"], "`--hidden_act` must be one of"),
+        (["--num_hidden_layers", "0"], "`--num_hidden_layers` must be above 0, found 0"),
+        (["--max_length", "1"], "`--max_length` must be at least 2, found 1"),
+        (["--mask_last_probability", "2"], "`--mask_last_probability` must be in [0, 1], found 2.0"),
+        (["--learning_rate", "-1"], "`--learning_rate` must be at least 0, found -1.0"),
+        (["--num_train_epochs", "0"], "`--num_train_epochs` must be above 0, found 0.0"),
+        (["--per_device_train_batch_size", "0"], "`--per_device_train_batch_size` must be above 0, found 0"),
+        (["--early_stopping_patience", "-3"], "`--early_stopping_patience` must be at least 0, found -3"),
         (["--hidden_size", "wide"], "invalid int value: 'wide'. `hfrec pretrain --help` lists the flags"),
         (["--objective", "other"], "invalid choice: 'other' (choose from"),
         (["--hub_model_id", "<script>alert(1)</script>"], "<script>alert(1)</script>"),
@@ -186,10 +186,10 @@ def test_values_out_of_range(
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (["--l2sp_alpha", "-1"], "`alpha`: expected a finite number of at least 0, found -1.0"),
-        (["--layerwise_lr_decay", "2"], "`decay`: expected a number in (0, 1], found 2.0"),
-        (["--unfreeze_every_steps", "0"], "`every`: expected an integer of at least 1, found 0"),
-        (["--freeze", "layers:9"], "`freeze`: expected N of 'layers:N' between 1 and 1, found 'layers:9'"),
+        (["--l2sp_alpha", "-1"], "`--l2sp_alpha`: expected a finite number of at least 0, found -1.0"),
+        (["--layerwise_lr_decay", "2"], "`--layerwise_lr_decay`: expected a number in (0, 1], found 2.0"),
+        (["--unfreeze_every_steps", "0"], "`--unfreeze_every_steps`: expected an integer of at least 1, found 0"),
+        (["--freeze", "layers:9"], "`--freeze`: expected N of 'layers:N' between 1 and 1, found 'layers:9'"),
     ],
 )
 def test_finetuning_values_out_of_range(
@@ -269,7 +269,7 @@ def test_a_diverging_run_stops_before_its_first_checkpoint(
     output = tmp_path / "out"
     assert main([*pretraining(log_file, output), "--learning_rate", "1e30", "--max_grad_norm", "0"]) == 1
     line = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "no longer finite" in line and "no checkpoint was written yet" in line and "Lower `learning_rate`" in line
+    assert "no longer finite" in line and "no checkpoint was written yet" in line and "Lower `--learning_rate`" in line
     assert not list(output.rglob("*"))
 
 
@@ -421,7 +421,7 @@ def test_recommendations_overwrite_nothing_that_is_read(
     shutil.copy(log_file, log)
     folder = shutil.copytree(checkpoint, tmp_path / "model", ignore=shutil.ignore_patterns("checkpoint-*"))
     words = ["recommend", "--model_name_or_path", str(folder), "--history_file", str(log), "--unknown_items", "drop"]
-    for output, expected in ((log, "is the `history_file`"), (folder / "items.parquet", "part of a checkpoint")):
+    for output, expected in ((log, "is the `--history_file`"), (folder / "items.parquet", "part of a checkpoint")):
         content = output.read_bytes()
         assert expected in refusal(*words, "--output_file", str(output))
         assert output.read_bytes() == content

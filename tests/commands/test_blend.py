@@ -145,11 +145,11 @@ def test_int8_and_an_index_are_refused(
     """Tables of integers do not shrink, and no vector stands for a history."""
     words = ["--model_name_or_path", str(classical)]
     assert main(["export", *words, "--int8", "true", "--output_dir", str(tmp_path / "out")]) == 1
-    assert "`int8` is not for a blend" in capsys.readouterr().err
+    assert "`--int8` is not for a blend" in capsys.readouterr().err
     pytest.importorskip("faiss")
     words += ["--history_file", str(log_file), "--output_file", str(tmp_path / "out.csv"), "--approximate", "true"]
     assert main(["recommend", *words]) == 1
-    assert "`model` is a blend" in capsys.readouterr().err
+    assert "`--model_name_or_path` is a blend" in capsys.readouterr().err
 
 
 def test_checkpoints_of_other_logs_are_refused(
@@ -173,7 +173,7 @@ def test_checkpoints_of_other_logs_are_refused(
     assert "training items of this log: expected all" in capsys.readouterr().err
     words = ["blend", "--train_file", str(log_file), "--model_name_or_path", str(checkpoint), "--methods", "forest"]
     assert main([*words, *output]) == 1
-    assert "`methods` must be of popularity" in capsys.readouterr().err
+    assert "`--methods` must be of popularity" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

@@ -31,7 +31,7 @@ def test_export_checks_on_the_log(
     [
         (["--model_name_or_path", "./nowhere"], "nowhere"),
         (["--model_name_or_path", "{model}", "--history_file", "{other}"], "the log of another catalogue"),
-        (["--model_name_or_path", "{model}", "--top_k", "99999"], "`top_k`"),
+        (["--model_name_or_path", "{model}", "--top_k", "99999"], "`--top_k`"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(

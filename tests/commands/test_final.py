@@ -127,7 +127,7 @@ def test_another_run_is_no_resumption(
     for path in checkpoints(folder / "validation"):
         shutil.rmtree(path)
     assert pretrain(log, folder, "--learning_rate", "0.5") == 1
-    assert "`learning_rate`" in capsys.readouterr().err
+    assert "`--learning_rate`" in capsys.readouterr().err
     assert pretrain(log, folder, "--final", "false") == 1
     assert "holds a run of `--final true`" in capsys.readouterr().err
 
@@ -147,6 +147,70 @@ def test_finetuning(protocol: list[str], log: Path, checkpoint: Path, tmp_path: 
     assert (old[row] - new[tokenizer.get_vocab()["i0"]]).abs().max() < 1e-2
     assert read(tmp_path / "out")["finetuning"]["l2sp_alpha"] == 900
     assert read(tmp_path / "out")["validation_run"]["split"]["strategy"] == protocol[0]
+
+
+@pytest.fixture(scope="module")
+def blended(final: Path, log: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Seen items are not filtered, so that the newest item of a history can be its own answer."""
+    folder = tmp_path_factory.mktemp("blend") / "blended"
+    words = ["--model_name_or_path", str(final), "--train_file", str(log), "--output_dir", str(folder)]
+    assert main(["blend", *words, "--final", "true", "--filter_seen", "false"]) == 0
+    return folder
+
+
+def test_a_blend_is_fitted_again_on_all_rows(blended: Path, final: Path, log: Path, tmp_path: Path) -> None:
+    """The network of the validation run and tables without the newest rows would be shipped."""
+    results, tested = read(blended), read(blended / "validation")
+    assert "test" not in results and results["validation_run"] == tested
+    assert results["split"] == {"strategy": "all_rows"}
+    assert results["sizes"]["interactions"] == len(pyarrow.csv.read_csv(log)) > tested["sizes"]["interactions"]
+    (shipped, vocabulary), (kept, _) = load_checkpoint(blended), load_checkpoint(blended / "validation")
+    assert "just in" in vocabulary.get_vocab()
+    chosen = [{name: part[name] for name in ("name", "weight")} for part in kept.config.components]
+    assert chosen == [{name: part[name] for name in ("name", "weight")} for part in shipped.config.components]
+    assert {name: part["weight"] for name, part in results["final"].items()} == {
+        part["name"]: part["weight"] for part in chosen
+    }
+    trained = load_checkpoint(final)[0].state_dict()
+    networks = [part.network for part in shipped.components if hasattr(part, "network")]
+    tables = [part for part in shipped.components if hasattr(part, "offsets")]
+    assert networks or tables
+    assert all(network.state_dict()[name].equal(trained[name]) for network in networks for name in trained)
+    assert all(len(part.offsets) == len(vocabulary) + 1 for part in tables)
+    card = (blended / "README.md").read_text()
+    assert "No figure below is of these very weights" in card and "chose the settings and weights" in card
+    assert "model-index" not in card and "model-index" in (blended / "validation" / "README.md").read_text()
+    words = ["--history_file", str(log), "--output_file", str(tmp_path / "r.csv"), "--top_k", "31"]
+    assert main(["recommend", "--model_name_or_path", str(blended), *words]) == 0
+    assert "just in" in (tmp_path / "r.csv").read_text()
+
+
+def test_classical_methods_are_fitted_on_all_rows_too(log: Path, tmp_path: Path) -> None:
+    """What is newest in the log is what a shop sells today."""
+    words = ["--train_file", str(log), "--method", "item_knn", "--final", "true", "--output_dir", str(tmp_path / "out")]
+    assert main(["baseline", *words]) == 0
+    model, vocabulary = load_checkpoint(tmp_path / "out")
+    known = load_checkpoint(tmp_path / "out" / "validation")[1].get_vocab()
+    (table,) = model.components
+    row = vocabulary.get_vocab()["just in"]
+    assert "just in" not in known and table.offsets[row + 1] > table.offsets[row], "it has neighbours"
+    settings = read(tmp_path / "out" / "validation")["blend"]["components"][0]["settings"]
+    assert read(tmp_path / "out")["final"]["item_knn"] == {"weight": 1.0, **settings}
+
+
+def test_what_has_seen_the_answers_is_not_weighed(
+    final: Path, checkpoint: Path, log: Path, log_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A network that was trained on the validation items gets the weight of one that guesses them."""
+    words = ["--train_file", str(log), "--output_dir", str(tmp_path / "out"), "--model_name_or_path"]
+    assert main(["blend", *words, str(final)]) == 1
+    assert "was trained on all rows" in capsys.readouterr().err
+    assert main(["blend", *words, str(checkpoint), "--final", "true"]) == 1
+    assert "expects folders of `hfrec pretrain|finetune --final true`" in capsys.readouterr().err
+    other = ["--train_file", str(log_file), *words[2:]]
+    assert main(["blend", *other, str(final), "--final", "true"]) == 1
+    assert "was trained on another log" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_prepared_sequences_are_refused(log: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -95,6 +95,60 @@ def test_the_refresh_remembers_them_too(shop: Path, trained: Path, tmp_path: Pat
     assert settings["user_column"] == "customer" and settings["min_user_interactions"] == 6
 
 
+def test_a_delimiter_is_said_once(log_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A character that no first line gives away was no character at all: the whole line was one column."""
+    odd = tmp_path / "odd.csv"
+    odd.write_text(log_file.read_text().replace(",", "^"))
+    words = ["pretrain", "--train_file", str(odd), "--output_dir", str(tmp_path / "out"), "--num_train_epochs", "1"]
+    assert main([*words, *TINY, *QUIET]) == 1
+    assert "or what separates the columns with `--delimiter`" in capsys.readouterr().err
+    assert main([*words, *TINY, *QUIET, "--delimiter", "^"]) == 0
+    words = ["--model_name_or_path", str(tmp_path / "out"), "--history_file", str(odd)]
+    assert main(["recommend", *words, "--output_file", str(tmp_path / "r.csv")]) == 0
+    assert main(["recommend", *words, "--output_file", str(tmp_path / "r.csv"), "--delimiter", ","]) == 1
+    usual = ["--model_name_or_path", str(tmp_path / "out"), "--history_file", str(log_file)]
+    assert main(["recommend", *usual, "--output_file", str(tmp_path / "r.csv")]) == 1
+    assert "trained with `--delimiter ^`" in capsys.readouterr().err
+    words = ["prepare", "--train_file", str(odd), "--delimiter", "^", "--layout"]
+    for layout in ("table", "sequences"):
+        assert main([*words, layout, "--output_dir", str(tmp_path / layout)]) == 0
+    assert main([*words, "table", "--output_dir", str(tmp_path / "no"), "--delimiter", "ab"]) == 1
+    assert "`--delimiter` must be one character" in capsys.readouterr().err
+
+
+def test_a_tab_is_written_as_a_word(log_file: Path, tmp_path: Path) -> None:
+    """A shell gives none; a column name with commas hides it from the first line."""
+    path = tmp_path / "log.csv"
+    path.write_text(log_file.read_text().replace(",", "\t").replace("rating", "stars, of five"))
+    assert load_interactions(path, delimiter="tab").table.equals(load_interactions(path, delimiter="\t").table)
+    assert len(load_interactions(path, delimiter="tab")) == len(load_interactions(log_file))
+
+
+def test_the_refresh_takes_names_from_the_same_column(
+    shop: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Items that came since the last training had no names on any page."""
+    table = pyarrow.csv.read_csv(shop, parse_options=pyarrow.csv.ParseOptions(delimiter=";"))
+    times = sorted(table["when"].to_pylist())
+    newest = table.slice(0, 1).set_column(1, "sku", pyarrow.array(["just in"]))
+    newest = newest.set_column(3, "product", pyarrow.array(["Just in, large"]))
+    newest = newest.set_column(2, "when", pyarrow.array([times[len(times) // 2]]))
+    pyarrow.csv.write_csv(pyarrow.concat_tables([table, newest]), tmp_path / "log.csv")
+    pyarrow.csv.write_csv(table.drop_columns("product"), tmp_path / "nameless.csv")
+    words = ["refresh", "--model_name_or_path", str(trained), "--test_start", str(times[len(times) * 3 // 4])]
+    words += ["--num_train_epochs", "1", "--n_bootstrap", "20", "--min_user_interactions", "1", *QUIET]
+    folder = tmp_path / "r"
+    assert main([*words, "--train_file", str(tmp_path / "log.csv"), "--output_dir", str(folder)]) in (0, 3)
+    items = load_checkpoint(folder)[1].items
+    assert (
+        dict(zip(items["item_id"].to_pylist(), items["title"].to_pylist(), strict=True))["just in"] == "Just in, large"
+    )
+    words += ["--train_file", str(tmp_path / "nameless.csv"), "--output_dir", str(tmp_path / "no")]
+    assert main(words) == 1
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "trained with" in line and "`--title_column product`" in line
+
+
 def test_a_remembered_column_that_is_missing_is_told(
     log_file: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -140,7 +140,7 @@ def test_finetune_goes_by_time_too(temporal: Path, logs: dict[str, Path], tmp_pa
         (["pretrain", "--train_file", "{log}", "--protocol", "temporal", "--test_start", "1e9"], "the log runs from"),
         (
             ["pretrain", "--train_file", "{log}", "--protocol", "temporal", "--streaming", "true"],
-            "is not for `streaming`",
+            "is not for `--streaming`",
         ),
         (
             [

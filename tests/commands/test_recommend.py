@@ -41,4 +41,4 @@ def test_wishes_out_of_range_are_refused_before_anything_is_loaded(
 ) -> None:
     words = ["--model_name_or_path", "nowhere", "--history_file", "none.csv", "--output_file", str(tmp_path / "a.csv")]
     assert main(["recommend", *words, "--diversity", "2"]) == 1
-    assert "`diversity` must lie between 0 and 1, found 2.0" in capsys.readouterr().err
+    assert "`--diversity` must lie between 0 and 1, found 2.0" in capsys.readouterr().err

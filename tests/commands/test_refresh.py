@@ -90,12 +90,12 @@ def test_verdict(
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (["--test_start", "yesterday"], "`test_start` must be a number like the log's times"),
+        (["--test_start", "yesterday"], "`--test_start` must be a number like the log's times"),
         (["--test_start", "99999999999999"], "No interaction lies in the next period"),
-        (["--test_start", "-5"], "must be in the order `refresh_start` < `test_start`"),
+        (["--test_start", "-5"], "must be in the order `--refresh_start` < `--test_start`"),
         ([], "required: --test_start"),
         (["--test_start", "5", "--tag", "v2"], "`--tag` is that of a pushed commit"),
-        (["--test_start", "5", "--max_loss", "2"], "`max_loss` must be in [0, 1], found 2.0"),
+        (["--test_start", "5", "--max_loss", "2"], "`--max_loss` must be in [0, 1], found 2.0"),
     ],
 )
 def test_refusals(

@@ -110,15 +110,18 @@ def test_other_settings_are_no_resumption(
     """The run went on with the checkpoint's settings and told of the new ones in its results."""
     cut(interrupted, tmp_path / "cut", 3)
     for words, expected in (
-        (["--learning_rate", "0.5", "--seed", "7"], ["`learning_rate` 0.002 there, 0.5 now", "`seed` 42 there, 7 now"]),
-        (["--hidden_size", "32"], ["`hidden_size` 16 there, 32 now"]),
-        (["--mlm_probability", "0.5"], ["`mlm_probability` 0.2 there, 0.5 now"]),
+        (
+            ["--learning_rate", "0.5", "--seed", "7"],
+            ["`--learning_rate` 0.002 there, 0.5 now", "`--seed` 42 there, 7 now"],
+        ),
+        (["--hidden_size", "32"], ["`--hidden_size` 16 there, 32 now"]),
+        (["--mlm_probability", "0.5"], ["`--mlm_probability` 0.2 there, 0.5 now"]),
     ):
         assert run(log_file, tmp_path / "cut", "--num_train_epochs", "2", *words) == 1
         line = capsys.readouterr().err.splitlines()[-1]
         assert all(text in line for text in expected)
     assert run(log_file, tmp_path / "cut", "--num_train_epochs", "3") == 1
-    assert "`num_train_epochs` 2.0 there, 3.0 now" in capsys.readouterr().err
+    assert "`--num_train_epochs` 2.0 there, 3.0 now" in capsys.readouterr().err
     free = ["--save_total_limit", "98", "--logging_steps", "1", "--logging_strategy", "steps", "--run_name", "b"]
     assert run(log_file, tmp_path / "cut", "--num_train_epochs", "2", *free) == 0
     assert_same(interrupted, tmp_path / "cut")
@@ -152,7 +155,7 @@ def test_finetuning_goes_on_from_its_own_start(
     assert finetune(interrupted, tmp_path / "cut") == 1
     assert "`weights`" in capsys.readouterr().err
     assert finetune(checkpoint, tmp_path / "cut", "--l2sp_alpha", "1") == 1
-    assert "`l2sp_alpha` 0.0 there, 1.0 now" in capsys.readouterr().err
+    assert "`--l2sp_alpha` 0.0 there, 1.0 now" in capsys.readouterr().err
     moved = shutil.copytree(checkpoint, tmp_path / "moved", ignore=shutil.ignore_patterns("checkpoint-*"))
     assert finetune(moved, tmp_path / "cut") == 0
     assert_same(tmp_path / "tuned", tmp_path / "cut")

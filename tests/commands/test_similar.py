@@ -33,7 +33,7 @@ def test_ids_and_titles_in_table_and_file_out(
         ([], "name ids with `--items` or titles with `--titles`"),
         (["--titles", "no such film"], "no item of the checkpoint is called 'no such film'"),
         (["--items", "no such id"], "not in the vocabulary"),
-        (["--items", "0", "--output_file", "x.txt"], "`output_file` must end in"),
+        (["--items", "0", "--output_file", "x.txt"], "`--output_file` must end in"),
     ],
 )
 def test_what_is_not_there_is_refused_in_one_line(

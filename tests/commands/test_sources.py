@@ -108,7 +108,7 @@ def test_sources_of_a_settings_file_have_columns_and_filters_of_their_own(logs: 
         ("without ':', found 'a:b'", ["--source_names", "a:b", "c"]),
         ("must be above 0, found 0", ["--source_temperature", "0"]),
         ("`--final` is for one log", ["--final", "true"]),
-        ("`sources` say where the logs lie", ["--sources", '{"train_file": "a"}']),
+        ("`--sources` say where the logs lie", ["--sources", '{"train_file": "a"}']),
     ],
 )
 def test_flags_that_do_not_fit_are_refused(message: str, words: list[str], logs: list[str]) -> None:

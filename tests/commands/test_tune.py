@@ -90,7 +90,7 @@ def test_another_search_does_not_go_on_with_the_study(
     before = len(_study(tuned).trials)
     refused: list[tuple[Path, Path, tuple[str, ...], str]] = [
         (other, tuned, (), "another log:"),
-        (log_file, tuned, ("--weight_decay", "0.1"), "`weight_decay`: None, now 0.1"),
+        (log_file, tuned, ("--weight_decay", "0.1"), "`--weight_decay`: None, now 0.1"),
         (log_file, checkpoint, (), "is in use"),
     ]
     for log, folder, words, text in refused:
@@ -170,10 +170,10 @@ def test_no_trial_starts_after_the_timeout(log_file: Path, tmp_path: Path) -> No
         (["--num_train_epochs", "3"], "shorten them with `--trial_steps`"),
         (["--time_budget", "5m"], "shorten them with `--trial_steps`"),
         (["--recipe", "none"], "`recipe` none"),
-        (["--n_trials", "0"], "`n_trials` must be at least 1"),
-        (["--timeout", "soon"], "`timeout` must be a duration"),
-        (["--metric_for_best_model", "loss", "--greater_is_better", "false"], "`greater_is_better` must be true"),
-        (["--rowwise_embeddings", "true"], "`rowwise_embeddings` is not for `hfrec tune`"),
+        (["--n_trials", "0"], "`--n_trials` must be at least 1"),
+        (["--timeout", "soon"], "`--timeout` must be a duration"),
+        (["--metric_for_best_model", "loss", "--greater_is_better", "false"], "`--greater_is_better` must be true"),
+        (["--rowwise_embeddings", "true"], "`--rowwise_embeddings` is not for `hfrec tune`"),
     ],
 )
 def test_what_a_search_cannot_follow_is_refused(

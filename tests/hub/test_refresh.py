@@ -31,5 +31,5 @@ def test_only_what_is_promoted_is_pushed_and_once(hub: Hub, client: Client, log_
     assert hub.files("ann/daily", "monday") == hub.files("ann/daily")
     # The same tag again: nothing is sent, and the folder says how to push it.
     assert client("command", *words, "--output_dir", str(tmp_path / "again")) == 1
-    assert "`tag` 'monday' is in ann/daily already" in client.printed()
+    assert "`--tag` 'monday' is in ann/daily already" in client.printed()
     assert len(hub.log("ann/daily")) == 2

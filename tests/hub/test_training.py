@@ -167,7 +167,7 @@ def test_a_token_among_the_arguments_is_refused(client: Client, log_file: Path, 
     before = len(client.printed())
     assert client("command", *words) == 1
     printed = client.printed()[before:]
-    assert "`hub_token` must not be given" in printed
+    assert "`--hub_token` must not be given" in printed
     assert "leakleak" not in printed
 
 

@@ -141,6 +141,11 @@ def test_int8_loads_and_is_close(masked: Exported) -> None:
     assert (masked.folder / "model_int8.onnx").stat().st_size < (masked.folder / "model.onnx").stat().st_size
 
 
+def test_a_session_has_no_memory_pool_of_its_own(masked: Exported) -> None:
+    """A service that swaps models would grow with every session: pools are given back in pieces."""
+    assert masked.graph.session.get_session_options().enable_cpu_mem_arena is False
+
+
 def test_the_folder_serves_without_torch_and_hfrec(masked: Exported) -> None:
     """A service that needs two gigabytes of torch to run a graph has gained nothing."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}

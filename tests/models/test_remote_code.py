@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoTokenizer
 
+import hfrec  # noqa: F401  # registers its classes
 from hfrec.models import Bert4RecConfig, Bert4RecForMaskedLM
 from hfrec.tokenization import ItemTokenizer
 
@@ -24,16 +26,19 @@ class Absent(importlib.abc.MetaPathFinder):
 sys.meta_path.insert(0, Absent())
 import torch
 from transformers import (
-    AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer
+    AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSequenceClassification,
+    AutoTokenizer, PreTrainedTokenizerFast,
 )
 
 folder, copy = sys.argv[1:]
+stock = PreTrainedTokenizerFast.from_pretrained(folder)  # without a question, as it reads no config
 tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
 ids = torch.tensor([[3, 4, 1]])
 found = {
     "tokenizer": type(tokenizer).__name__,
     "vocabulary": tokenizer.get_vocab(),
     "ids": tokenizer(["b 1", "a", "never seen"])["input_ids"],
+    "stock ids": stock(["b 1", "a", "never seen"])["input_ids"],
     "config": type(AutoConfig.from_pretrained(folder, trust_remote_code=True)).__name__,
     "classes": {},
 }
@@ -109,7 +114,17 @@ def test_plain_auto_tokenizer_loads_without_hfrec(found: dict[str, Any]) -> None
     """A tokenizer class of ours in the folder would make AutoTokenizer refuse it."""
     assert found["tokenizer"] in ("PreTrainedTokenizerFast", "TokenizersBackend")
     assert found["vocabulary"] == {"[PAD]": 0, "[MASK]": 1, "[UNK]": 2, "b 1": 3, "a": 4, "c": 5}
-    assert found["ids"] == [[3], [4], [2]]
+    assert found["ids"] == found["stock ids"] == [[3], [4], [2]]
+
+
+def test_plain_auto_tokenizer_asks_nothing_beside_hfrec(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """transformers loads the config first, and asked whether to run code that is there already."""
+
+    def ask(question: str) -> str:
+        raise AssertionError(question)
+
+    monkeypatch.setattr("builtins.input", ask)
+    assert AutoTokenizer.from_pretrained(folder)(["b 1"])["input_ids"] == [[3]]
 
 
 def test_the_pipeline_needs_no_hfrec(found: dict[str, Any], folder: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from hfrec.commands.pretrain import parse
-from hfrec.training.recipes import BUDGET, LogStatistics, choose_settings, recipe_defaults
+from hfrec.training.recipes import BUDGET, LogStatistics, choose_settings, objective_asked, recipe_defaults
 from hfrec_command import main
 
 FILMS = LogStatistics.of(np.full(943, 104), num_items=1_678)
@@ -26,7 +26,6 @@ def test_settings_follow_the_log() -> None:
     films, shop = _values(FILMS), _values(SHOP)
     assert films["max_length"] == 100 and shop["max_length"] == 20
     assert films["loss"] == "chunked" and shop["loss"] == "sampled_softmax"
-    assert films["hidden_size"] == 64 and shop["hidden_size"] == 128
     assert float(str(films["hidden_dropout_prob"])) < float(str(shop["hidden_dropout_prob"]))
 
 
@@ -37,6 +36,17 @@ def test_a_better_recipe_takes_more_steps_and_evaluates_as_often(log: LogStatist
     assert 0 < steps[0] < steps[1] < steps[2]
     for name, most in zip(("fast", "balanced", "best"), steps, strict=True):
         assert 10 <= most / int(str(_values(log, name)["eval_steps"])) <= 21
+
+
+def test_a_masked_run_takes_what_masking_needs() -> None:
+    """It learns from a part of the items in a step: with the steps of a causal run it would end too early."""
+    causal, films, shop = (
+        {choice.name: choice.value for choice in choose_settings("balanced", log, objective)}  # type: ignore[arg-type]
+        for log, objective in ((FILMS, "causal"), (FILMS, "masked"), (SHOP, "masked"))
+    )
+    assert films["max_steps"] == 2 * causal["max_steps"]
+    assert "objective" not in films and "mlm_probability" not in causal
+    assert 0.2 == films["mlm_probability"] < shop["mlm_probability"] < 1
 
 
 def test_every_choice_is_a_flag_and_has_a_reason() -> None:
@@ -78,6 +88,7 @@ def test_a_run_says_what_the_recipe_chose_and_why(
 
 def test_a_masking_probability_means_the_masked_objective() -> None:
     """The causal objective would ignore the flag in silence."""
-    choices = choose_settings("balanced", FILMS)
-    assert recipe_defaults(choices, set())["objective"] == "causal"
-    assert "objective" not in recipe_defaults(choices, {"mlm_probability"})
+    assert objective_asked({}) == "causal" and objective_asked({"objective": "masked"}) == "masked"
+    given = {"mlm_probability": 0.3}
+    choices = choose_settings("balanced", FILMS, objective_asked(given))
+    assert not {"objective", "mlm_probability"} & set(recipe_defaults(choices, given))

@@ -68,7 +68,8 @@ def test_only_settings_that_play_a_part_are_suggested() -> None:
 
 def test_heads_divide_every_size() -> None:
     """A width that the heads do not divide is refused by the model in the middle of a search."""
-    space = search_space(_own(FILMS, num_attention_heads=64), FILMS, {"num_attention_heads"})
+    given = {"num_attention_heads": 64, "position_embedding_type": "absolute"}
+    space = search_space(_own(FILMS, **given), FILMS, given)
     assert space["hidden_size"] == (64, 128)
 
 

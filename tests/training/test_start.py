@@ -17,7 +17,7 @@ from hfrec.evaluation.metrics import ranking_metrics
 from hfrec.evaluation.protocol import evaluation_collator
 from hfrec.evaluation.ranking import rank_dataset
 from hfrec.training.rows import build_tokenizer
-from hfrec.training.start import histories_and_counts, pass_on_attended, start_from_log
+from hfrec.training.start import attend_to_nearest, histories_and_counts, pass_on_attended, start_from_log
 from hfrec.transfer import set_item_features
 
 
@@ -49,6 +49,38 @@ def test_every_layer_passes_on_what_it_attends_to() -> None:
     for layer in cast(Any, model.model.layers):
         values = layer.attention.query_key_value.weight[32:]
         assert torch.allclose(layer.attention.output.weight @ values, 0.25 * torch.eye(16), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [Bert4RecForCausalLM, Bert4RecForMaskedLM])
+def test_attention_starts_at_the_nearest_tokens(kind: type[Any]) -> None:
+    """A `[MASK]` that attends to all of a long history alike starts as its mean, which training takes long to leave."""
+    torch.manual_seed(0)
+    config = Bert4RecConfig(vocab_size=60, position_embedding_type="rotary", attn_implementation="eager")  # heads of 32
+    model = kind(config).eval()
+    attend_to_nearest(model, recency=9.0)
+    for layer in cast(Any, model.model.layers):
+        torch.nn.init.zeros_(layer.attention.query_key_value.weight)  # what the tokens say is noise around it
+    steps = torch.arange(49, -1, -1)[:, None]  # from the last token
+    expected = (9.0 * (steps * 10_000.0 ** (-torch.arange(0, 32, 2) / 32)).cos().mean(-1)).softmax(-1)
+    with torch.no_grad():
+        found = model(input_ids=torch.arange(3, 53)[None], output_attentions=True).attentions
+    for weights in found:
+        assert torch.allclose(weights[0, :, -1], expected.expand(2, 50), atol=1e-4)
+    assert bool((expected[-4:].diff() > 0).all()) and float(expected[-4:].sum()) > 0.6
+
+
+def test_a_model_that_masks_starts_with_recency(write_log: Callable[..., Path]) -> None:
+    """With `pretrain`'s defaults: the last items of a history must say more than those long ago."""
+    split = leave_one_out(load_interactions("synthetic"))
+    tokenizer = build_tokenizer(split.train)
+    model = Bert4RecForMaskedLM(_config(len(tokenizer), head_transform=False, position_embedding_type="rotary")).eval()
+    start_from_log(model, *histories_and_counts(split.train, tokenizer), seed=0)
+    table = model.item_table().detach()[3:]
+    near, far = (table[start : start + 4] for start in (0, 20))
+    history = torch.cat([torch.arange(23, 38), torch.arange(3, 7), torch.tensor([1])])[None]  # far, near, [MASK]
+    with torch.no_grad():
+        asked = model.encode_history(history)[0]
+    assert float((near @ asked).mean()) > float((far @ asked).mean())
 
 
 def test_the_start_is_the_same_in_every_process_and_moves_with_the_seed() -> None:

@@ -119,7 +119,7 @@ def test_streaming_refuses(sequences: Path, log_file: Path, tmp_path: Path, caps
 
     assert "is no folder of prepared sequences" in refusal("pretrain", log_file.parent)
     assert "filter in `hfrec prepare`" in refusal("pretrain", sequences, "--min_user_interactions", "3")
-    assert "`buffer_size` must be at least 1" in refusal("pretrain", sequences, "--shuffle_buffer_size", "0")
+    assert "`--shuffle_buffer_size` must be at least 1" in refusal("pretrain", sequences, "--shuffle_buffer_size", "0")
     start = tmp_path / "start"
     pretrain(log_file, start)
     assert "is for `hfrec pretrain` alone" in refusal("finetune", log_file, "--model_name_or_path", str(start))
