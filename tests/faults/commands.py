@@ -141,6 +141,7 @@ COMMANDS: dict[str, Words] = {
         "--refresh_start", 1600030000, "--test_start", 1600070000,
     ),
     "baseline": lambda i, o: ["baseline", "--method", "item_knn", "--train_file", i.log, "--output_dir", o],
+    "baseline final": lambda i, o: [*COMMANDS["baseline"](i, o), "--final", "true"],
     "blend": lambda i, o: _of(i.model, "blend", "--methods", "item_knn", "--train_file", i.log, "--output_dir", o),
     "evaluate": lambda i, o: _of(i.model, "evaluate", "--test_file", i.log, "--output_dir", o),
     "recommend": lambda i, o: _of(
