@@ -2,8 +2,9 @@
 
 python benchmarks/bench_peers.py --data interactions.csv --output_dir outputs/peers
 
-Without `--data`, MovieLens-100K is taken. Each run is a process of its own with one thread. A run that is in
-the results already is not run again, so that an interrupted call goes on where it stopped.
+`--data` is a file or the name of a data set; without it, MovieLens-100K is taken. With `--requests 0` the whole script
+is imports, reading, training and one evaluation of validation and test users. Each run is a process of its own with one
+thread. A run that is in the results already is not run again, so that an interrupted call goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import shlex
 import subprocess
 import sys
@@ -47,6 +49,7 @@ def run_one(library: str, case: dict[str, Any], folder: Path, *, options: argpar
         command += shlex.split(options.hfrec_flags)
     log = logs / f"{options.name}_{library}_{case['model']}_{case['length']}.log"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     with log.open("w") as output:
         try:
             subprocess.run(
@@ -55,7 +58,9 @@ def run_one(library: str, case: dict[str, Any], folder: Path, *, options: argpar
         except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
             print(f"{library} failed, see {log}: {error}", flush=True)
             return
-    result = {**json.loads(draft.read_text(encoding="utf-8")), "round": case["round"]}
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    whole = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    result = {**json.loads(draft.read_text(encoding="utf-8")), "round": case["round"], "whole_cpu_s": whole}
     with (folder / f"{options.name}.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps(result) + "\n")
 

@@ -76,7 +76,7 @@ def parse() -> argparse.Namespace:
 
 
 def users_of(log: Interactions) -> list[str]:
-    """In an order that does not hang on the file's."""
+    """In an order that does not depend on the file's."""
     return sorted(set(log.table["user_id"].to_pylist()))
 
 

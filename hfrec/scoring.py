@@ -105,6 +105,7 @@ class TopItems:
 
     def __init__(self, top_k: int) -> None:
         self.top_k = top_k
+        self._first: tuple[Tensor, Tensor] | None = None  # scores and token ids of a first chunk without equal scores
         self._keys: Tensor | None = None
 
     def update(self, scores: Tensor, start: int, rankable: Tensor, seen: Tensor, *, overwrite: bool = False) -> None:
@@ -118,22 +119,34 @@ class TopItems:
             overwrite: Whether the scores are no longer needed; their copy is a tenth of the time of a batch.
         """
         scores = scores if overwrite else scores.clone()
-        keys = _best_keys(scores, start, rankable[start : start + scores.shape[1]], seen, self.top_k)
-        if self._keys is None and keys.shape[1] < self.top_k:
-            self._keys = keys.new_full((len(keys), self.top_k), _NOTHING)
-        if self._keys is not None:
-            keys = torch.cat([self._keys, keys], dim=1).topk(self.top_k, dim=1).values
-        self._keys = keys
+        best = _best_of_chunk(scores, start, rankable[start : start + scores.shape[1]], seen, self.top_k)
+        held = self._keys if self._first is None else encode_keys(*self._first)
+        if held is None and isinstance(best, tuple):
+            self._first = best
+            return
+        keys = encode_keys(*best) if isinstance(best, tuple) else best
+        if held is None and keys.shape[1] < self.top_k:
+            held = keys.new_full((len(keys), self.top_k), _NOTHING)
+        if held is not None:
+            keys = torch.cat([held, keys], dim=1).topk(self.top_k, dim=1).values
+        self._first, self._keys = None, keys
 
     def items(self) -> tuple[Tensor, Tensor]:
         """Scores (n, top_k) float32 and token ids (n, top_k) int64, best first; id 0 where there is no further item."""
+        if self._first is not None:
+            return self._first
         if self._keys is None:
             raise ValueError("The catalogue must have at least one chunk, found none. Call `update` first.")
         return decode_keys(self._keys)
 
 
-def _best_keys(scores: Tensor, start: int, rankable: Tensor, seen: Tensor, top_k: int) -> Tensor:
-    """Sort keys of the best items of a chunk, best first, `(n, min(top_k, width))`; the scores are written over.
+def _best_of_chunk(
+    scores: Tensor, start: int, rankable: Tensor, seen: Tensor, top_k: int
+) -> tuple[Tensor, Tensor] | Tensor:
+    """The best items of a chunk, best first; the scores are written over.
+
+    Scores and token ids, each `(n, top_k)`, where no two scores are equal; otherwise, and where the chunk has no more
+    items, sort keys `(n, min(top_k, width))`.
 
     Scores are compared as floats; keys are made for the few that are left. Which of the equal scores at the border
     `topk` keeps is open, so that rows with such ties, or with fewer items than wanted, choose among these by token id.
@@ -144,6 +157,8 @@ def _best_keys(scores: Tensor, start: int, rankable: Tensor, seen: Tensor, top_k
     place = seen[user, column] - start
     scores.index_fill_(1, (~rankable).nonzero()[:, 0], -torch.inf)[user, place] = -torch.inf
     values, found = scores.topk(min(top_k + 1, width), dim=1)  # (n, top_k + 1), or all
+    if width > top_k and bool((values[:, :-1] > values[:, 1:]).all()):
+        return values[:, :top_k].float() + 0.0, found[:, :top_k] + start
     border = values[:, top_k - 1]  # the last one in
     after = values[:, top_k] if width > top_k else torch.full_like(border, -torch.inf)  # the first one out
     keys = encode_keys(values[:, :top_k], found[:, :top_k] + start)

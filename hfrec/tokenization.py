@@ -116,12 +116,8 @@ class ItemTokenizer(PreTrainedTokenizerFast):
             raise ValueError(f"`unknown` must be 'error', 'drop' or 'unk', found {unknown!r}.")
         values = column if isinstance(column, (pa.Array, pa.ChunkedArray)) else pa.array(list(column))
         values = values if pa.types.is_string(values.type) else values.cast(pa.string())
-        if len(values) * _ITEMS_PER_LOOKUP < len(self.items):
-            look_up = self.backend_tokenizer.token_to_id
-            found = [None if item is None else look_up(item) for item in values.to_pylist()]
-            # The special tokens are in the vocabulary too.
-            items = [token if token is not None and token >= NUM_SPECIAL_TOKENS else None for token in found]
-            tokens = pa.array(items, pa.int32())
+        if self.are_few(len(values)):
+            tokens = pa.array(self.look_up(values.to_pylist()), pa.int32())
         else:
             index = pc.index_in(values, value_set=self.items["item_id"])
             tokens = pc.cast(pc.add(index, NUM_SPECIAL_TOKENS), pa.int32())
@@ -133,6 +129,17 @@ class ItemTokenizer(PreTrainedTokenizerFast):
                 "Drop them (unknown='drop'), map them to [UNK] (unknown='unk') or add them to the model first."
             )
         return pc.fill_null(tokens, self.unk_token_id) if unknown == "unk" else tokens
+
+    def are_few(self, num_ids: int) -> bool:
+        """Whether so many ids are found sooner one by one than by hashing the whole vocabulary."""
+        return num_ids * _ITEMS_PER_LOOKUP < len(self.items)
+
+    def look_up(self, items: Iterable[str | None]) -> list[int | None]:
+        """Token id of each raw item id, None where the vocabulary lacks it; for a few ids."""
+        token_of = self.backend_tokenizer.token_to_id
+        found = [None if item is None else token_of(item) for item in items]
+        # The special tokens are in the vocabulary too.
+        return [token if token is not None and token >= NUM_SPECIAL_TOKENS else None for token in found]
 
     def decode_items(self, token_ids: Iterable[int]) -> list[str]:
         """Raw item ids of token ids; a special token is given by its name."""

@@ -65,7 +65,7 @@ def train(case: str, model: Any, clip: Any) -> list[float]:
 
 
 def outcome(model: Any) -> dict[str, Any]:
-    """What must not hang on the number of processes."""
+    """What must not depend on the number of processes."""
     model.float().eval()
     ids = torch.arange(3, 13).view(2, 5)
     found = model(input_ids=ids, labels=ids)

@@ -73,6 +73,10 @@ class Log:
         self.items = sorted({item for items in self.sequences.values() for item in items})
         self.train_items = sorted({item for items in self.train.values() for item in items})
 
+    def tokens(self, length: int) -> int:
+        """Items of the training part that a model reads in an epoch: the newest of each user."""
+        return sum(min(len(items), length) for items in self.train.values())
+
     def columns(self, sequences: dict[int, list[int]]) -> dict[str, np.ndarray]:
         """user_id, item_id and the place in the sequence as timestamp: without ties, and exact in float32."""
         sizes = [len(items) for items in sequences.values()]
@@ -166,7 +170,14 @@ class Run:
         print(point, flush=True)
 
     def finish(self, **facts: Any) -> None:
-        """Time inference and append the results to `--out`."""
+        """Time inference and append the results to `--out`.
+
+        Args:
+            **facts: Of the library: `sequences` of an epoch, real `tokens` in them, where they are not the newest of
+                each user, and `slots`, the places that its layers work on, where sequences are not filled up.
+        """
+        self.facts["tokens"] = facts.get("tokens", self.log.tokens(self.options.length))
+        self.facts["slots"] = facts.get("slots", facts["sequences"] * self.options.length)
         if not self.curve or self.curve[-1]["epoch"] != len(self.cpu):
             self.evaluate()
         self.facts |= {"cpu": self.cpu, "wall": self.wall, "curve": self.curve, **facts}

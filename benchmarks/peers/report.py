@@ -47,6 +47,9 @@ def summarise(runs: Runs) -> list[dict[str, Any]]:
         row["wall_s"] = [seconds_of(run, "wall") for run in group]
         row["to_hfrec"] = ratios
         row["sequences"] = group[0]["sequences"]
+        row["tokens"], row["slots"] = group[0]["tokens"], group[0]["slots"]
+        row["epochs"], row["requests"] = group[0]["epochs"], group[0]["requests"]
+        row["whole_cpu_s"] = [float(run["whole_cpu_s"]) for run in group]
         row["peak_mb"] = [float(run["peak_mb"]) for run in group]
         row["gflops"] = [float(run[name]) for run in group for name in ("gflops_before", "gflops_after")]
         for path in ("bare", "public"):
@@ -66,8 +69,8 @@ def markdown(head: str, rows: list[list[str]]) -> str:
 def speed_table(rows: list[dict[str, Any]]) -> str:
     """Seconds of an epoch."""
     head = (
-        "data | objective | length | library | rounds | CPU s an epoch | times hfrec's | wall s | sequences | peak MB"
-        " | GFLOP/s"
+        "data | objective | length | library | rounds | CPU s an epoch | times hfrec's | wall s | sequences"
+        " | real tokens of slots | epochs | whole script CPU s | peak MB | GFLOP/s"
     )
     cells = [
         [
@@ -76,6 +79,9 @@ def speed_table(rows: list[dict[str, Any]]) -> str:
             spread(row["to_hfrec"]) if row["to_hfrec"] else "–",
             spread(row["wall_s"]),
             str(row["sequences"]),
+            f"{row['tokens']:,} of {row['slots']:,}",
+            str(row["epochs"]),
+            spread(row["whole_cpu_s"], 1),
             spread(row["peak_mb"], 0),
             f"{min(row['gflops']):.0f}–{max(row['gflops']):.0f}",
         ]

@@ -51,7 +51,7 @@ def main() -> None:
         windows="newest",
         schedule="linear",
         loss="chunked",
-        mask_last_probability=0.1,
+        mask_last_probability=0.0,  # the labels of the other libraries; hfrec's own default is 0.1
         head_transform="",  # 0 or 1; without, what the objective has
         intermediate_size=256,
         hidden_act="gelu",
@@ -101,7 +101,7 @@ def main() -> None:
         clock.run = run
         build_trainer(model, tokenizer, rows, None, data=data, training=training, callbacks=[clock]).train()
     model.eval()  # as a loaded model is
-    run.finish(sequences=len(rows))
+    run.finish(sequences=len(rows), slots=log.tokens(options.length))  # packed: no padding in its layers
 
 
 if __name__ == "__main__":

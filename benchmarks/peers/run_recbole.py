@@ -128,7 +128,8 @@ def main() -> None:
         if run.end_epoch():
             break
     share = len(train) / options.batches if options.batches else 1.0
-    run.finish(sequences=len(train._dataset), epoch_factor=share)
+    prefixes = sum(min(place, options.length) for items in log.train.values() for place in range(1, len(items)))
+    run.finish(sequences=len(train._dataset), tokens=prefixes, epoch_factor=share)
 
 
 if __name__ == "__main__":

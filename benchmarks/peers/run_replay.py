@@ -181,6 +181,7 @@ class Masked:
             hidden_size=SIZE,
             dropout_rate=options.dropout,
             enable_embedding_tying=True,
+            loss_type=options.masked_loss,
             optimizer_factory=FatOptimizerFactory(learning_rate=options.lr),
         )
         self.number = self.tokenizer.item_id_encoder.mapping["item_id"]
@@ -249,7 +250,8 @@ class Masked:
 
 
 def main() -> None:
-    options = common.parse_options(__doc__.splitlines()[0])
+    # CE_restricted is its cheap exact loss: scores at the masked positions only. Its default, CE, scores all slots.
+    options = common.parse_options(__doc__.splitlines()[0], masked_loss="CE_restricted")
     log = common.Log(options.data)
     lightning.seed_everything(options.seed, verbose=False)
     with tempfile.TemporaryDirectory() as folder:

@@ -39,11 +39,11 @@ def run(name: str, words: Sequence[str]) -> int:
     if asked_for_help(words) and name in FLAGS:
         parse_arguments(name, FLAGS[name], words)  # prints and exits
     module = import_module(f".{name}", __name__)
-    folder, names = None, set()
+    folder, names = None, {place.name for kind in FLAGS.get(name, ()) for place in fields(kind)}
     try:
         with _told_to_stop():
             arguments = module.parse(words)
-            folder, names = _output_folder(arguments), _flag_names(arguments)
+            folder, names = _output_folder(arguments), names | _flag_names(arguments)
             if name not in _WITHOUT_MODELS:
                 _hide_short_bars()
             with _held(folder):
@@ -140,8 +140,9 @@ def _what_is_left(folder: Path | None) -> str:
 
 def _flag_names(arguments: Any) -> set[str]:
     """The names of a command's flags, from its dataclass or dataclasses."""
-    parts = arguments if isinstance(arguments, tuple) else (arguments,)
-    return {place.name for part in parts if is_dataclass(part) for place in fields(part)}
+    if is_dataclass(arguments):
+        return {place.name for place in fields(arguments)}
+    return {name for part in arguments for name in _flag_names(part)} if isinstance(arguments, tuple) else set()
 
 
 def _output_folder(arguments: Any) -> Path | None:

@@ -67,7 +67,7 @@ def main(arguments: tuple[EstimateArguments, ModelArguments]) -> dict[str, Any]:
     """Print what a process holds and what would make it less; returns the bytes by name."""
     from ..models import Bert4RecConfig
     from ..tokenization import NUM_SPECIAL_TOKENS
-    from ..training.estimate import estimate_memory, estimate_start, suggestions
+    from ..training.estimate import BESIDE, BESIDE_ITEM, estimate_memory, estimate_start, suggestions
 
     sizes, shape = arguments
     vocab_size = sizes.num_items + NUM_SPECIAL_TOKENS
@@ -79,8 +79,10 @@ def main(arguments: tuple[EstimateArguments, ModelArguments]) -> dict[str, Any]:
     results = {**vars(memory), "training": memory.training} | ({} if start is None else {"start": start.memory})
     results["total"] = max(memory.total, before)
     for name, size in results.items():
-        print(f"{name:<12} {size / 2**20:>10,.0f} MiB")
-    print("One process, float32, AdamW; Python and its libraries come on top, about 500 MiB.")
+        print(f"{name:<13} {size / 2**20:>10,.0f} MiB")
+    results["whole"] = results["total"] + BESIDE + BESIDE_ITEM * sizes.num_items
+    print(f"{'whole command':<13} {results['whole'] / 2**20:>10,.0f} MiB")
+    print("One process, float32, AdamW; the whole command: with Python, its libraries, the log and the baselines.")
     if start is not None:
         print(f"The start from the log (--item_start svd) takes up to {start.seconds:,.0f} CPU seconds.")
     less = suggestions(config, workload, at_least=before)

@@ -65,11 +65,13 @@ def parse(words: Sequence[str]) -> TuneCommand:
     given = given_values("tune", CLASSES, words)
     for name, remedy in UNFIT.items():
         if given.get(name):
-            raise ValueError(f"`{name}` is not for `hfrec tune`: {remedy}.")
+            raise ValueError(f"`--{name}` is not for `hfrec tune`: {remedy}.")
     if not training.greater_is_better:
-        raise ValueError(f"`greater_is_better` must be true: trials are compared by a ranking metric, such as {NDCG}.")
+        raise ValueError(
+            f"`--greater_is_better` must be true: trials are compared by a ranking metric, such as {NDCG}."
+        )
     if recipe.recipe == "none":
-        raise ValueError("`recipe` none has no budget for a trial: take fast, balanced or best.")
+        raise ValueError("`--recipe` none has no budget for a trial: take fast, balanced or best.")
     return TuneCommand(tuple(words), training.output_dir, tune)
 
 

@@ -93,7 +93,7 @@ class DataCollatorForMaskedItems:
         random_replace_prob: Share that it sees as a random item; the rest it sees unchanged.
         max_length: Newest items of a row that are kept; all when None.
         padding_side: Where short rows are filled up.
-        seed: With it the masks hang on the seed and on the rows of the batch in their order alone: worker processes
+        seed: With it the masks depend on the seed and on the rows of the batch in their order alone: worker processes
             draw the same, and so does a run that is resumed in the middle of an epoch. Each epoch must bring the rows
             in another order, as `Trainer`'s sampler does. None draws from torch's global generator, which is some
             batches ahead when a checkpoint is written.

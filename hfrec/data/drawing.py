@@ -77,7 +77,7 @@ class DrawnRows(torch.utils.data.Dataset[Any]):
 
 
 class SourceSampler(torch.utils.data.Sampler[int]):
-    """The indices of an epoch, which hang on seed and epoch alone; `set_epoch` is called by the loader."""
+    """The indices of an epoch, which depend on seed and epoch alone; `set_epoch` is called by the loader."""
 
     def __init__(self, rows: DrawnRows) -> None:
         self.rows, self.epoch = rows, 0

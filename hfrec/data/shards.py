@@ -130,7 +130,7 @@ class StreamedBatches(torch.utils.data.IterableDataset[dict[str, torch.Tensor]])
 
     An epoch brings each row (or window of a longer history) to exactly one process exactly once, and as many batches
     to each process as to the others: the last one takes one row more where there are fewer rows left than processes.
-    The order hangs on `seed`, epoch and the numbers of rows and processes alone, so that a run goes on from any batch;
+    The order depends on `seed`, epoch and the numbers of rows and processes, so that a run resumes from any batch;
     the number of worker processes changes nothing: each makes every n-th batch.
 
     Args:

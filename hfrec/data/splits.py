@@ -289,7 +289,7 @@ def split_facts(split: Split) -> dict[str, Any]:
 def tied_target_share(targets: Interactions, others: Interactions) -> float:
     """Share of `targets` at the same time as an interaction of the same user in `others`, in [0, 1].
 
-    These targets hang on the order of the source alone: another stable order would have chosen others.
+    These targets depend on the order of the source alone: another stable order would have chosen others.
     """
     if len(targets) == 0:
         return 0.0

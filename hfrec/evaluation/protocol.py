@@ -79,7 +79,7 @@ COMPARABLE = ("split", "candidates", "score_ties", "time_ties", "unknown_targets
 
 
 def versions() -> dict[str, str]:
-    """Versions that a result hangs on."""
+    """Versions that a result depends on."""
     names = ("hfrec", "torch", "transformers", "datasets", "accelerate", "numpy")
     return {"python": platform.python_version(), **{name: version(name) for name in names}}
 

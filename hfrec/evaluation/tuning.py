@@ -245,7 +245,7 @@ def _defaults(method: Method) -> Settings:
 
 
 def _builder(method: Method, log: TrainingLog, grid: Grid) -> Build:
-    """How a method is fitted with settings of the grid; what does not hang on them is computed here, once."""
+    """How a method is fitted with settings of the grid; what does not depend on them is computed here, once."""
     if method == "markov":
         return _markov_builder(log)
     if method == "item_knn":

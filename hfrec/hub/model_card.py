@@ -39,7 +39,7 @@ def write_model_card(
     Args:
         folder: The checkpoint.
         repo_id: Where it will be pushed; left out, `push_to_hub` fills it in.
-        license: Licence of the weights. It hangs on yours and on the data's, so there is no default.
+        license: Licence of the weights. It depends on yours and on the data's, so there is no default.
         dataset_license: Licence and source of the data; known for the named data sets.
         name: What the model is called where it has no `repo_id`; by its folder unless given.
 

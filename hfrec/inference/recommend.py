@@ -166,6 +166,14 @@ def encode_histories(
     if unknown not in ("error", "drop", "unk"):
         raise ValueError(f"`unknown_items` must be 'error', 'drop' or 'unk', found {unknown!r}.")
     ids, sizes = _flatten(histories)
+    if isinstance(ids, list):
+        if tokenizer.are_few(len(ids)):  # Arrow would take as long as the model's layers for a single request
+            found = tokenizer.look_up(ids)
+            if None not in found:
+                return np.split(np.array(found, dtype=np.int64), np.cumsum(sizes)[:-1]) if len(sizes) else []
+        import pyarrow as pa
+
+        ids = pa.array(ids, pa.string())
     tokens = tokenizer.encode_column(ids, unknown="drop")
     known = np.ones(len(tokens), dtype=bool)
     if tokens.null_count:
@@ -191,8 +199,10 @@ def encode_histories(
     return [row[mask] for row, mask in zip(rows, np.split(known, bounds), strict=True)]
 
 
-def _flatten(histories: Sequence[Sequence[Any]] | pa.Array | pa.ChunkedArray) -> tuple[pa.Array, NDArray[np.int64]]:
-    """All ids one after the other as strings, and the length of each history."""
+def _flatten(
+    histories: Sequence[Sequence[Any]] | pa.Array | pa.ChunkedArray,
+) -> tuple[pa.Array | list[str | None], NDArray[np.int64]]:
+    """All ids one after the other as strings, in a list where `histories` is one, and the length of each history."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -214,7 +224,7 @@ def _flatten(histories: Sequence[Sequence[Any]] | pa.Array | pa.ChunkedArray) ->
                 "user pass [history]."
             )
     ids = [None if item is None else str(item) for history in histories for item in history]
-    return pa.array(ids, pa.string()), np.array([len(history) for history in histories], dtype=np.int64)
+    return ids, np.array([len(history) for history in histories], dtype=np.int64)
 
 
 def rankable_items(

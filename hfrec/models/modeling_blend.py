@@ -10,9 +10,10 @@ from torch import nn
 from transformers.modeling_outputs import CausalLMOutput
 from transformers.utils.generic import can_return_tuple
 
+from .body import REMOTE_CODE_FILES
 from .configuration_bert4rec import Bert4RecConfig
 from .configuration_blend import BlendConfig
-from .modeling_bert4rec import REMOTE_CODE_FILES, Bert4RecForCausalLM, Bert4RecForMaskedLM
+from .modeling_bert4rec import Bert4RecForCausalLM, Bert4RecForMaskedLM
 from .neighbours import NeighbourTable
 from .self_contained import SelfContainedModel
 

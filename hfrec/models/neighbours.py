@@ -105,7 +105,7 @@ class NeighbourTable(nn.Module):
         return scores.view(len(tokens), vocab_size)
 
     def _padded(self, tokens: torch.Tensor, real: torch.Tensor, ageing: torch.Tensor) -> torch.Tensor:
-        """The same sum for a graph, whose shapes must not hang on values: every row as long as the longest."""
+        """The same sum for a graph, whose shapes must not depend on values: every row as long as the longest."""
         begin = self.offsets[tokens]  # (batch, length)
         counts = torch.where(real, self.offsets[tokens + 1] - begin, 0)
         steps = torch.arange(self.longest_row, device=tokens.device)

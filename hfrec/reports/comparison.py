@@ -9,7 +9,7 @@ from typing import Any
 from ..evaluation.ranking import PROTOCOLS
 from ..evaluation.verdict import short
 from .evaluation import METRICS, SETTINGS
-from .page import Interval, intervals, table, text, write_page
+from .page import Interval, intervals, short_names, table, text, write_page
 
 HEAD = ["", "users", "n", "metric", "difference [95 %]", "all at once [95 %]", "p", "p, Holm"]
 
@@ -21,24 +21,33 @@ def write_comparison(path: Path, compared: Mapping[str, Any]) -> None:
         path: The file.
         compared: What `compare_ranks` returns.
     """
-    arms = list(compared["arms"])
+    arms = short_names(list(compared["arms"]))
+    called = dict(zip(compared["arms"], arms, strict=True))
+    notes = [_renamed(note, called) for note in compared["notes"]]
     parts = [
         text("h1", " · ".join(arms)),
         text("p", f"{compared['n_users']:,} test users, the same for all; differences are paired", "soft"),
-        *(text("p", note, "verdict") for note in compared["notes"]),
+        *(text("p", note, "verdict") for note in notes),
     ]
     for setting in PROTOCOLS:
-        parts += _setting(compared, setting)
+        parts += _setting(compared, setting, called)
     parts.append(text("p", compared["correction"], "soft"))
     write_page(path, f"{' · '.join(arms)} · hfrec", parts)
 
 
-def _setting(compared: Mapping[str, Any], setting: str) -> list[str]:
+def _renamed(note: str, called: Mapping[str, str]) -> str:
+    """A note with the short names of the runs, the longest name first: it may begin as another one does."""
+    for name in sorted(called, key=len, reverse=True):
+        note = note.replace(name, called[name])
+    return note
+
+
+def _setting(compared: Mapping[str, Any], setting: str, called: Mapping[str, str]) -> list[str]:
     rows = compared["comparisons"][setting]
     metrics = [name for name in METRICS if any(row["metric"] == name for row in rows)]
     first = metrics[0]
     body = [
-        [name, str(len(arm["runs"])), *(_with_ends(arm[setting][m], arm[setting][f"{m}_ci"]) for m in metrics)]
+        [called[name], str(len(arm["runs"])), *(_with_ends(arm[setting][m], arm[setting][f"{m}_ci"]) for m in metrics)]
         for name, arm in compared["arms"].items()
     ]
     parts = [
@@ -47,12 +56,15 @@ def _setting(compared: Mapping[str, Any], setting: str) -> list[str]:
         text("h2", f"Difference in {METRICS[first]}, {SETTINGS[setting]}"),
         text("p", "An interval that lies on one side of the line of zero is a difference.", "soft"),
     ]
-    for pair in dict.fromkeys((row["a"], row["b"]) for row in rows):
+    pairs = list(dict.fromkeys((row["a"], row["b"]) for row in rows))
+    names = {(a, b): f"{called.get(a, a)} − {called.get(b, b)}" for a, b in pairs}
+    for pair in pairs:
         own = [row for row in rows if (row["a"], row["b"]) == pair and row["metric"] == first]
-        parts += [text("h3", f"{pair[0]} − {pair[1]}"), intervals([_interval(row) for row in own])]
+        parts += [text("h3", names[pair]), intervals([_interval(row) for row in own])]
+    several = len(pairs) > 1
     listed = [
         [
-            f"{row['a']} − {row['b']}",
+            *([names[row["a"], row["b"]]] if several else []),
             *(row["cohort"], f"{row['n']:,}", METRICS.get(row["metric"], row["metric"])),
             _with_ends(row["difference"], row["difference_ci"], "+"),
             f"[{', '.join(short(end, '+') for end in row['difference_ci_simultaneous'])}]",
@@ -60,7 +72,7 @@ def _setting(compared: Mapping[str, Any], setting: str) -> list[str]:
         ]
         for row in rows
     ]
-    return [*parts, text("h2", f"All comparisons, {SETTINGS[setting]}"), table(HEAD, listed)]
+    return [*parts, text("h2", f"All comparisons, {SETTINGS[setting]}"), table(HEAD if several else HEAD[1:], listed)]
 
 
 def _interval(row: Mapping[str, Any]) -> Interval:

@@ -14,7 +14,7 @@ from ..evaluation.table import settings
 from ..evaluation.user_ranks import MODEL
 from ..evaluation.verdict import short
 from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer
-from .page import Interval, bars, intervals, table, text, write_page
+from .page import Interval, bars, intervals, short_names, table, text, write_page
 
 METRICS = {"ndcg@10": "NDCG@10", "hit_rate@10": "HR@10", "mrr@10": "MRR@10"}
 SETTINGS = {"filter_seen": "seen items filtered", "unfiltered": "seen items ranked too"}
@@ -39,7 +39,8 @@ def write_evaluation(path: Path, results: Mapping[str, Any], ranked: RankedTest,
         tokenizer: Names the items.
     """
     name = str(results.get("model", "Evaluation"))
-    source = results.get("data", {}).get("source", "")
+    name = short_names([name])[0] if Path(name).is_dir() else name  # an id of a hub stays whole
+    source = short_names([str(results.get("data", {}).get("source", ""))])[0]
     parts = [
         text("h1", name),
         text("p", f"{results['n_users']:,} users of {source}, the whole catalogue as candidates", "soft"),
@@ -83,13 +84,14 @@ def _cohorts(results: Mapping[str, Any]) -> list[str]:
         if best is not None:
             rows.append(_interval(f"– best baseline: {best}", row[best]))
     body = [
-        [name, f"{row[MODEL]['n']:,}", *(_cell(row[arm], "ndcg@10") for arm in names)] for name, row in found.items()
+        [name, f"{row[MODEL]['n']:,}", *(_cell(row[arm], "ndcg@10").replace(", ", ",\u00a0") for arm in names)]
+        for name, row in found.items()
     ]
     return [
         text("h2", "For whom: NDCG@10 by cohort"),
         text("p", "By items in the history and by kind of target; in brackets how many users.", "soft"),
         intervals(rows),
-        table(["", "users", *names], body),
+        table(["", "users", *names], body, wide=True),
     ]
 
 

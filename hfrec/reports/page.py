@@ -22,8 +22,14 @@ h2 { font-size: 1.15rem; margin: 2.5rem 0 .5rem; }
 h3 { font-size: 1rem; margin: 0 0 .25rem; overflow-wrap: anywhere; }
 p { margin: .25rem 0 .75rem; max-width: 46rem; } .soft { color: var(--soft); font-size: .875rem; }
 .verdict { background: var(--card); border-left: 4px solid var(--model); padding: .75rem 1rem; border-radius: 4px; }
-.scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .875rem; width: 100%; }
+.scroll { overflow-x: auto; background:
+  linear-gradient(to right, var(--page) 40%, transparent) 0 / 2rem 100% no-repeat local,
+  linear-gradient(to left, var(--page) 40%, transparent) 100% / 2rem 100% no-repeat local,
+  linear-gradient(to right, var(--other), transparent) 0 / .5rem 100% no-repeat,
+  linear-gradient(to left, var(--other), transparent) 100% / .5rem 100% no-repeat; }
+table { border-collapse: collapse; font-size: .875rem; width: 100%; }
 th, td { text-align: right; padding: .3rem .6rem; border-bottom: 1px solid var(--line); white-space: nowrap; }
+.wide td { white-space: normal; vertical-align: top; } .wide td:first-child { white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; } th { color: var(--soft); font-weight: 600; }
 tr.model td { font-weight: 600; }
 .row { display: grid; grid-template-columns: 11rem 1fr 12rem; gap: .75rem; align-items: center; padding: .15rem 0;
@@ -86,14 +92,33 @@ def text(tag: str, content: object, kind: str = "") -> str:
     return f"<{tag}{_class(kind)}>{escape(str(content))}</{tag}>"
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, model: str | None = None) -> str:
-    """A table that scrolls by itself on a narrow screen; the row that begins with `model` stands out."""
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, model: str | None = None, wide: bool = False) -> str:
+    """A table that scrolls by itself on a narrow screen, its edge darker where there is more.
+
+    Args:
+        head: Titles of the columns.
+        rows: Cells.
+        model: The row that begins so stands out.
+        wide: Break its cells at their spaces.
+    """
     titles = "".join(text("th", name) for name in head)
     body = "".join(
         f"<tr{_class('model' if row[0] == model else '')}>{''.join(text('td', cell) for cell in row)}</tr>"
         for row in rows
     )
-    return f'<div class="scroll"><table><thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table></div>'
+    kind = _class("wide" if wide else "")
+    return f'<div class="scroll"><table{kind}><thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """Folders and files by their last part, unless two of them share it: the rest is of one machine.
+
+    Example:
+        >>> short_names(["/data/runs/scratch", "/data/runs/tuned"]), short_names(["a/run", "b/run"])
+        (['scratch', 'tuned'], ['a/run', 'b/run'])
+    """
+    last = [Path(name).name or name for name in names]
+    return last if len(set(last)) == len(last) else list(names)
 
 
 def intervals(rows: Sequence[Interval], *, zero: bool = True) -> str:

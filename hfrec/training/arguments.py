@@ -219,7 +219,16 @@ class TrainingFlags:
     )
     learning_rate: float = field(default=1e-3, metadata={"help": "Highest learning rate of AdamW."})
     per_device_train_batch_size: int = field(default=128, metadata={"help": "Rows of a training step."})
-    per_device_eval_batch_size: int = field(default=256, metadata={"help": "Users scored at a time."})
+    per_device_eval_batch_size: int = field(
+        default=256, metadata={"help": "Users scored at a time; fewer above 260,000 items, for the memory."}
+    )
+    eval_users: int | None = field(
+        default=None,
+        metadata={
+            "help": "Users ranked at each evaluation while training. Default: all, or a fixed random sample where all "
+            "would take above a tenth of the training time; the last evaluation ranks all."
+        },
+    )
     seed: int = field(default=42, metadata={"help": "Seed of weights, masks, dropout and order."})
     save_on_exit: bool = field(
         default=False,

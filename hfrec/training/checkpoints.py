@@ -1,4 +1,4 @@
-"""Checkpoints of a run that can be trusted: none with weights that are no numbers, none half-written."""
+"""Checkpoints of a run that can be trusted: none with weights of NaN, none half-written."""
 
 from __future__ import annotations
 

@@ -6,7 +6,9 @@ import copy
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from ..models import Bert4RecConfig
+import torch
+
+from ..models import Bert4RecConfig, Bert4RecForMaskedLM
 from ..models.losses import SAMPLED_LOSSES, rows_at_once
 from ..transfer.cooccurrence import EXACT_CELLS, most_cells
 
@@ -18,6 +20,23 @@ HOLES = 1.15
 CELL = 84  # bytes: the counts, their PMI and the tensor that is factorised
 SECONDS_A_CELL = 7e-6  # half of it for 125,000 items
 EXACT_SECONDS_A_CELL = 5e-7  # of a matrix that is factorised until it converges
+
+
+# Of a whole `hfrec pretrain`, measured at 1,682 and at 1,020,000 items: Python, its libraries and the test with its
+# baselines, and for each item its id in the vocabulary, the log and the files that are written.
+BESIDE = 800 * 2**20
+BESIDE_ITEM = 350
+EVAL_SCORES = 2**26  # scores that an evaluation batch holds at most, three times: 800 MB
+
+
+def eval_batch_size(wanted: int, vocab_size: int) -> int:
+    """Users scored at a time: as many as wanted, fewer where the catalogue is so large that their scores take memory.
+
+    Example:
+        >>> eval_batch_size(256, 20_003), eval_batch_size(256, 1_000_003)
+        (256, 67)
+    """
+    return max(1, min(wanted, EVAL_SCORES // vocab_size))
 
 
 @dataclass(frozen=True)
@@ -133,16 +152,8 @@ def count_parameters(config: Bert4RecConfig) -> int:
         >>> count_parameters(config) == Bert4RecForMaskedLM(config).num_parameters()
         True
     """
-    hidden, width, inner = config.hidden_size, *_widths(config)
-    layer = 4 * hidden * (hidden + 1) + inner * (hidden + 1) * (2 if config.gated_mlp else 1)
-    layer += hidden * (inner + 1) + 4 * hidden
-    factorised = width != hidden
-    table = config.vocab_size * width
-    total = table * (1 if config.tie_word_embeddings else 2) + config.vocab_size * config.head_bias
-    total += (width + 1) * hidden * factorised + 2 * hidden  # the norm after the embeddings or after the last layer
-    total += config.max_position_embeddings * hidden * (config.position_embedding_type == "absolute")
-    total += (hidden + 1) * width * (config.head_transform or factorised) + 2 * width * config.head_transform
-    return total + config.num_hidden_layers * layer
+    with torch.device("meta"):  # shapes alone: no memory for the weights
+        return int(Bert4RecForMaskedLM(config).num_parameters())
 
 
 def estimate_memory(config: Bert4RecConfig, workload: Workload) -> MemoryEstimate:
@@ -186,7 +197,7 @@ def estimate_memory(config: Bert4RecConfig, workload: Workload) -> MemoryEstimat
         gradients=weights // shards + copies * weights + beside,
         activations=round(HOLES * FLOAT * _activations(config, workload)),
         scores=FLOAT * _scores(config, workload),
-        evaluation=FLOAT * 3 * workload.eval_batch_size * config.vocab_size,
+        evaluation=FLOAT * 3 * eval_batch_size(workload.eval_batch_size, config.vocab_size) * config.vocab_size,
     )
 
 
@@ -253,7 +264,8 @@ def suggestions(config: Bert4RecConfig, workload: Workload, *, at_least: int = 0
         (f"--embedding_size {config.hidden_size // 2}", {"embedding_size": config.hidden_size // 2}, {}),
         ("--gradient_checkpointing true", {}, {"gradient_checkpointing": True}),
     ]
-    half, eighth = max(1, workload.batch_size // 2), max(1, workload.eval_batch_size // 8)
+    half = max(1, workload.batch_size // 2)
+    eighth = max(1, eval_batch_size(workload.eval_batch_size, config.vocab_size) // 8)
     halved = f"--per_device_train_batch_size {half} --gradient_accumulation_steps 2"
     changes += [(halved, {}, {"batch_size": half})]
     if config.loss in SAMPLED_LOSSES and workload.world_size == 1:

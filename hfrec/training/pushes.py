@@ -18,7 +18,7 @@ from .. import models
 from ..data.files import SEAL_FILE
 from ..evaluation.user_ranks import RANKS_FILE
 from ..hub.errors import explain, push_command
-from ..models.modeling_bert4rec import REMOTE_CODE_FILES
+from ..models.body import REMOTE_CODE_FILES
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

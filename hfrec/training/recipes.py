@@ -120,13 +120,14 @@ def choose_settings(recipe: RecipeName, log: LogStatistics, objective: Objective
     rows = _rows(log, length)
     batch = 64 if rows < 50_000 else 128
     steps = int(np.clip(effort.epochs * rows / batch, effort.fewest_steps, effort.most_steps))
+    chosen = [Choice("objective", "causal", "learns from every item of a history in each step")]
     if objective == "masked":
-        steps *= MASKED_STEPS
+        chosen, steps = [], steps * MASKED_STEPS
     large = log.num_items > LARGEST_EXACT_CATALOGUE
     lengths = f"{log.mean_length:.0f} interactions of a user on average"
     negatives = "drawn negatives are faster" if large else "the exact loss is fast"
     return [
-        *_objective(objective, log.mean_length),
+        *chosen,
         Choice("max_length", length, f"nine users of ten have at most {log.long_length:,} interactions"),
         Choice("hidden_size", effort.hidden_size, f"recipe {recipe}"),
         Choice("position_embedding_type", "rotary", "attention starts at the nearest items"),
@@ -136,13 +137,6 @@ def choose_settings(recipe: RecipeName, log: LogStatistics, objective: Objective
         Choice("learning_rate", 2e-3, "starts from the log need no caution"),
         *choose_budget(steps, f"{steps * batch / rows:.0f} epochs"),
     ]
-
-
-def _objective(objective: Objective, mean_length: float) -> list[Choice]:
-    if objective == "causal":
-        return [Choice("objective", "causal", "learns from every item of a history in each step")]
-    share = 0.6 if mean_length < 15 else 0.4 if mean_length < 40 else 0.2
-    return [Choice("mlm_probability", share, f"{mean_length:.0f} interactions of a user on average")]
 
 
 def choose_budget(steps: int, reason: str) -> list[Choice]:

@@ -17,6 +17,7 @@ from .arguments import DataArguments
 from .budget import plan_steps, what_more_would_bring
 from .checkpoints import last_whole_checkpoint, only_unfinished
 from .durations import parse_duration
+from .evaluated_users import rows_while_training
 from .facts import run_facts, schedule_facts
 from .l2sp import L2SPCallback
 from .resuming import train
@@ -82,18 +83,20 @@ def train_and_evaluate(
     Returns:
         What `all_results.json` holds.
     """
+    ranked_rows = rows_while_training(rows.validation, rows.train, model, data=data, training=training)
     trainer, metrics = fit(
         model,
         tokenizer,
         rows.train,
-        rows.validation,
+        ranked_rows,
         data=data,
         training=training,
         callbacks=callbacks,
         optimizer=optimizer,
         compute_metrics=rows.compute_metrics,
     )
-    validation = trainer.evaluate()
+    more = what_more_would_bring(trainer.state.log_history, "eval_ndcg@10")
+    validation = trainer.evaluate(rows.validation)
     best = whole_model(trainer)
     if trainer.is_world_process_zero():
         save_checkpoint(best, tokenizer, Path(training.output_dir))
@@ -101,7 +104,8 @@ def train_and_evaluate(
         "train": metrics,
         "validation": validation,
         "best_checkpoint": trainer.state.best_model_checkpoint,
-        "what_more_would_bring": what_more_would_bring(trainer.state.log_history, "eval_ndcg@10"),
+        "what_more_would_bring": more,
+        "evaluated_users": {"while_training": len(ranked_rows), "at_the_end": len(rows.validation)},
         "split": rows.split,
         "data": {"source": data.source, "train_fingerprint": rows.fingerprint},
         "seed": training.seed,
@@ -111,10 +115,10 @@ def train_and_evaluate(
         **(extra or {}),
     }
     if trainer.is_world_process_zero():
-        ranked = rows.test(best)
-        results["test"] = ranked.results()
+        tested = rows.test(best)
+        results["test"] = tested.results()
         with whole_files(Path(training.output_dir)) as draft:
-            ranked.user_ranks().save(draft / RANKS_FILE)
+            tested.user_ranks().save(draft / RANKS_FILE)
             write_json(draft / "all_results.json", results)
     return results
 

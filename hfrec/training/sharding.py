@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..models.content import StepItems
+from ..models.item_scorer import ItemScorer
 from ..models.losses import Candidates, chunked_cross_entropy, score_candidates
-from ..models.modeling_bert4rec import _ItemScorer
 
-Scorer = TypeVar("Scorer", bound=_ItemScorer)
+Scorer = TypeVar("Scorer", bound=ItemScorer)
 
 
 def shard_catalogue(model: Scorer, group: dist.ProcessGroup | None = None) -> Scorer:
@@ -42,7 +42,7 @@ def shard_catalogue(model: Scorer, group: dist.ProcessGroup | None = None) -> Sc
         ValueError: `config.loss` is `full`, `config.label_smoothing` is not 0, there are no processes or more than
             tokens, or one has other weights.
     """
-    if not isinstance(model, _ItemScorer):
+    if not isinstance(model, ItemScorer):
         raise TypeError(f"`model`: expected a masked or causal Bert4Rec model, found {type(model).__name__}.")
     if model.config.item_representation != "id":
         raise ValueError(
@@ -203,7 +203,7 @@ class _ShardedEmbedding(nn.Embedding):
         return self.shard.look_up(input, self.weight, self.padding_idx)
 
 
-class _ShardedScorer(_ItemScorer):  # type: ignore[no-untyped-call]  # its parents hook into subclassing
+class _ShardedScorer(ItemScorer):  # type: ignore[no-untyped-call]  # its parents hook into subclassing
     """What a masked or causal model does otherwise when each process has some of the rows."""
 
     shard: Shard

@@ -19,6 +19,7 @@ from ..transfer.features import set_item_features
 from ..transfer.specification import ContentSpecification
 from .arguments import DataArguments, ModelArguments
 from .checkpoints import SaveOnExit, SealCheckpoint, StopOnNaN
+from .estimate import eval_batch_size
 from .printing import print_like_a_tool
 from .pushes import PushWatchCallback, RecommenderTrainer, open_repository
 from .resuming import EarlyStopping, check_best_metric
@@ -152,7 +153,8 @@ def train_and_evaluate_collator(
 
 
 def prepare_model(model: PreTrainedModel, training: RecommenderTrainingArguments) -> None:
-    """Settle what model and arguments must agree on: attention, the metric that decides, and label smoothing."""
+    """Settle what model and arguments must agree on: attention, users scored at a time, metric, label smoothing."""
+    training.per_device_eval_batch_size = eval_batch_size(training.per_device_eval_batch_size, model.config.vocab_size)
     if training.attn_implementation is not None:
         model.set_attn_implementation(training.attn_implementation)
     choose_metric(training, model)
@@ -162,5 +164,5 @@ def prepare_model(model: PreTrainedModel, training: RecommenderTrainingArguments
 
 
 def seed_everything(training: RecommenderTrainingArguments) -> None:
-    """Seed before the model is made, so that its initial weights hang on the seed too."""
+    """Seed before the model is made, so that its initial weights depend on the seed too."""
     set_seed(training.seed)

@@ -18,7 +18,7 @@ class RecommenderTrainingArguments(TrainingFlags, TrainingArguments):  # type: i
 
     Differs from the parent: learning rate 1e-3, batches of 128 and 256, 100 epochs with evaluation and a checkpoint
     after each, best checkpoint by `ndcg@10`, two checkpoints kept, labels that carry the seen items, losses
-    that are no numbers are logged as they are, and `--report_to` takes several names.
+    that are NaN or infinite are logged as they are, and `--report_to` takes several names.
 
     Raises:
         ValueError: A value out of range.
@@ -36,7 +36,7 @@ class RecommenderTrainingArguments(TrainingFlags, TrainingArguments):  # type: i
         default_factory=torch.cuda.is_available, metadata={"help": "Pinned host memory; useful with a GPU only."}
     )
     label_names: list[str] | None = field(default_factory=lambda: ["labels", "seen_ids"])
-    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Hide losses that are no numbers."})
+    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Hide losses that are NaN or infinite."})
 
     def __post_init__(self) -> None:
         for name in ("num_train_epochs", "per_device_train_batch_size", "per_device_eval_batch_size"):
@@ -45,6 +45,8 @@ class RecommenderTrainingArguments(TrainingFlags, TrainingArguments):  # type: i
         for name in ("learning_rate", "early_stopping_patience"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"`{name}` must be at least 0, found {getattr(self, name)}.")
+        if self.eval_users is not None and self.eval_users < 1:
+            raise ValueError(f"`eval_users` must be at least 1, found {self.eval_users}.")
         if self.time_budget is not None:
             parse_duration(self.time_budget)
             for name in ("num_train_epochs", "max_steps"):

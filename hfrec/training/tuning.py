@@ -95,7 +95,7 @@ def _check_same(folder: Path, found: Mapping[str, Any], asked: Mapping[str, Any]
         what = ""
         if name != "log":  # of which there are only fingerprints
             keys = sorted(key for key in {**found[name], **asked[name]} if found[name].get(key) != asked[name].get(key))
-            what = f" ({', '.join(f'`{key}`: {found[name].get(key)}, now {asked[name].get(key)}' for key in keys)})"
+            what = f" ({', '.join(f'`--{key}`: {found[name].get(key)}, now {asked[name].get(key)}' for key in keys)})"
         raise ValueError(
             f"`output_dir` {folder} holds a study of {OTHERS[name]}{what}: give the same command as before to go on "
             "with it, or another `output_dir` for a new study."

@@ -35,7 +35,7 @@ class Whitening:
 def unit_features(*blocks: Tensor) -> Tensor:
     """Put blocks of features side by side, each row of each block with length 1; rows without content stay zero.
 
-    What an item gets hangs on its own content alone, so that items may come later.
+    What an item gets depends on its own content alone, so that items may come later.
 
     Args:
         blocks: `(n, width)` each; a row of zeros is an item without content in this block.

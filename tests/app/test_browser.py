@@ -1,4 +1,7 @@
-"""The page in a real browser: typed, clicked, tabbed through and looked at on a phone."""
+"""The page in a real browser: typed, clicked, tabbed through and looked at on a phone.
+
+The first test is in the default suite, so that the page is opened with every change; the others are slow.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,6 @@ import hfrec
 from tests.app.conftest import HOSTILE, ITEMS, TITLES, USERS
 
 Visit = Callable[..., Any]
-pytestmark = pytest.mark.slow
 
 
 def shown_titles(page: Any, model: int = 0) -> list[str]:
@@ -65,6 +67,7 @@ def test_a_title_is_typed_and_ten_come_back(visit: Visit, page_address: str, che
     assert page.locator("footer").count() == 0
 
 
+@pytest.mark.slow
 def test_reasons_popularity_and_the_sliders(visit: Visit, page_address: str) -> None:
     """A slider that moves and changes nothing looks as if the lists could not be more varied."""
     page = visit(page_address)
@@ -86,6 +89,7 @@ def test_reasons_popularity_and_the_sliders(visit: Visit, page_address: str) -> 
     assert len(shown_titles(page)) == 10
 
 
+@pytest.mark.slow
 def test_the_keyboard_alone_is_enough(visit: Visit, page_address: str) -> None:
     """Tab, letters, arrows, Enter and Space: a page that needs a pointer locks people out."""
     page = visit(page_address)
@@ -120,6 +124,7 @@ def test_the_keyboard_alone_is_enough(visit: Visit, page_address: str) -> None:
     page.keyboard.press("Escape")
 
 
+@pytest.mark.slow
 def test_the_map_tells_titles_and_marks_the_list(visit: Visit, page_address: str) -> None:
     """Points that lose their titles, or marks of another history, make the map a decoration."""
     page = visit(page_address)
@@ -139,6 +144,7 @@ def test_the_map_tells_titles_and_marks_the_list(visit: Visit, page_address: str
     assert "interactions" in tip.inner_text()
 
 
+@pytest.mark.slow
 def test_titles_are_text_and_nothing_else(visit: Visit, page_address: str) -> None:
     """A title of a catalogue is anybody's text: run as HTML or as a template, it would act in the reader's name."""
     page = visit(page_address)
@@ -153,6 +159,7 @@ def test_titles_are_text_and_nothing_else(visit: Visit, page_address: str) -> No
     assert page.locator("#history img, .card img, #map img, .search img").count() == 0
 
 
+@pytest.mark.slow
 def test_a_phone_needs_no_scrolling_to_the_side(visit: Visit, page_address: str) -> None:
     """At 390 pixels a part that is wider than the screen hides what it says."""
     page = visit(page_address, width=390)

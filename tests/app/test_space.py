@@ -110,6 +110,7 @@ def test_the_pushed_folder_runs_as_it_is(
         model, tokenizer = hfrec.load_checkpoint(checkpoints[0])
         expected = [row["title"] for row in hfrec.recommend(model, tokenizer, [["id 1"]], top_k=10)[0]]
         assert page.locator(".card .title").all_inner_texts() == expected
+        page.close()  # before the server goes: a stream that breaks off is a console error
     finally:
         process.kill()
         process.wait(timeout=60)

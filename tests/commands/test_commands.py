@@ -183,8 +183,11 @@ def test_finetune_with_a_strong_l2sp_stays_at_its_start(checkpoint: Path, log_fi
     assert moved["20"] < 0.8 * moved["0"]
 
 
-def test_finetuning_on_longer_histories_with_l2sp(checkpoint: Path, log_file: Path, tmp_path: Path) -> None:
+def test_finetuning_on_longer_histories_with_l2sp(log_file: Path, tmp_path: Path) -> None:
     """A longer position table must keep the old rows anchored, not refuse or lose them."""
+    checkpoint = tmp_path / "absolute"
+    words = ["pretrain", "--train_file", str(log_file), "--output_dir", str(checkpoint), "--max_steps", "2"]
+    assert main([*words, "--position_embedding_type", "absolute", *TINY, *QUIET]) == 0
     words = ["finetune", "--model_name_or_path", str(checkpoint), "--train_file", str(log_file), "--max_length", "20"]
     words += ["--output_dir", str(tmp_path / "long"), "--num_train_epochs", "1", "--l2sp_mode", "decoupled"]
     # A pull of lr * alpha = 1 at each step puts an anchored weight back, so that only the last step shows.

@@ -27,7 +27,17 @@ PLAIN = ["--per_device_train_batch_size", "16", "--lr_scheduler_type", "constant
 def deep(log_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of three layers."""
     folder = tmp_path_factory.mktemp("deep") / "pretrained"
-    words = ["pretrain", "--train_file", str(log_file), "--output_dir", str(folder), "--num_train_epochs", "1"]
+    words = [
+        "pretrain",
+        "--position_embedding_type",
+        "absolute",
+        "--train_file",
+        str(log_file),
+        "--output_dir",
+        str(folder),
+        "--num_train_epochs",
+        "1",
+    ]
     words += [*PLAIN, "--objective", "masked"]
     assert main([*words, "--max_length", "12", "--hidden_size", "16", "--num_hidden_layers", "3"]) == 0
     return folder

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pyarrow
@@ -70,8 +71,23 @@ def test_the_page_of_a_comparison(checkpoint: Path, tmp_path: Path) -> None:
     assert main(words) == 0
     compared = json.loads((tmp_path / "compare.json").read_text())
     html = (tmp_path / "compare.html").read_text(encoding="utf-8")
-    assert html.count("<td>mine − again</td>") == sum(len(rows) for rows in compared["comparisons"].values())
+    rows = [row for setting in compared["comparisons"].values() for row in setting]
+    assert html.count("<h3>mine − again</h3>") == 2 and "<td>mine − again</td>" not in html  # of one pair, a title
+    assert html.count("<td>all</td>") == sum(row["cohort"] == "all" for row in rows) > 2
     assert "+.0000 [+.0000, +.0000]" in html
+
+
+def test_pages_name_runs_and_no_machine(checkpoint: Path, tmp_path: Path, page: tuple[str, dict[str, object]]) -> None:
+    """A page that is handed on shows where its author's folders lie, and breaks its tables with that."""
+    html, results = page
+    assert str(Path(str(results["model"])).parent) not in html and "<h1>model</h1>" in html and " of log.csv" in html
+    shutil.copytree(checkpoint, tmp_path / "third")
+    words = ["compare", str(checkpoint), str(tmp_path / "third"), f"again={checkpoint}", "--n_bootstrap", "50"]
+    words += ["--output_file", str(tmp_path / "compare.json"), "--report", str(tmp_path / "compare.html")]
+    assert main(words) == 0
+    html = (tmp_path / "compare.html").read_text(encoding="utf-8")
+    assert f"<td>{checkpoint.name} − third</td>" in html and str(tmp_path) not in html
+    assert str(checkpoint.parent) not in html
 
 
 def test_another_file_than_a_page_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

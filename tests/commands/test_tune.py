@@ -169,7 +169,7 @@ def test_no_trial_starts_after_the_timeout(log_file: Path, tmp_path: Path) -> No
     [
         (["--num_train_epochs", "3"], "shorten them with `--trial_steps`"),
         (["--time_budget", "5m"], "shorten them with `--trial_steps`"),
-        (["--recipe", "none"], "`recipe` none"),
+        (["--recipe", "none"], "`--recipe` none"),
         (["--n_trials", "0"], "`--n_trials` must be at least 1"),
         (["--timeout", "soon"], "`--timeout` must be a duration"),
         (["--metric_for_best_model", "loss", "--greater_is_better", "false"], "`--greater_is_better` must be true"),

@@ -106,7 +106,7 @@ def test_share_of_rows_with_only_the_last_masked(tokenizer: ItemTokenizer) -> No
 
 
 def test_equal_seeds_give_equal_batches(tokenizer: ItemTokenizer) -> None:
-    """A run that cannot be repeated cannot be compared; masks that hang on the batches before change on a resume."""
+    """A run that cannot be repeated cannot be compared; masks that depend on the batches before change on a resume."""
     features = _features()
 
     def draw(seed: int | None) -> list[torch.Tensor]:

@@ -1,4 +1,4 @@
-"""Streamed batches bring every row once, in an order that hangs on the seed alone; layouts of plain SQL are read."""
+"""Streamed batches bring every row once, in an order that depends on the seed alone; layouts of plain SQL are read."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_each_row_once_and_equally_many_batches(num_rows: int, num_processes: in
 
 
 def test_order_hangs_on_seed_and_epoch_alone(tmp_path: Path) -> None:
-    """An order that hangs on the workers cannot be gone on with; one of every epoch gives the same masks again."""
+    """An order that depends on the workers cannot be gone on with; one of every epoch gives the same masks again."""
     paths = write_rows(tmp_path, [[3 + row] for row in range(50)])
     first = batches(paths)
     assert batches(paths) == batches(paths, workers=2) == batches(paths, workers=3) == first

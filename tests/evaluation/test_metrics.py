@@ -104,7 +104,7 @@ def test_many_comparisons_widen_the_simultaneous_interval() -> None:
 
 
 def test_resamples_drawn_in_parts_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A table that hangs on how much memory a machine has."""
+    """A table that depends on how much memory a machine has."""
     ranks = np.random.default_rng(0).integers(0, 30, 200)
     whole = ranking_metrics(ranks, n_bootstrap=100)
     monkeypatch.setattr(bootstrap, "_DRAWN_AT_ONCE", 7)

@@ -119,7 +119,7 @@ def test_the_adapter_runs_once_for_each_distinct_item_of_a_step(monkeypatch: pyt
 
 
 def test_permuting_the_catalogue_permutes_the_scores() -> None:
-    """A score that hangs on an item's place in the vocabulary is no score of its content."""
+    """A score that depends on an item's place in the vocabulary is no score of its content."""
     order = torch.randperm(NUM_ITEMS, generator=torch.Generator().manual_seed(3))
     one, other = trained(make()), trained(make(rows=features()[order]))
     with torch.no_grad():

@@ -139,7 +139,7 @@ def test_special_tokens_get_no_probability() -> None:
 @pytest.mark.parametrize("kind", [Bert4RecForMaskedLM, Bert4RecForCausalLM])
 @pytest.mark.parametrize("changes", VARIANTS[:5], ids=str)
 def test_padding_side_length_and_batch_change_nothing(kind: type, changes: dict[str, Any]) -> None:
-    """Scores that hang on the neighbours in the batch differ between evaluation and recommendation."""
+    """Scores that depend on the neighbours in the batch differ between evaluation and recommendation."""
     model = _model(kind, **changes)
     expected = torch.cat([_scores(model, [row], len(row)) for row in HISTORIES])
     for side in ("left", "right"):
@@ -156,7 +156,7 @@ def test_padding_side_length_and_batch_change_nothing(kind: type, changes: dict[
 @pytest.mark.parametrize("kind", [Bert4RecForMaskedLM, Bert4RecForCausalLM])
 @pytest.mark.parametrize("changes", VARIANTS[:5], ids=str)
 def test_the_last_column_alone_is_the_last_column(kind: type, changes: dict[str, Any], implementation: str) -> None:
-    """What an export leaves out of the last layer must not be what its answer hangs on."""
+    """What an export leaves out of the last layer must not be what its answer depends on."""
     model = _model(kind, num_hidden_layers=2, **changes)
     model.set_attn_implementation(implementation)
     for batch in (_pad(HISTORIES, 8), {"input_ids": torch.tensor([[5, 6, 7, 9], [9, 4, 3, 1]])}):
@@ -225,7 +225,7 @@ def test_too_long_a_history_is_an_error() -> None:
 @pytest.mark.parametrize("position_embedding_type", ["absolute", "rotary"])
 @pytest.mark.parametrize("implementation", ["eager", "flex_attention"])
 def test_attention_back_ends_agree(kind: type, position_embedding_type: str, implementation: str) -> None:
-    """A mask that one back end reads otherwise makes the results hang on the machine.
+    """A mask that one back end reads otherwise makes the results depend on the machine.
 
     Flex attention runs uncompiled here, which checks its masks and takes a fraction of the time.
     """

@@ -9,8 +9,17 @@ from typing import Any
 
 import pytest
 
-from hfrec import Bert4RecConfig, Bert4RecForMaskedLM
-from hfrec.training.estimate import Workload, count_parameters, estimate_memory, estimate_start, suggestions
+from hfrec import Bert4RecConfig, Bert4RecForCausalLM, Bert4RecForMaskedLM
+from hfrec.training.estimate import (
+    Workload,
+    count_parameters,
+    estimate_memory,
+    estimate_start,
+    eval_batch_size,
+    suggestions,
+)
+from hfrec.training.trainer import prepare_model
+from hfrec.training.trainer_arguments import RecommenderTrainingArguments
 from hfrec_command import main
 
 ROOT = Path(__file__).parents[2]
@@ -54,13 +63,20 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before)
         {"gated_mlp": True, "embedding_size": 6},
         {"head_transform": False, "head_bias": False},
         {"tie_word_embeddings": False, "embedding_size": 6, "head_transform": False},
+        {"item_representation": "content+id", "item_content": {"blocks": [{"kind": "vectors", "width": 4}]}},
     ],
     ids=str,
 )
 def test_parameters_are_counted(changes: dict[str, Any]) -> None:
     """A weight that is forgotten here is forgotten three times, with its moments."""
     config = Bert4RecConfig(vocab_size=37, hidden_size=16, max_position_embeddings=9, **changes)
-    assert count_parameters(config) == Bert4RecForMaskedLM(config).num_parameters()
+    weights = Bert4RecForCausalLM(config).parameters()  # a tied table is one of them
+    assert count_parameters(config) == sum(weight.numel() for weight in weights)
+
+
+def test_parameters_of_a_large_catalogue_are_counted_without_memory_for_them() -> None:
+    """The question is asked because the model may not fit: 256 TB here."""
+    assert count_parameters(Bert4RecConfig(vocab_size=10**12)) > 64 * 10**12
 
 
 @pytest.mark.slow
@@ -139,9 +155,20 @@ def test_command_prints_every_part(capsys: pytest.CaptureFixture[str]) -> None:
     """The numbers must come from the flags that were given."""
     assert main(["estimate", "--num_items", "1000", "--loss", "full", "--objective", "causal"]) == 0
     printed = capsys.readouterr().out
-    assert all(name in printed for name in ("parameters", "optimizer", "activations", "scores", "total"))
+    sizes = {line.rsplit(maxsplit=2)[0]: line.split()[-2] for line in printed.splitlines() if line.endswith(" MiB")}
+    assert {"parameters", "optimizer", "activations", "scores", "total", "whole command"} <= set(sizes)
+    assert int(sizes["whole command"].replace(",", "")) - int(sizes["total"].replace(",", "")) in (800, 801)
     assert main(["estimate", "--num_items", "1000", "--mlm_probability", "0"]) == 1
     assert "labelled" in capsys.readouterr().err
+
+
+def test_scores_of_an_evaluation_are_bounded(tmp_path: Path) -> None:
+    """256 users times a million items took 5 GB where training takes 2; the run must do as the estimate says."""
+    config = Bert4RecConfig(vocab_size=1_000_003, hidden_size=8, num_hidden_layers=1)
+    assert estimate_memory(config, Workload()).evaluation < 2**30
+    training = RecommenderTrainingArguments(output_dir=str(tmp_path), use_cpu=True)
+    prepare_model(Bert4RecForMaskedLM(config), training)
+    assert training.per_device_eval_batch_size == eval_batch_size(256, 1_000_003) < 256
 
 
 @pytest.mark.parametrize("name", ["batch_size", "length", "eval_batch_size", "world_size"])

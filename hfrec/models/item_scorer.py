@@ -1,0 +1,398 @@
+"""Body, transform and tied item scores, with their losses: the parent of the masked and the causal model."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import reduce
+from operator import add
+from typing import Any, cast
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import initialization
+from transformers.modeling_outputs import BaseModelOutput
+from transformers.utils.generic import is_flash_attention_requested
+
+from .body import Bert4RecModel, Bert4RecPreTrainedModel
+from .configuration_bert4rec import Bert4RecConfig
+from .content import RecentHistory, StepItems
+from .layers import Bert4RecHead, embedding_size
+from .losses import (
+    SAMPLED_LOSSES,
+    Candidates,
+    NegativeSampler,
+    chunked_cross_entropy,
+    divide_by_labels,
+    gbce_losses,
+    item_cross_entropy,
+    sampled_softmax_losses,
+    score_candidates,
+    smoothing_terms,
+)
+
+
+class ItemScorer(Bert4RecPreTrainedModel):
+    """Body, transform and tied item scores; the parent of the masked and the causal model."""
+
+    _tied_weights_keys = {"decoder.weight": "model.embeddings.item_embeddings.weight"}  # noqa: RUF012  # the parent declares it
+    _is_causal = False
+    label_counts: torch.Tensor | None
+
+    def __init__(self, config: Bert4RecConfig) -> None:
+        super().__init__(config)
+        # `Trainer` counts labels by this name, and the causal one would leave out each first label as shifted away.
+        self.loss_type = "ForMaskedLM"
+        self.model = Bert4RecModel(config, is_causal=self._is_causal)
+        self.head = Bert4RecHead(config)
+        self.recent = None if config.item_representation == "id" else RecentHistory(self._is_causal)
+        self.decoder = nn.Linear(embedding_size(config), config.vocab_size, bias=config.head_bias)
+        estimated = config.loss == "sampled_softmax" and config.negative_sampling in ("in_batch", "mixed")
+        self.item_blocks: tuple[tuple[int, int], ...] | None = None
+        # How often each token was a label so far: in-batch negatives come as often as items are targets.
+        self.register_buffer("label_counts", torch.zeros(config.vocab_size) if estimated else None)
+        self.post_init()
+
+    def get_output_embeddings(self) -> nn.Linear:
+        return self.decoder
+
+    def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
+        self.decoder = new_embeddings
+
+    def encode_history(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, *, newest_last: bool = False
+    ) -> torch.Tensor:
+        """Representation `(batch, embedding_size)` at the newest token, against which items are scored.
+
+        Args:
+            input_ids: Token ids `(batch, length)`; for the masked model the newest one is `[MASK]`.
+            attention_mask: 1 for tokens, 0 for padding, `(batch, length)`.
+            newest_last: Padding stands on the left: a traced graph then computes no other outputs.
+        """
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        steps = torch.arange(mask.shape[1], device=mask.device)
+        newest = (mask.long() * steps).argmax(dim=-1)  # (batch,)
+        labelled = steps == newest[:, None]  # (batch, length)
+        inputs = {"input_ids": input_ids}
+        if self.recent is not None:
+            inputs = {"inputs_embeds": self.model.embeddings.look_up(input_ids)}
+        if newest_last and torch.compiler.is_compiling():
+            last = self.model(attention_mask=attention_mask, last_only=True, **inputs).last_hidden_state
+            representation = self.head(last[:, -1])
+        elif self._packs(labelled, attention_mask=mask, **inputs):
+            representation = self.head(self.model.at_labels(labelled, attention_mask=mask, **inputs))
+        else:
+            hidden_states = self.model(attention_mask=attention_mask, **inputs).last_hidden_state
+            representation = self.head(hidden_states[torch.arange(mask.shape[0], device=mask.device), newest])
+        if self.recent is None:
+            return cast(torch.Tensor, representation)
+        items = mask.bool() & (input_ids >= self.config.num_special_tokens)
+        return cast(torch.Tensor, representation + self.recent.newest(inputs["inputs_embeds"], items, newest))
+
+    def compete_within(self, blocks: Sequence[tuple[int, int]] | None) -> None:
+        """Let labels compete with the items of their own block alone: those of one source of several. It is not saved.
+
+        Args:
+            blocks: First token of each block and the one after its last, next to each other from the first item to the
+                last; None, as in a new or a loaded model: with all items.
+
+        Raises:
+            ValueError: Blocks that leave a gap, overlap or end elsewhere.
+        """
+        if blocks is not None:
+            bounds = [self.config.num_special_tokens, *(stop for _, stop in blocks)]
+            found = [first for first, _ in blocks]
+            if bounds[:-1] != found or bounds != sorted(set(bounds)) or bounds[-1] != self.config.vocab_size:
+                raise ValueError(
+                    f"`blocks` must divide the tokens {bounds[0]} to {self.config.vocab_size - 1} without a gap, found "
+                    f"{list(blocks)}."
+                )
+        self.item_blocks = None if blocks is None else tuple(blocks)
+
+    def item_table(self) -> torch.Tensor:
+        """Embeddings of all tokens `(vocab_size, embedding_size)`, by which items are scored."""
+        embeddings = self.model.embeddings
+        return self.decoder.weight if embeddings.content is None else embeddings.table()
+
+    @torch.no_grad()
+    def fix_items(self) -> None:
+        """Work out the embeddings by content once and for all, in place: for serving, not to be trained or saved."""
+        embeddings = self.model.embeddings
+        if embeddings.content is not None:
+            embeddings.item_embeddings.weight = nn.Parameter(embeddings.rows(), requires_grad=False)
+            self.decoder.weight = embeddings.item_embeddings.weight
+            embeddings.content = None
+
+    @property
+    def item_bias(self) -> torch.Tensor | None:
+        """Bias of each item, also where PEFT's layer for trainable rows stands around the decoder and hides it."""
+        return cast(nn.Linear, getattr(self.decoder, "original_module", self.decoder)).bias
+
+    def score_items(self, representation: torch.Tensor, start: int = 0, stop: int | None = None) -> torch.Tensor:
+        """Scores `(…, stop - start)` of the token ids `start … stop - 1`; minus infinity for special tokens."""
+        return self._scores(representation, self.item_table(), start, self.config.vocab_size if stop is None else stop)
+
+    def _scores(self, representation: torch.Tensor, table: torch.Tensor, start: int, stop: int) -> torch.Tensor:
+        bias = None if self.item_bias is None else self.item_bias[start:stop]
+        scores = F.linear(representation, table[start:stop], bias)
+        specials = max(self.config.num_special_tokens - start, 0)
+        if specials and (torch.is_grad_enabled() or torch.compiler.is_compiling()):
+            # A fresh tensor rather than a write in place: autograd and export both take it.
+            special = torch.arange(scores.shape[-1], device=scores.device) < specials
+            scores = scores.masked_fill(special, float("-inf"))
+        elif specials:  # a copy of all scores would take a good part of the product's time
+            scores[..., :specials] = float("-inf")
+        return scores
+
+    def _outputs(
+        self,
+        labels: torch.Tensor | None,
+        logits_to_keep: int | torch.Tensor,
+        num_items_in_batch: torch.Tensor | int | None,
+        **inputs: Any,
+    ) -> dict[str, Any]:
+        labelled = None if labels is None else labels != -100
+        # An unknown target ([UNK]) is a miss in the ranking; its score, minus infinity, would spoil the loss.
+        items = None if labels is None else labels[labels != -100]
+        items = None if items is None else items.masked_fill(items < self.config.num_special_tokens, -100)
+        step, recent = None, None
+        if self.recent is not None:
+            step = self._step_items(items, inputs.get("input_ids"))
+            recent, inputs = self._recent(step, labelled, inputs)
+        if labelled is not None and self._packs(labelled, **inputs):
+            hidden_states = self.model.at_labels(labelled, **inputs)
+            outputs = BaseModelOutput(last_hidden_state=hidden_states)
+        else:
+            outputs = self.model(**inputs)
+            hidden_states = outputs.last_hidden_state if labelled is None else outputs.last_hidden_state[labelled]
+        if step is None:  # after the body, whose lookup gathers a table that is divided among processes
+            step = StepItems(self.item_table())
+        loss = None
+        if items is None:
+            keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+            representation = self.head(hidden_states[:, keep])
+            if recent is not None:
+                representation = representation + recent.view(*hidden_states.shape[:2], -1)[:, keep]
+            logits = self._step_scores(representation, step)  # (batch, kept, vocab_size)
+        else:
+            representation = self.head(hidden_states)  # (num_labelled, embedding_size)
+            representation = representation if recent is None else representation + recent
+            if self.training and self.config.loss != "full":
+                logits = None
+                loss = self._bounded_loss(representation, items, num_items_in_batch, step)
+            else:
+                logits = self._without_rivals(
+                    self._step_scores(representation, step), items
+                )  # (num_labelled, vocab_size)
+                loss = item_cross_entropy(logits, items, num_items_in_batch)
+            if self.training and self.config.label_smoothing:
+                loss = loss + self._smoothing(representation, items, num_items_in_batch, step)
+        return {
+            "loss": loss,
+            "logits": logits,
+            "hidden_states": outputs.hidden_states,
+            "attentions": outputs.attentions,
+        }
+
+    def _step_items(self, items: torch.Tensor | None, input_ids: torch.Tensor | None) -> StepItems:
+        """The embeddings that a step needs: of all items, or for a sampled loss over content of those it touches."""
+        config = self.config
+        sampled = self.training and config.loss in SAMPLED_LOSSES and not config.label_smoothing
+        if self.recent is None or items is None or input_ids is None or not sampled:
+            return StepItems(self.item_table())
+        targets = items[items != -100]
+        negatives = tuple(
+            self._negative_sampler(block).draw(targets[(targets >= block[0]) & (targets < block[1])])
+            for block in self._blocks()
+        )
+        ids = torch.cat([input_ids.flatten(), targets, *negatives]).unique()
+        return StepItems(self.model.embeddings.rows(ids), ids, negatives)
+
+    def _recent(
+        self, step: StepItems, labelled: torch.Tensor | None, inputs: dict[str, Any]
+    ) -> tuple[torch.Tensor | None, dict[str, Any]]:
+        """What the path past the body gives `(num_asked, embedding_size)`, and what the body gets: embeddings."""
+        if self.recent is None or (inputs.get("input_ids") is None) == (inputs.get("inputs_embeds") is None):
+            return None, inputs  # the body says what is wrong
+        ids, embeds, mask = (inputs.get(name) for name in ("input_ids", "inputs_embeds", "attention_mask"))
+        if embeds is None:
+            embeds = F.embedding(step.places(cast(torch.Tensor, ids)), step.weight)  # (batch, length, embedding_size)
+        items = torch.ones(embeds.shape[:2], dtype=torch.bool, device=embeds.device) if mask is None else mask.bool()
+        if ids is not None:
+            items = items & (ids >= self.config.num_special_tokens)
+        recent = self.recent(embeds, items, torch.ones_like(items) if labelled is None else labelled)
+        return recent, {**inputs, "input_ids": None, "inputs_embeds": embeds}
+
+    def _step_scores(self, representation: torch.Tensor, step: StepItems) -> torch.Tensor:
+        if self.recent is None:
+            return self.score_items(representation)
+        return self._scores(representation, step.weight, 0, self.config.vocab_size)
+
+    def _blocks(self) -> tuple[tuple[int, int], ...]:
+        """The blocks of tokens that compete with each other for a label."""
+        return self.item_blocks or ((self.config.num_special_tokens, self.config.vocab_size),)
+
+    def _by_block(
+        self, representation: torch.Tensor, items: torch.Tensor, num_items_in_batch: torch.Tensor | int | None
+    ) -> Iterator[tuple[int, torch.Tensor, torch.Tensor, torch.Tensor | int | None]]:
+        """Number of each block, what belongs to its labels, and the divisor that all of them share."""
+        if self.item_blocks is None:
+            yield 0, representation, items, num_items_in_batch
+            return
+        if self.item_blocks[-1][1] != self.config.vocab_size:
+            raise ValueError("The vocabulary has changed: call `compete_within` with the blocks that it has now.")
+        if num_items_in_batch is None:
+            num_items_in_batch = (items != -100).sum().clamp(min=1)
+        for number, (first, stop) in enumerate(self.item_blocks):
+            own = (items >= first) & (items < stop)
+            yield number, representation[own], items[own], num_items_in_batch
+
+    def _without_rivals(self, logits: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+        """Scores `(num_labelled, vocab_size)`, minus infinity for items of other blocks than the label's."""
+        if self.item_blocks is None:
+            return logits
+        stops = torch.tensor([stop for _, stop in self.item_blocks], device=logits.device)
+        tokens = torch.arange(logits.shape[-1], device=logits.device)
+        blocks, own = torch.bucketize(tokens, stops, right=True), torch.bucketize(items, stops, right=True)
+        others = (blocks != own[:, None]) & (items >= 0)[:, None]  # an unknown target has no block
+        return logits.masked_fill(others, float("-inf"))
+
+    def _negative_sampler(self, block: tuple[int, int]) -> NegativeSampler:
+        first, stop = block
+        return NegativeSampler(self.config.negative_sampling, stop - first, first, self.config.num_negatives)
+
+    def _packs(
+        self,
+        labelled: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        input_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        **options: Any,
+    ) -> bool:
+        """Whether only real tokens and labelled positions get work: attention can, and nothing asks for the rest."""
+        wanted = any(value is not None and value is not False for value in options.values())
+        if wanted or self.config.output_hidden_states or self.config.output_attentions:
+            return False
+        grids = labelled.device.type == "cpu" and self.config._attn_implementation == "sdpa"
+        if torch.compiler.is_compiling() or not (grids or is_flash_attention_requested(self.config)):
+            return False
+        if (input_ids is None) == (inputs_embeds is None):
+            return False  # the body says what is wrong
+        return attention_mask is None or (
+            attention_mask.shape == labelled.shape and not bool((labelled & (attention_mask == 0)).any())
+        )
+
+    def _bounded_loss(
+        self,
+        representation: torch.Tensor,
+        items: torch.Tensor,
+        num_items_in_batch: torch.Tensor | int | None,
+        step: StepItems,
+    ) -> torch.Tensor:
+        """The losses that never hold the scores of all items, from `(num_labelled, embedding_size)`."""
+        make = self._chunked_loss if self.config.loss == "chunked" else self._sampled_loss
+        parts = self._by_block(representation, items, num_items_in_batch)
+        return reduce(add, (make(states, targets, divisor, step, number) for number, states, targets, divisor in parts))
+
+    def _sampled_loss(
+        self,
+        representation: torch.Tensor,
+        items: torch.Tensor,
+        num_items_in_batch: torch.Tensor | int | None,
+        step: StepItems,
+        number: int,
+    ) -> torch.Tensor:
+        config, block = self.config, self._blocks()[number]
+        counted = items != -100
+        targets = items[counted]
+        self._fit_label_counts()
+        counts = self.label_counts
+        if counts is not None:
+            counts.index_add_(0, targets, torch.ones_like(targets, dtype=counts.dtype))
+            if self.item_blocks is not None:  # the shares are those within the block
+                tokens = torch.arange(len(counts), device=counts.device)
+                counts = counts * ((tokens >= block[0]) & (tokens < block[1]))
+        sampler = self._negative_sampler(block)
+        negatives = sampler.draw(targets) if step.negatives is None else step.negatives[number]
+        candidates = self._score_candidates(representation[counted], targets, negatives, step)
+        if config.loss == "gbce":
+            losses = gbce_losses(candidates, sampler.num_items, config.gbce_t)
+        else:
+            losses = sampled_softmax_losses(candidates, sampler, counts)
+        return divide_by_labels(losses, targets, num_items_in_batch)
+
+    def _smoothing(
+        self,
+        representation: torch.Tensor,
+        items: torch.Tensor,
+        num_items_in_batch: torch.Tensor | int | None,
+        step: StepItems,
+    ) -> torch.Tensor:
+        """What label smoothing adds to the loss."""
+        total = []
+        for number, states, targets, divisor in self._by_block(representation, items, num_items_in_batch):
+            counted, (first, _) = targets != -100, self._blocks()[number]
+            weight, bias = self._up_to(number, step)
+            terms = smoothing_terms(states[counted], weight, bias, targets[counted], first)
+            total.append(divide_by_labels(terms, targets[counted], divisor))
+        return self.config.label_smoothing * reduce(add, total)
+
+    def _up_to(self, number: int, step: StepItems) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Rows and biases of the tokens up to the end of a block."""
+        stop, weight, bias = self._blocks()[number][1], step.weight, self.item_bias
+        if stop == len(weight):  # a slice of all would cost a copy of its gradient
+            return weight, bias
+        return weight[:stop], None if bias is None else bias[:stop]
+
+    def _chunked_loss(
+        self,
+        representation: torch.Tensor,
+        items: torch.Tensor,
+        num_items_in_batch: torch.Tensor | int | None,
+        step: StepItems,
+        number: int,
+    ) -> torch.Tensor:
+        weight, bias = self._up_to(number, step)
+        return chunked_cross_entropy(
+            representation,
+            weight=weight,
+            bias=bias,
+            labels=items,
+            num_special_tokens=self._blocks()[number][0],
+            chunk_size=self.config.loss_chunk_size,
+            num_items_in_batch=num_items_in_batch,
+        )
+
+    def _score_candidates(
+        self, representation: torch.Tensor, target_ids: torch.Tensor, negative_ids: torch.Tensor, step: StepItems
+    ) -> Candidates:
+        bias = self.item_bias
+        found = score_candidates(
+            representation,
+            weight=step.weight,
+            bias=bias if bias is None or step.ids is None else bias[step.ids],
+            target_ids=step.places(target_ids),
+            negative_ids=step.places(negative_ids),
+            sparse=getattr(self.get_input_embeddings(), "sparse", False),
+        )
+        return replace(found, target_ids=target_ids, negative_ids=negative_ids)
+
+    def _fit_label_counts(self) -> None:
+        """Start the estimate of label frequencies anew when the vocabulary has changed."""
+        if self.label_counts is not None and len(self.label_counts) != self.config.vocab_size:
+            self.label_counts = self.label_counts.new_zeros(self.config.vocab_size)
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, ItemScorer) and module.label_counts is not None:
+            initialization.zeros_(module.label_counts)
+        # The decoder is tied to the residuals; the head corrects the path past the body, by nothing at first.
+        if self.recent is not None and module in (self.decoder, self.head.last(cast(Bert4RecConfig, self.config))):
+            initialization.zeros_(cast(nn.Linear, module).weight)
+
+    def save_pretrained(
+        self, save_directory: str | os.PathLike[str], is_main_process: bool = True, *args: Any, **kwargs: Any
+    ) -> None:
+        """Save weights, config and the remote code with the full `auto_map`, so that every Auto class loads it."""
+        self._fit_label_counts()
+        super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
