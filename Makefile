@@ -3,7 +3,7 @@
 #   make app     the page on the demo's checkpoint, opened in a browser (after `make demo`)
 #   make test    the default test suite
 #   make check   ruff, ruff format and mypy --strict
-#   make faults  thousands of trials that try to break it, half an hour (docs/reliability.md)
+#   make faults  thousands of trials that try to break it, part by part, more than an hour (docs/reliability.md)
 #   make dist    wheel and source distribution into dist/, installed and tried
 #   make docs    the documentation as a site, into build/site (Python >= 3.11)
 #   make bench   seconds an epoch, into outputs/bench (HFREC_BENCH_DATA=log.csv; synthetic without)

@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,6 +16,7 @@ import pytest
 from safetensors.torch import load_file
 
 from hfrec import synthetic_tables
+from hfrec.data.files import SEAL_FILE, fault_of
 from hfrec_command import main
 
 ROOT = Path(__file__).parent.parent
@@ -27,11 +30,16 @@ PRETRAIN = ["--objective", "causal", "--hidden_dropout_prob", "0", "--max_length
 
 
 def on_two_processes(script: str, words: list[str], config: str = "ddp") -> None:
+    process = launched(script, words, config)
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors[-3000:]
+
+
+def launched(script: str, words: list[str], config: str = "ddp") -> "subprocess.Popen[str]":
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     launch = [*LAUNCH, "--config_file", str(CONFIGS / f"{config}.yaml")]
     command = [sys.executable, *launch, str(ROOT / f"{script}.py"), *words]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr[-3000:]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
 def largest_difference(one: Path, two: Path) -> float:
@@ -141,3 +149,33 @@ def test_accelerate_reads_the_settings(name: str) -> None:
     kinds = {"single": "NO", "ddp": "MULTI_GPU", "fsdp2": "FSDP"}
     assert settings.distributed_type == kinds.get(name, "DEEPSPEED")
     assert settings.num_processes == (1 if name == "single" else 8)
+
+
+@pytest.mark.slow
+def test_a_launcher_that_is_told_to_stop_leaves_a_checkpoint_of_all_processes(tmp_path: Path) -> None:
+    """A process that stopped a step before the other would leave a checkpoint of two steps, or hang the other one."""
+    log_of(tmp_path / "log.csv")
+    words = ["--train_file", str(tmp_path / "log.csv"), *PRETRAIN, "--per_device_train_batch_size", "8"]
+    words += ["--hidden_dropout_prob", "0.2", "--optim", "adamw_torch", "--max_steps", "200", "--save_on_exit", "true"]
+    words += ["--save_strategy", "steps", "--save_steps", "40", "--eval_strategy", "no"]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    on_two_processes("scripts/pretrain", [*words, "--output_dir", str(whole)])
+    process = launched("scripts/pretrain", [*words, "--output_dir", str(cut)])
+    while not (cut / "checkpoint-40" / SEAL_FILE).exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.001)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=120)
+    assert process.returncode and not (cut / "model.safetensors").exists()
+    last = max(cut.glob("checkpoint-*"), key=lambda folder: int(folder.name.rpartition("-")[2]))
+    step = int(last.name.rpartition("-")[2])
+    assert 40 < step < 200 and fault_of(last) is None
+    assert sorted(path.name for path in last.glob("rng_state_*")) == ["rng_state_0.pth", "rng_state_1.pth"]
+    on_two_processes("scripts/pretrain", [*words, "--output_dir", str(cut)])
+    assert largest_difference(whole, cut) == 0.0
+    assert steps_of(cut) == steps_of(whole)
+
+
+def steps_of(folder: Path) -> list[int]:
+    state = json.loads((folder / "checkpoint-200" / "trainer_state.json").read_text())
+    return [entry["step"] for entry in state["log_history"]]

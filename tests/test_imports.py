@@ -54,8 +54,8 @@ ALLOWED: dict[str, set[str]] = {
     },
     "hfrec.transfer": _MODEL_USERS,
     "hfrec.inference": {*_MODEL_USERS, *_SCORING, "hfrec.inference.prior"},
-    # A leaf: ranking mixes the prior in as recommending does.
-    "hfrec.inference.prior": {*_DATA, *_SCORING},
+    # A leaf: ranking mixes the prior in as recommending does; its file is written whole, by `data.files`.
+    "hfrec.inference.prior": {"hfrec.data", *_DATA, *_SCORING},
     "hfrec.blending": {
         *_MODEL_USERS,
         *_SCORING,

@@ -24,18 +24,20 @@ def parse(words: Sequence[str]) -> StudyArguments:
 
 def main(arguments: StudyArguments) -> list[dict[str, Any]]:
     """Run what is not done yet, then write `study.csv`, `study.md` and the plots."""
+    from ..data.files import whole_files
     from ..study.plots import plot
     from ..study.report import markdown, tradeoff_markdown, write_csv
 
     finals, tradeoff = run_study(arguments)
-    folder = Path(arguments.output_dir)
-    write_csv(finals, folder / "study.csv")
     seen = "seen items filtered" if finals[0].get("decided_by") != "unfiltered" else "seen items not filtered"
     table = f"Ranks over the target's items, {seen}.\n\n{markdown(finals)}"
     if tradeoff:
-        write_csv(tradeoff, folder / "tradeoff.csv")
         table += f"\nAt {arguments.tradeoff_fraction:.0%} of the users:\n\n{tradeoff_markdown(tradeoff)}"
-    (folder / "study.md").write_text(table, encoding="utf-8")
-    plot(table, finals, folder)
+    with whole_files(Path(arguments.output_dir)) as draft:
+        write_csv(finals, draft / "study.csv")
+        if tradeoff:
+            write_csv(tradeoff, draft / "tradeoff.csv")
+        (draft / "study.md").write_text(table, encoding="utf-8")
+        plot(table, finals, draft)
     print(table)
     return finals

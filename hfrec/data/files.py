@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
+import re
 import shutil
 import signal
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -20,6 +23,7 @@ RUN_FILE = "_run.json"
 LOG_FILE = "_training_log.jsonl"
 STUDY_FILE = "study.db"
 SEAL_FILE = "sha256.json"
+PULL_FILE = ".hfrec_pull.json"
 _LOADED = (
     ".safetensors",
     "config.json",
@@ -30,6 +34,7 @@ _LOADED = (
 VALIDATION_FOLDER = "validation"  # of a run that is trained again on all rows
 DRAFT_PREFIX = ".hfrec-draft-"  # of files and folders that are being written
 READY_PREFIX = ".hfrec-ready-"  # of folders that are written to their end, whose files are on their way to their place
+_MACHINE = re.sub(r"\W|_", "", platform.node())
 _passed: Counter[str] = Counter()
 
 
@@ -49,13 +54,19 @@ def fault_point(name: str) -> None:
 def whole_file(path: Path) -> Iterator[Path]:
     """A draft beside `path` that takes its place at the end of the block, or goes away when the block fails.
 
+    Drafts of the same file that processes of this machine left when they died are removed.
+
     Example:
         >>> from tempfile import TemporaryDirectory
         >>> with TemporaryDirectory() as folder, whole_file(Path(folder) / "new" / "a.txt") as draft:
         ...     size = draft.write_text("text")
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f"{DRAFT_PREFIX}{os.getpid()}-{path.name}")  # of this process: another may write it too
+    for other in path.parent.glob(f"{DRAFT_PREFIX}{_MACHINE}-*-{escape(path.name)}"):
+        if os.name != "nt" and not _is_being_written(other):
+            other.unlink(missing_ok=True)
+    # Of this process: another may write the file too.
+    draft = path.with_name(f"{DRAFT_PREFIX}{_MACHINE}-{os.getpid()}-{path.name}")
     try:
         yield draft
         _to_disk(draft)
@@ -104,8 +115,26 @@ def finish_drafts(folder: Path) -> list[str]:
         Names of what was written to its end and is now in its place; what was not is removed.
     """
     for draft in folder.glob(f"{DRAFT_PREFIX}*"):
-        shutil.rmtree(draft) if draft.is_dir() else draft.unlink()
+        if draft.is_dir():
+            shutil.rmtree(draft)
+        elif not _is_being_written(draft):
+            draft.unlink(missing_ok=True)
     return [name for ready in sorted(folder.glob(f"{READY_PREFIX}*")) for name in _place(ready)]
+
+
+def _is_being_written(draft: Path) -> bool:
+    """Whether the draft of a file is that of another process of this machine, and the process lives."""
+    machine, _, rest = draft.name.removeprefix(DRAFT_PREFIX).partition("-")
+    number = rest.partition("-")[0]
+    if machine != _MACHINE or not number.isdigit() or int(number) == os.getpid() or os.name == "nt":
+        return False  # Windows cannot ask a process without ending it, and does not remove a file that is open
+    try:
+        os.kill(int(number), 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # of another user
+        return True
+    return True
 
 
 def _place(ready: Path) -> list[str]:
@@ -164,11 +193,15 @@ def fault_of(folder: Path, suffixes: tuple[str, ...] = ("",)) -> str | None:
 
 
 def check_seal(folder: Path) -> None:
-    """Refuse a sealed checkpoint whose files are not those that were sealed: zeros are weights like any others.
+    """Refuse a sealed checkpoint whose files are not those that were sealed, and one that was pulled by half.
+
+    Zeros are weights like any others, and so are those of another revision.
 
     Raises:
         ValueError: With the files.
     """
+    if (folder / PULL_FILE).is_file() and read_json_object(folder / PULL_FILE).get("whole") is False:
+        raise ValueError(f"{folder} holds a pull that did not end, files of two revisions: pull again.")
     if (folder / SEAL_FILE).is_file() and (fault := fault_of(folder, _LOADED)):
         raise ValueError(
             f"{folder} is not as it was saved: {fault}. Copy it again; if the change is meant, remove its {SEAL_FILE}."

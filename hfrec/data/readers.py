@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import re
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -206,7 +207,7 @@ def read_batches(path: Path, columns: tuple[str, ...], delimiter: str | None = N
 def _unreadable(path: Path, suffix: str) -> Iterator[None]:
     try:
         yield
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError, UnicodeDecodeError) as error:
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError, UnicodeDecodeError, zlib.error, EOFError) as error:
         if "empty" in str(error).lower():
             raise ValueError(f"{path}: the file is empty. Expected a log with at least one interaction.") from error
         raise ValueError(

@@ -15,6 +15,7 @@ _Parse = Callable[[Any], Any]
 # From 1973 on in each unit, where the units do not overlap: up to 2286 in seconds.
 _UNITS = {"seconds": 10**8, "milliseconds": 10**11, "microseconds": 10**14, "nanoseconds": 10**17}
 _ZONED = pa.timestamp("us", tz="UTC")
+YEARS = (-62_135_596_800_000_000, 253_402_300_799_999_999)  # 1 to 9999, in microseconds since 1970
 
 
 def normalise_part(part: Part, *, user_column: str, item_column: str, timestamp_column: str) -> pa.Table:
@@ -52,9 +53,11 @@ def ids_to_strings(part: Part, column: str) -> pa.ChunkedArray:
     if pa.types.is_floating(values.type):
         _exact(part, column, values)
         values = pc.if_else(pc.is_nan(values.cast(pa.float64())), None, values.cast(pa.float64()))
-        if pc.all(pc.equal(pc.floor(values), values)).as_py():
-            values = values.cast(pa.int64())
     _check_nulls(part, column, values)
+    if pa.types.is_floating(values.type):
+        whole = pc.equal(pc.floor(values), values)
+        digits = pc.if_else(whole, values, 0.0).cast(pa.int64()).cast(pa.string())  # as text, 1e12 is "1e+12"
+        values = pc.if_else(whole, digits, values.cast(pa.string()))
     try:
         strings = values.cast(pa.string())
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
@@ -152,8 +155,12 @@ def _microseconds(part: Part, column: str, values: pa.ChunkedArray) -> pa.Chunke
         row = _first_unparsable(values, parse)
         number = values.slice(row, 1).cast(pa.int64() if pa.types.is_timestamp(values.type) else pa.int32())
         found = f"{number[0].as_py()} ({values.type})"
-        raise _bad_value(part, column, row, found, "a time within 292,000 years of 1970")
+        raise _bad_value(part, column, row, found, "a time in the years 1 to 9999")
     parsed = parse(values)
+    numbers = parsed.cast(pa.int64())
+    outside = pc.or_(pc.less(numbers, YEARS[0]), pc.greater(numbers, YEARS[1]))
+    if (row := pc.index(outside, True).as_py()) >= 0:  # dates that neither Python nor a card can name
+        raise _bad_value(part, column, row, f"{numbers[row].as_py()} microseconds", "a time in the years 1 to 9999")
     if finer and pc.count_distinct(parsed).as_py() != pc.count_distinct(values).as_py():
         raise ValueError(
             f"{part.name}, column {column!r}: some times differ by nanoseconds alone and would be tied: expected "

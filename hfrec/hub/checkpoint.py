@@ -50,8 +50,13 @@ def load_checkpoint(
             f"`{name_or_path}` is neither a checkpoint folder nor a model that the hub gives: check the path, or the "
             f"hub id and the connection. {error}"
         ) from error
-    check_seal(Path(str(found)).parent)
-    config = read_json_object(Path(str(found)))
+    if found is None:  # what the look-up answers of a folder without this file
+        raise OSError(
+            f"`{name_or_path}` is no checkpoint: expected a folder with config.json, found one without. An export of "
+            "`hfrec export` is for `hfrec serve` and its own onnx_recommender.py."
+        )
+    check_seal(Path(found).parent)
+    config = read_json_object(Path(found))
     model_class = _model_class(config, name_or_path)
     tokenizer = ItemTokenizer.from_pretrained(name_or_path, **hub)
     if len(tokenizer) != config.get("vocab_size"):

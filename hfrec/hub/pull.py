@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..data.files import check_folder, sha256_of
 from .errors import HubError, explain
-from .pulled import check_repository, make_room
+from .pulled import check_repository, finish_pull, make_room
 from .push import CHECKPOINT_FILES, checkpoint_names, matches
 
 if TYPE_CHECKING:
@@ -96,6 +96,8 @@ def pull_from_hub(
                 f"{', '.join(damaged)} in {folder} differ from the checksums of {repo_id} and were renamed to "
                 "*.damaged: pull again with `force_download`. When it stays, the upload is damaged."
             )
+    if output_dir is not None and remote:
+        finish_pull(folder, repo_id, remote)
     return folder
 
 

@@ -7,14 +7,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ..data.files import write_json
+from ..data.files import PULL_FILE, write_json
 from .push import checkpoint_names
-
-RECORD = ".hfrec_pull.json"
 
 
 def make_room(folder: Path, repo_id: str, names: Iterable[str]) -> None:
     """Prepare a folder for the files of a revision: what an earlier pull wrote and the revision lacks goes.
+
+    Until `finish_pull` nothing loads from the folder, which holds files of two revisions meanwhile.
 
     Args:
         folder: Folder of the pull, there or not.
@@ -33,10 +33,14 @@ def make_room(folder: Path, repo_id: str, names: Iterable[str]) -> None:
             f"`output_dir` {folder} holds {', '.join(foreign[:5])}, which no pull of {repo_id} wrote: choose another "
             "folder, or remove them."
         )
-    write_json(folder / RECORD, {"repo_id": repo_id, "files": sorted(written | names)})
+    write_json(folder / PULL_FILE, {"repo_id": repo_id, "files": sorted(written | names), "whole": False})
     for name in written - names:
         (folder / name).unlink(missing_ok=True)
-    write_json(folder / RECORD, {"repo_id": repo_id, "files": sorted(names)})
+
+
+def finish_pull(folder: Path, repo_id: str, names: Iterable[str]) -> None:
+    """Note that a folder holds exactly these files of a revision."""
+    write_json(folder / PULL_FILE, {"repo_id": repo_id, "files": sorted(names), "whole": True})
 
 
 def check_repository(folder: Path, repo_id: str) -> None:
@@ -56,7 +60,7 @@ def read_record(folder: Path) -> dict[str, Any]:
     Raises:
         ValueError: The record is damaged.
     """
-    path = folder / RECORD
+    path = folder / PULL_FILE
     if not path.is_file():
         return {}
     try:

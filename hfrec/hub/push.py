@@ -9,6 +9,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..data.files import check_seal
 from ..evaluation.user_ranks import RANKS_FILE
 from .errors import HubError, explain, push_command
 from .model_card import PLACEHOLDER
@@ -111,12 +112,13 @@ def checkpoint_files(folder: Path) -> dict[str, Path]:
     """Files of a checkpoint folder by their name in the repository.
 
     Raises:
-        ValueError: Not a checkpoint: no folder, no config or no safetensors weights.
+        ValueError: Not a checkpoint: no folder, no config or no safetensors weights; or one that was damaged since.
     """
     if not folder.is_dir():
         raise ValueError(f"`folder_or_model`: expected the folder of a checkpoint, found no folder at {folder}.")
     files = {name: folder / name for name in checkpoint_names(folder)}
     _check_links(folder, files)
+    check_seal(folder)
     adapter = "adapter_config.json" in files
     needed = {"adapter_config.json", "adapter_model.safetensors"} if adapter else {"config.json", "tokenizer.json"}
     missing = sorted(needed - set(files))

@@ -6,6 +6,7 @@ validation users (`hfrec.evaluation.cold_users`); beyond the last weight the mod
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers.utils.hub import cached_file
 
+from ..data.files import whole_file
 from ..scoring import chunk_bounds
 from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer
 
@@ -146,12 +148,12 @@ class PopularityPrior:
         for name, row in zip(self.segments, self.counts[1:, NUM_SPECIAL_TOKENS:], strict=True):
             places = np.flatnonzero(row)
             segments[name] = dict(zip(items[places].tolist(), row[places].tolist(), strict=True))
-        content = {"weights": list(self.weights), "shrinkage": self.shrinkage}
+        content: dict[str, Any] = {"weights": list(self.weights), "shrinkage": self.shrinkage}
+        content["items"] = _items_digest(tokenizer)
         content |= {"segment_column": self.segment_column, "segments": segments}
         path = Path(folder) / PRIOR_FILE
-        draft = path.with_name(f".{path.name}.tmp")
-        draft.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-        os.replace(draft, path)
+        with whole_file(path) as draft:
+            draft.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
         return path
 
 
@@ -177,6 +179,8 @@ def load_prior(
         weights = tuple(float(weight) for weight in content["weights"])
         segments = {str(name): dict(counts) for name, counts in content["segments"].items()}
         shrinkage, column = float(content["shrinkage"]), content["segment_column"]
+        if content["items"] != _items_digest(tokenizer):
+            raise ValueError("it was fitted for a checkpoint of other items or counts.")
         counts = segment_counts(tokenizer, segments)
         return PopularityPrior(counts, weights, tuple(segments), shrinkage, column)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -184,6 +188,13 @@ def load_prior(
             f"{PRIOR_FILE} of `{name_or_path}` cannot be used: {type(error).__name__}: {error} Fit it again with "
             "`hfrec evaluate --fit_prior true`, or remove it."
         ) from error
+
+
+def _items_digest(tokenizer: ItemTokenizer) -> str:
+    """SHA-256 (hex) of the items and their counts, on which every number of a prior hangs."""
+    items = tokenizer.items
+    counts = items["count"].to_pylist() if "count" in items.column_names else None
+    return hashlib.sha256(json.dumps([items["item_id"].to_pylist(), counts]).encode()).hexdigest()
 
 
 def segment_counts(tokenizer: ItemTokenizer, segments: dict[str, dict[str, int]]) -> NDArray[np.int64]:

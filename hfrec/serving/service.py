@@ -17,7 +17,7 @@ from .batching import Batcher, QueueFull
 from .histories import Event, HistoryStore
 from .metrics import Metrics
 from .models import ServedModel, load_model
-from .problems import Problem
+from .problems import RETRY_AFTER, Problem
 from .settings import TOKEN_VARIABLE, ServeArguments
 from .stores import open_store
 
@@ -118,12 +118,8 @@ class Service:
         """
         if self.draining:
             raise Problem(503, "The service is about to stop: ask another one.")
-        if self.store is None:
-            return
-        try:
+        if self.store is not None:
             await self._in_store(self.store.check)
-        except Exception as error:  # of any store
-            raise Problem(503, f"The history store cannot be used: {error}.") from error
 
     def check_token(self, authorization: str | None) -> None:
         """Let pass who has the token.
@@ -155,7 +151,7 @@ class Service:
             source = (name or old[0], revision if revision is not None or name is not None else old[1])
             try:
                 model = await asyncio.to_thread(self._load, *source)
-            except (OSError, ValueError, ImportError, RuntimeError) as error:
+            except Exception as error:  # those of strict configs, of weights and of hubs share no parent
                 self.metrics.reloads.labels("refused").inc()
                 _log.warning("%s cannot be loaded, %s goes on serving: %s", source[0], self.model.version, error)
                 raise Problem(
@@ -196,6 +192,9 @@ class Service:
         self._store_calls += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._store_thread, call)
+        except Exception as error:  # a full disk, a server that is away: each store has errors of its own
+            _log.error("the history store cannot be used: %s", error)
+            raise Problem(503, f"The history store cannot be used: {error}.", {"Retry-After": RETRY_AFTER}) from error
         finally:
             self._store_calls -= 1
 

@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..data.files import write_json
+from ..data.files import RUN_FILE, read_json_object, write_json
+from ..hub.checkpoint import load_network
+from ..training.runfile import check_same, weights_digest
 from .arguments import StudyArguments
 from .arms import ARMS, Arm, Trial
 from .runner import METRIC, StudyData, run_once
@@ -26,6 +28,10 @@ TRADEOFF = {
     "l2sp_coupled": (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1),
     "l2sp_decoupled": (3.0, 10.0, 30.0, 100.0, 300.0),
 }
+# Settings that every row hangs on; the others choose which rows there are, and stand in the names of their files.
+_OF_EVERY_ROW = (
+    "test_fraction", "validation_fraction", "max_steps", "batch_size", "forgetting_users", "filter_seen",
+)  # fmt: skip
 Row = dict[str, Any]
 
 
@@ -52,7 +58,11 @@ def run_study(arguments: StudyArguments) -> tuple[list[Row], list[Row]]:
 
     Returns:
         The rows of the chosen settings, and those of the trade-off.
+
+    Raises:
+        ValueError: The folder holds the runs of another study.
     """
+    begin_study(arguments)
     cells = list(planned(arguments))
     first = arguments.seeds[0]
     trials = [[Job(arm, share, first, trial) for trial in arm.trials] for arm, share in cells]
@@ -70,6 +80,29 @@ def run_study(arguments: StudyArguments) -> tuple[list[Row], list[Row]]:
         print(f"{jobs[0].arm.name:<16} {jobs[0].fraction:>5.0%}  {METRIC} {mean:.4f}  {jobs[0].trial}", flush=True)
         finals += rows
     return finals, rows_of(list(tradeoff_jobs(arguments)), arguments)
+
+
+def begin_study(arguments: StudyArguments) -> None:
+    """Write what a study is about into its folder, or compare that with the study whose runs lie there.
+
+    Raises:
+        ValueError: They are of other logs, another checkpoint or other settings, or of nobody knows which.
+    """
+    folder, data = Path(arguments.output_dir), data_of(json.dumps(vars(arguments)))
+    target = {"pool": data.pool, "validation": data.validation, "test": data.test}
+    study = {
+        "log": {"source": data.source.fingerprint, **{name: part.fingerprint for name, part in target.items()}},
+        "checkpoint": {"weights": weights_digest(load_network(arguments.model_name_or_path)[0])},
+        "study": {name: getattr(arguments, name) for name in _OF_EVERY_ROW},
+    }
+    if (folder / RUN_FILE).is_file():
+        check_same(read_json_object(folder / RUN_FILE), study, folder, elsewhere=False)
+    elif any((folder / "runs").glob("*.json")):
+        raise ValueError(
+            f"`output_dir` {folder} holds runs without {RUN_FILE}, so that nobody knows of which logs and settings: "
+            "choose another folder."
+        )
+    write_json(folder / RUN_FILE, study)
 
 
 def planned(arguments: StudyArguments) -> Iterator[tuple[Arm, float]]:

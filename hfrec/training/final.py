@@ -15,6 +15,7 @@ from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 from ..data.collators import objective_of
 from ..data.files import VALIDATION_FOLDER, read_json_object, write_json
 from ..data.interactions import Interactions
+from ..data.locks import locked_folder
 from ..evaluation.protocol import versions
 from ..tokenization import ItemTokenizer
 from .arguments import DataArguments
@@ -149,8 +150,9 @@ def train_finally(
         refit: Trains on all rows.
     """
     arguments = validation_arguments(training)
-    results = validate(arguments)
-    tell(results, arguments)
+    with locked_folder(Path(arguments.output_dir)):  # which also brings to its end what a killed run began there
+        results = validate(arguments)
+        tell(results, arguments)
     chosen = chosen_length(results["schedule"])
     if training.process_index == 0:
         print(f"Trained again on all rows and items for as long as validation chose: {chosen}.")

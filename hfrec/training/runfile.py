@@ -57,7 +57,7 @@ def begin_run(
     done = (folder / "all_results.json").exists() and (folder / RUN_FILE).exists()
     if explicit or done or last_whole_checkpoint(folder) is not None:
         if (earlier / RUN_FILE).is_file():
-            _check_same(
+            check_same(
                 read_json_object(earlier / RUN_FILE), run, earlier, elsewhere=earlier.resolve() != folder.resolve()
             )
         elif not explicit:
@@ -109,7 +109,7 @@ def _training_settings(training: RecommenderTrainingArguments) -> dict[str, Any]
     return {**values, "dataloader_drop_last": training.dataloader_drop_last, "world_size": training.world_size}
 
 
-def _check_same(
+def check_same(
     before: dict[str, dict[str, Any]], now: dict[str, dict[str, Any]], folder: Path, *, elsewhere: bool
 ) -> None:
     """Refuse to go on with another log or other settings; a run that is named from `elsewhere` is only warned of.

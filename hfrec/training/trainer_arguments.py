@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # not in its list
 from transformers import TrainingArguments
 
 from .arguments import TrainingFlags
@@ -51,4 +52,6 @@ class RecommenderTrainingArguments(TrainingFlags, TrainingArguments):  # type: i
             for name in ("num_train_epochs", "max_steps"):
                 if getattr(self, name) != getattr(type(self), name):
                     raise ValueError(f"`--time_budget` and `--{name}` are both given: leave one of them out.")
+        if self.hub_model_id is not None:
+            validate_repo_id(self.hub_model_id)  # it stands in the card, whether or not the run is pushed
         super().__post_init__()  # type: ignore[no-untyped-call]

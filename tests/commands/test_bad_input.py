@@ -120,6 +120,8 @@ def test_what_is_no_checkpoint(
 
     other = tmp_path / "other"
     other.mkdir()
+    line = refusal(*command(name, log_file, other, output))
+    assert "other` is no checkpoint: expected a folder with config.json" in line  # not: no such file 'None'
     (other / "config.json").write_text('{"model_type": "bert"}')
     assert "is a checkpoint of 'bert', expected one of 'bert4rec'" in refusal(*command(name, log_file, other, output))
 
@@ -168,6 +170,7 @@ def test_data_set_that_the_hub_does_not_give(
         (["--early_stopping_patience", "-3"], "`--early_stopping_patience` must be at least 0, found -3"),
         (["--hidden_size", "wide"], "invalid int value: 'wide'. `hfrec pretrain --help` lists the flags"),
         (["--objective", "other"], "invalid choice: 'other' (choose from"),
+        (["--hub_model_id", "<script>alert(1)</script>"], "<script>alert(1)</script>"),
         (["--hiden_size", "8"], "unknown flag '--hiden_size'. Did you mean 'hidden_size'?"),
         (["8"], "found '8' alone: put its flag before it"),
     ],

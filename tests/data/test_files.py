@@ -1,5 +1,6 @@
 """Files are there whole or not at all, whatever becomes of the process that writes them."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -60,3 +61,40 @@ def test_a_killed_draft_of_a_file_is_no_obstacle(tmp_path: Path) -> None:
     (tmp_path / f"{DRAFT_PREFIX}7-_run.json").write_text("{")
     with locked_folder(tmp_path):
         assert not list(tmp_path.glob(f"{DRAFT_PREFIX}*"))
+
+
+def test_the_draft_of_a_dead_process_goes_and_that_of_a_living_one_stays(tmp_path: Path) -> None:
+    """Beside an `--output_file` no folder is locked: what a killed command left stayed there for ever."""
+    process = multiprocessing.get_context("fork").Process(target=_die_while_writing, args=(tmp_path / "a[1].txt",))
+    process.start()
+    process.join()
+    assert [path.name.startswith(DRAFT_PREFIX) for path in tmp_path.iterdir()] == [True]
+    with whole_file(tmp_path / "b.txt") as draft:
+        draft.write_text("b")
+    assert len(list(tmp_path.glob(f"{DRAFT_PREFIX}*a[[]1].txt"))) == 1  # of another file
+    with whole_file(tmp_path / "a[1].txt") as draft:
+        draft.write_text("again")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a[1].txt", "b.txt"]
+
+    process = multiprocessing.get_context("fork").Process(target=_write_and_wait, args=(tmp_path / "a[1].txt",))
+    process.start()
+    while not list(tmp_path.glob(f"{DRAFT_PREFIX}*")):
+        process.join(0.01)
+    with whole_file(tmp_path / "a[1].txt") as draft:
+        draft.write_text("mine")
+    with locked_folder(tmp_path):  # a command into the folder where another writes its file
+        assert len(list(tmp_path.glob(f"{DRAFT_PREFIX}*"))) == 1
+    process.kill()
+    process.join()
+
+
+def _die_while_writing(path: Path) -> None:
+    with whole_file(path) as draft:
+        draft.write_text("half")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _write_and_wait(path: Path) -> None:
+    with whole_file(path) as draft:
+        draft.write_text("half")
+        signal.pause()

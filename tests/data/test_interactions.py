@@ -92,6 +92,7 @@ def test_ties_keep_the_order_of_the_source():
     [
         ([7, 10], ["10", "7"]),
         ([1.0, 2.0], ["1", "2"]),
+        ([1e12, 2.5], ["1000000000000", "2.5"]),  # one fraction in the column made another item of 1e12: "1e+12"
         ([True, False], ["false", "true"]),
         (["é", "007"], ["007", "é"]),
     ],
@@ -323,6 +324,7 @@ def test_json_ids_that_look_like_dates_stay_text(tmp_path):
     ("times", "expected"),
     [
         (pa.array([1, 2**62], pa.timestamp("s")), "found '4611686018427387904"),
+        (pa.array([1, 10**18], pa.timestamp("us")), "found '1000000000000000000 microseconds', expected .* 1 to 9999"),
         (pa.array([1_700_000_000, 1_700_000_000_500]), "not seconds beside milliseconds"),
         (pa.array(["1700000000", "1700000000500"]), "not seconds beside milliseconds"),
         (pa.array([1_700_000_000.5, 1_700_000_000_500.0]), "not seconds beside milliseconds"),

@@ -21,18 +21,19 @@ class Whole:
     """What a command writes when nothing happens: digests of its files, changes of files and seconds."""
 
     digests: dict[str, str]
-    events: int
+    changes: tuple[str, ...]
     seconds: float
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One trial: the command, the fault, how it ended, and what is wrong with it, if anything."""
+    """One trial: the command, the fault, how it ended, what is wrong with it, if anything, and which case it was."""
 
     command: str
     fault: str
     outcome: str
     wrong: str | None
+    detail: str = ""
 
 
 def whole_run(server: Server, name: str, inputs: Inputs, output: Path) -> Whole:
@@ -42,7 +43,7 @@ def whole_run(server: Server, name: str, inputs: Inputs, output: Path) -> Whole:
     outcome = server.run(COMMANDS[name](inputs, output), events=str(output))
     if outcome.code not in (0, 3):
         raise RuntimeError(f"{name}: {outcome}")
-    return Whole(digests(output), len(outcome.events), time.monotonic() - began)
+    return Whole(digests(output), outcome.events, time.monotonic() - began)
 
 
 def kill_trials(
@@ -51,25 +52,29 @@ def kill_trials(
     """Kill a command at some of its changes of files, at every scripted point, and at random moments."""
     whole = whole_run(server, name, inputs, output)
     words = COMMANDS[name](inputs, output)
-    for place in sorted(draw.sample(range(1, whole.events + 1), min(events, whole.events))):
+    for place in sorted(draw.sample(range(1, len(whole.changes) + 1), min(events, len(whole.changes)))):
         shutil.rmtree(output, ignore_errors=True)
         server.run(words, events=str(output), kill_at=place)
-        yield again(server, name, words, output, whole, "kill at a change of a file")
+        change = whole.changes[place - 1]
+        yield again(server, name, words, output, whole, "kill at a change of a file", f"{place}: {change}")
     for point in POINTS if events else ():
         shutil.rmtree(output, ignore_errors=True)
         died = server.run(words, environment={"HFREC_FAULT_POINT": point})
         if died.code == -9:  # not every command comes by every point
-            yield again(server, name, words, output, whole, "kill at a scripted point")
+            yield again(server, name, words, output, whole, "kill at a scripted point", point)
     for _ in range(moments):
         shutil.rmtree(output, ignore_errors=True)
-        server.run(words, seconds=draw.uniform(0.05, 1.1 * whole.seconds))
-        yield again(server, name, words, output, whole, "kill at a random moment")
+        moment = draw.uniform(0.05, 1.1)
+        server.run(words, seconds=moment * whole.seconds)
+        yield again(server, name, words, output, whole, "kill at a random moment", f"{moment:.3f} of the run")
 
 
-def again(server: Server, name: str, words: list[Any], output: Path, whole: Whole, fault: str) -> Trial:
+def again(
+    server: Server, name: str, words: list[Any], output: Path, whole: Whole, fault: str, detail: str = ""
+) -> Trial:
     """Give the command again: it ends as if nothing had been, or says in one line that its work was done."""
     outcome = server.run(words)
-    return Trial(name, fault, *judge(outcome, output, whole))
+    return Trial(name, fault, *judge(outcome, output, whole), detail)
 
 
 def judge(outcome: Outcome, output: Path, whole: Whole) -> tuple[str, str | None]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
-from datetime import datetime, timezone
+from datetime import date, datetime, timedelta, timezone
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def _frame(path: Path) -> pd.DataFrame:
         return pd.read_parquet(path, dtype_backend="pyarrow")
     if name.endswith(".jsonl"):
         raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        rows = list(_objects(raw.decode("utf-8")))
+        rows = list(_objects(raw.decode("utf-8-sig")))
         return pd.DataFrame({key: pd.Series([row[key] for row in rows], dtype=object) for key in rows[0]})
     separator = "\t" if name.endswith(".tsv") else ","
     return pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig", engine="c")
@@ -43,6 +44,8 @@ def _objects(text: str) -> Any:
 
 
 def _id(value: Any) -> str:
+    if isinstance(value, bytes):
+        return value.decode()
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float) and value.is_integer():
@@ -61,7 +64,7 @@ def _times(values: list[Any]) -> list[Any]:
 
 
 def _whole(value: Any) -> int:
-    if isinstance(value, float):
+    if isinstance(value, (float, Decimal)):
         raise ValueError(value)
     return int(value, 16) if isinstance(value, str) and value.lower().startswith("0x") else int(value)
 
@@ -71,6 +74,8 @@ def _number(value: Any) -> float:
 
 
 def _moment(value: Any) -> int:
+    if isinstance(value, date) and not isinstance(value, datetime):
+        value = value.isoformat()
     moment = datetime.fromisoformat(value) if isinstance(value, str) else value.to_pydatetime()
     moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=timezone.utc)
-    return round((moment - datetime(1970, 1, 1, tzinfo=timezone.utc)).total_seconds() * 1_000_000)
+    return (moment - datetime(1970, 1, 1, tzinfo=timezone.utc)) // timedelta(microseconds=1)

@@ -7,10 +7,14 @@ import os
 import random
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from hfrec.data.files import SEAL_FILE
 
 from .commands import COMMANDS, ONE_EPOCH, SMALL, Inputs, digests
 from .harness import Outcome, Server
@@ -29,19 +33,36 @@ def mutated_checkpoints(
     draw: random.Random,
     count: int,
     readers: tuple[str, ...] = READERS,
+    names: list[str] | None = None,
+    sealed: bool = True,
 ) -> Iterator[Trial]:
-    """One mutation of one file of a checkpoint, which is then used."""
+    """One mutation of one file of a checkpoint, which is then used.
+
+    Args:
+        server, inputs, output, draw, count: As of every kind.
+        model: What is copied and changed.
+        readers: Commands that use it.
+        names: Files to change; all unless given.
+        sealed: With its hashes; without, no number tells that it was changed, and all that is asked of the command is
+            that it ends in a result or in words.
+    """
     target = output.with_name(f"{output.name}-model")
     wholes: dict[str, Whole] = {}
     for _ in range(count):
         name = draw.choice(readers)
-        words = COMMANDS[name](Inputs(**{**vars(inputs), "model": target}), output)
+        words = COMMANDS[name](Inputs(**{**vars(inputs), "model": target, "content": target}), output)
         if name not in wholes:
             copy_of(model, target)
             wholes[name] = _whole(server, words, output)
         copy_of(model, target)
-        file, done = mutate(target, draw)
-        yield _used(server, f"{name}, {file} {done}", words, output, wholes[name], "one mutation of a checkpoint")
+        if not sealed:
+            (target / SEAL_FILE).unlink()
+        file, done = mutate(target, draw, names)
+        fault = "one mutation of a checkpoint" if sealed else "one mutation of a checkpoint without hashes"
+        trial = _used(server, name, words, output, wholes[name], fault, f"{file} {done}")
+        if not sealed and trial.outcome == "another result":
+            trial = replace(trial, wrong=None)
+        yield trial
 
 
 def mutated_sequences(
@@ -55,7 +76,8 @@ def mutated_sequences(
     for _ in range(count):
         copy_of(inputs.sequences, target)
         file, done = mutate(target, draw)
-        yield _used(server, f"{file} {done}", words, output, whole, "one mutation of prepared sequences")
+        fault = "one mutation of prepared sequences"
+        yield _used(server, "pretrain streaming", words, output, whole, fault, f"{file} {done}")
 
 
 def mutated_runs(server: Server, inputs: Inputs, output: Path, *, draw: random.Random, count: int) -> Iterator[Trial]:
@@ -73,7 +95,7 @@ def mutated_runs(server: Server, inputs: Inputs, output: Path, *, draw: random.R
         file, done = mutate(output, draw)
         outcome = server.run(words)
         ended = _told_or(outcome, output, whole)
-        yield Trial(f"pretrain, {file} {done}", "one mutation of an interrupted run", *ended)
+        yield Trial("pretrain", "one mutation of an interrupted run", *ended, f"{file} {done}")
 
 
 def mutated_settings(
@@ -108,14 +130,13 @@ def mutated_settings(
         wrong = outcome.fault()
         if wrong is None and outcome.code == 0 and output.is_dir() and not (output / "README.md").exists():
             wrong = "exit code 0 without a card"
-        yield Trial(
-            f"{chosen}", "a settings file of strange values", "followed" if outcome.code == 0 else "told", wrong
-        )
+        ended = "followed" if outcome.code == 0 else "told"
+        yield Trial("pretrain", "a settings file of strange values", ended, wrong, f"{suffix} {chosen}")
 
 
 def full_disks(server: Server, inputs: Inputs, output: Path, *, draw: random.Random, count: int) -> Iterator[Trial]:
     """A file system of a limited size (or a limit on the size of a file), and then room again."""
-    names = [name for name in COMMANDS if name not in ("export", "tune", "prepare sequences")]
+    names = [name for name in COMMANDS if name not in ("export", "tune", "prepare sequences", "study")]
     wholes: dict[str, tuple[Whole, int]] = {}
     for _ in range(count):
         name = draw.choice(names)
@@ -126,7 +147,8 @@ def full_disks(server: Server, inputs: Inputs, output: Path, *, draw: random.Ran
             shutil.rmtree(output)
         whole, size = wholes[name]
         words = COMMANDS[name](inputs, output)
-        with small_disk(output, draw.randint(4096, max(8192, size))) as mounted:
+        room = draw.randint(4096, max(8192, size))
+        with small_disk(output, room) as mounted:
             limit = {} if mounted else {"FSIZE": draw.randint(1000, max(2000, size // 2))}
             outcome = server.run(words, **limit)
             fault = "full disk (tmpfs)" if mounted else "limit on the size of a file"
@@ -135,15 +157,15 @@ def full_disks(server: Server, inputs: Inputs, output: Path, *, draw: random.Ran
             shutil.rmtree(kept, ignore_errors=True)
             shutil.copytree(output, kept) if output.is_dir() else None
         if wrong is not None:
-            yield Trial(name, fault, "fault", wrong)
+            yield Trial(name, fault, "fault", wrong, f"{room} bytes")
             continue
         if outcome.code == 0:
-            yield Trial(name, fault, "it was enough", None)
+            yield Trial(name, fault, "it was enough", None, f"{room} bytes")
             continue
         shutil.rmtree(output, ignore_errors=True)
         if kept.is_dir():
             kept.rename(output)
-        yield again(server, name, words, output, whole, fault)
+        yield again(server, name, words, output, whole, fault, f"{room} bytes")
 
 
 @contextmanager
@@ -161,45 +183,59 @@ def small_disk(folder: Path, size: int) -> Iterator[bool]:
 
 
 def races(server: Server, inputs: Inputs, output: Path, *, draw: random.Random, count: int) -> Iterator[Trial]:
-    """The same command twice at once into one output."""
-    names = ["prepare", "evaluate", "items add", "baseline", "pretrain", "recommend", "finetune"]
+    """Two commands at once into one output, mostly the same one."""
     wholes: dict[str, Whole] = {}
+    names = [name for name in COMMANDS if name not in ("study", "export", "tune")]
     for _ in range(count):
-        name = draw.choice(names)
-        if name not in wholes:
+        first = draw.choice(names)
+        pair = [first, first if draw.random() < 0.7 else draw.choice(names)]
+        for name in set(pair) - wholes.keys():
             wholes[name] = whole_run(server, name, inputs, output)
         shutil.rmtree(output, ignore_errors=True)
-        words = COMMANDS[name](inputs, output)
-        first = server.start(words)
-        if draw.random() < 0.5:
-            subprocess.run(["sleep", f"{draw.uniform(0, wholes[name].seconds):.2f}"], check=True)
-        second = server.start(words)
-        ends = [server.end(*first), server.end(*second)]
-        faults = [fault for end in ends if (fault := end.fault())]
-        if faults or not any(end.code == 0 for end in ends):
-            yield Trial(name, "two at once", "fault", faults[0] if faults else "both failed")
-            continue
-        ended = judge(next(end for end in ends if end.code == 0), output, wholes[name])
-        yield Trial(name, "two at once", *ended)
+        started = [server.start(COMMANDS[first](inputs, output))]
+        delay = draw.choice([0.0, draw.random()])
+        time.sleep(delay * wholes[first].seconds)
+        started.append(server.start(COMMANDS[pair[1]](inputs, output)))
+        ends = [server.end(*one) for one in started]
+        yield Trial(", ".join(pair), "two at once", *_both(pair, ends, output, wholes), f"{delay:.2f} of the run later")
+
+
+def _both(pair: list[str], ends: list[Outcome], output: Path, wholes: dict[str, Whole]) -> tuple[str, str | None]:
+    """Each that succeeded left what it leaves alone, but for files that both write."""
+    if faults := [fault for end in ends if (fault := end.fault())]:
+        return "fault", faults[0]
+    done = [wholes[name].digests for name, end in zip(pair, ends, strict=True) if end.code in (0, 3)]
+    if not done:
+        return "fault", f"both failed: {ends[0].reason} {ends[1].reason}"
+    found = digests(output)
+    wrong = [name for one in done for name in one if found.get(name) not in [other.get(name) for other in done]]
+    wrong += sorted(found.keys() - {name for one in done for name in one})
+    if wrong:
+        return "another result", f"{', '.join(wrong[:4])} of neither; {[end.code for end in ends]}"
+    return ("one told" if len(done) == 1 else "both done"), None
 
 
 def clocks(server: Server, inputs: Inputs, output: Path, *, draw: random.Random, count: int) -> Iterator[Trial]:
     """The clock jumps by hours or years, during a run or between a kill and the next try."""
+    names = ["pretrain", "pretrain final", "finetune", "refresh", "baseline", "blend", "prepare", "evaluate", "tune"]
     for _ in range(count):
-        name = draw.choice(["pretrain", "finetune", "baseline", "prepare", "evaluate", "tune"])
+        name = draw.choice(names)
         whole = whole_run(server, name, inputs, output)
         words = COMMANDS[name](inputs, output)
         shutil.rmtree(output)
         jump = draw.choice([-3600.0, 3600.0, -1e9, 1e9])
         if draw.random() < 0.5:
-            outcome = server.run(words, clock=[jump, draw.randrange(40)])
-            yield Trial(name, "clock jumps during a run", *_told_or(outcome, output, whole))
+            calls = draw.randrange(40)
+            outcome = server.run(words, clock=[jump, calls])
+            detail = f"{jump} s after {calls} calls"
+            yield Trial(name, "clock jumps during a run", *_told_or(outcome, output, whole), detail)
             continue
-        server.run(words, environment={"HFREC_FAULT_POINT": draw.choice(["sealed", "sealed:2", "drafted", "moving"])})
+        point = draw.choice(["sealed", "sealed:2", "drafted", "moving"])
+        server.run(words, environment={"HFREC_FAULT_POINT": point})
         for path in [path for path in output.rglob("*") if output.is_dir()]:
             moment = path.stat().st_mtime + jump
             os.utime(path, (moment, moment))
-        yield again(server, name, words, output, whole, "clock jumps after a kill")
+        yield again(server, name, words, output, whole, "clock jumps after a kill", f"{jump} s after {point}")
 
 
 def _whole(server: Server, words: list[Any], output: Path) -> Whole:
@@ -207,12 +243,12 @@ def _whole(server: Server, words: list[Any], output: Path) -> Whole:
     outcome = server.run(words)
     if outcome.code:
         raise RuntimeError(f"{words}: {outcome}")
-    return Whole(digests(output), 0, 0.0)
+    return Whole(digests(output), (), 0.0)
 
 
-def _used(server: Server, what: str, words: list[Any], output: Path, whole: Whole, fault: str) -> Trial:
+def _used(server: Server, what: str, words: list[Any], output: Path, whole: Whole, fault: str, detail: str) -> Trial:
     shutil.rmtree(output, ignore_errors=True)
-    return Trial(what, fault, *_told_or(server.run(words), output, whole))
+    return Trial(what, fault, *_told_or(server.run(words), output, whole), detail)
 
 
 def _told_or(outcome: Outcome, output: Path, whole: Whole) -> tuple[str, str | None]:

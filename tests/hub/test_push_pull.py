@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from hfrec import ItemTokenizer, load_checkpoint
+from hfrec.data.files import seal
 from tests.hub.conftest import BAD_TOKEN, ITEMS, OTHER_TOKEN, READ_TOKEN, TOKEN, Client, ClientError, make_checkpoint
 from tests.hub.loopback import Hub
 
@@ -260,3 +261,30 @@ def test_a_prior_removed_at_home_goes_with_the_next_push(
     (folder / "prior.json").unlink()
     client("push", str(folder), "ann/prior")
     assert "prior.json" not in hub.files("ann/prior")
+
+
+def test_a_pull_that_did_not_end_is_no_checkpoint(hub: Hub, client: Client, checkpoint: Path, tmp_path: Path) -> None:
+    """Config and items of the new version stood beside weights of the old one, and loaded."""
+    client("push", str(checkpoint), "ann/half")
+    folder, new = tmp_path / "films", tmp_path / "new"
+    client("pull", "ann/half", output_dir=str(folder))
+    make_checkpoint(new, seed=1)
+    client("push", str(new), "ann/half")
+    hub.fail("GET", r"^/blob/", status=403, times=99)
+    with pytest.raises(ClientError, match="Could not pull"):
+        client("pull", "ann/half", output_dir=str(folder))
+    hub.rules.clear()
+    with pytest.raises(ValueError, match=r"holds a pull that did not end.*pull again"):
+        load_checkpoint(folder)
+    client("pull", "ann/half", output_dir=str(folder))
+    assert client("recommendations", str(folder), ITEMS[:3]) == client("recommendations", str(new), ITEMS[:3])
+
+
+def test_a_damaged_checkpoint_is_not_published(hub: Hub, client: Client, checkpoint: Path, tmp_path: Path) -> None:
+    """Whoever pulls it has no hashes but those of the damage."""
+    folder = shutil.copytree(checkpoint, tmp_path / "films")
+    seal(folder)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4] + bytes(4))
+    with pytest.raises(ClientError, match=r"is not as it was saved: model\.safetensors damaged"):
+        client("push", str(folder), "ann/damaged")

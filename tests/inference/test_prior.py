@@ -123,6 +123,7 @@ def test_pipeline_uses_the_prior_beside_the_weights(
         ({"weights": []}, "`weights` must be"),
         ({"shrinkage": 0}, "`shrinkage` must be above 0"),
         ({"segments": {"DE": {"z": 1}}}, "not in the vocabulary"),
+        ({"items": "0" * 64}, "fitted for a checkpoint of other items or counts"),
         ({"segments": ["DE"]}, "AttributeError"),
         ({"segments": {"DE": {"a": -1}}}, "none below 0"),
     ],

@@ -249,6 +249,29 @@ def test_ready_says_no_while_draining_or_without_store(films: Films, opened: Ope
         assert client.get("/healthz").json() == {"status": "alive"}
 
 
+def test_a_full_disk_under_the_store_is_told_and_nothing_is_half_kept(
+    films: Films, opened: Opens, tmp_path: Path
+) -> None:
+    """It was a failure of the service, which told nobody to send the events again."""
+    store = tmp_path / "histories.db"
+
+    def events(first: int, size: int) -> dict[str, Any]:
+        names = range(first, first + size)
+        return {"events": [{"event_id": str(name), "user_id": "u", "item_id": "1" * 900} for name in names]}
+
+    with opened(films.exported, history_store=f"sqlite:///{store}") as client:
+        assert client.post("/events", json=events(0, 1)).json() == {"accepted": 1, "duplicates": 0}
+        connection = client.service.store._connection
+        (pages,) = connection.execute("PRAGMA page_count").fetchone()
+        connection.execute(f"PRAGMA max_page_count = {pages + 2}")
+        answer = client.post("/events", json=events(0, 200))
+        assert answer.status_code == 503 and answer.headers["Retry-After"]
+        assert "The history store cannot be used: database or disk is full" in answer.json()["detail"]
+        assert client.post("/recommend", json={"user_ids": ["u"]}).status_code == 200
+        connection.execute("PRAGMA max_page_count = 100000")
+        assert client.post("/events", json=events(0, 200)).json() == {"accepted": 199, "duplicates": 1}
+
+
 def test_metrics_count_by_route(films: Films, opened: Opens) -> None:
     """Counting by what was asked for would grow without end; not counting refusals hides them."""
     with opened(films.exported) as client:

@@ -75,6 +75,28 @@ def test_study_writes_tables_and_goes_on_after_an_interrupt(files: dict[str, Pat
     assert (tmp_path / "forgetting.png").stat().st_size > 5000
 
 
+def test_runs_of_another_study_are_not_taken(
+    files: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rows were found by the names of their files: those of another log or of other settings filled the new table."""
+    words = ["study", "--model_name_or_path", str(files["checkpoint"]), "--source_file", str(files["source.csv"])]
+    words += ["--target_file", str(files["target.csv"]), "--output_dir", str(tmp_path / "out"), "--arms", "popularity"]
+    words += ["--fractions", "1.0", "--num_processes", "1"]
+    assert main(words) == 0
+    rows = files["target.csv"].read_text().splitlines()
+    (tmp_path / "other.csv").write_text("\n".join(rows[:-9]) + "\n")
+    for change, told in (
+        (["--target_file", str(tmp_path / "other.csv")], "another log"),
+        (["--max_steps", "7"], "`max_steps` 600 there, 7 now"),
+    ):
+        assert main([*words, *change]) == 1
+        assert told in capsys.readouterr().err
+    assert main([*words, "--seeds", "0", "1"]) == 0  # another table of the same study
+    (tmp_path / "out" / "_run.json").unlink()
+    assert main(words) == 1
+    assert "nobody knows" in capsys.readouterr().err
+
+
 def test_repeats_of_the_target_decide_on_all_arms(files: dict[str, Path], tmp_path: Path) -> None:
     """Arms ranked under two protocols would differ by the protocol, not by the transfer."""
     data = StudyData(arguments(files, tmp_path, filter_seen="auto"))

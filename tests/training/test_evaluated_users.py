@@ -11,7 +11,7 @@ from datasets import Dataset
 
 from hfrec import Bert4RecConfig, Bert4RecForMaskedLM
 from hfrec.training.arguments import DataArguments
-from hfrec.training.evaluated_users import SHARE, cost_of_all, rows_while_training
+from hfrec.training.evaluated_users import FEWEST, SHARE, cost_of_all, rows_while_training
 from hfrec.training.trainer_arguments import RecommenderTrainingArguments
 from hfrec_command import main
 
@@ -45,8 +45,15 @@ def test_a_fixed_sample_where_they_are_dear(tmp_path: Path, capsys: pytest.Captu
     )
     assert list(first) == list(again) == sorted(set(first)) and list(first) != list(other)
     share = cost_of_all(ranked, trained, MODEL, data=DATA, training=arguments(tmp_path))
-    assert share is not None and len(first) == int(4000 * SHARE / share) < 2000
+    assert share is not None and len(first) == max(int(4000 * SHARE / share), FEWEST) < 2000
     assert f"rank {len(first):,} of 4,000 users" in capsys.readouterr().err
+
+
+def test_a_small_log_ranks_all_whatever_it_costs(tmp_path: Path) -> None:
+    """A checkpoint chosen by some hundred users is a worse one, to save seconds."""
+    few = rows(FEWEST)
+    assert cost_of_all(few, rows(100), MODEL, data=DATA, training=arguments(tmp_path)) > SHARE  # type: ignore[operator]
+    assert rows_while_training(few, rows(100), MODEL, data=DATA, training=arguments(tmp_path)) is few
 
 
 def test_steps_between_evaluations_count(tmp_path: Path) -> None:
