@@ -101,9 +101,9 @@ def page_address(
         yield address
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    """The system's Chromium; nothing is downloaded."""
+    """The system's Chromium; nothing is downloaded. It ends with its module: Playwright's loop is in others' way."""
     program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if program is None:
         pytest.skip("no Chromium on this machine: `apt-get install chromium`")

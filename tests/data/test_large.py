@@ -139,12 +139,12 @@ def test_prepare_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
         return capsys.readouterr().err.strip().splitlines()[-1]
 
     assert "`--layout sequences` takes the log as it is" in refusal("--duplicates", "first")
-    assert "`where` ['user_id!=u']: filter the log before" in refusal("--where", "user_id!=u")
-    assert "`session_gap` 30m" in refusal("--session_gap", "30m")
+    assert "`--where` ['user_id!=u']: filter the log before" in refusal("--where", "user_id!=u")
+    assert "`--session_gap` 30m" in refusal("--session_gap", "30m")
     assert "divides by leave-one-out alone" in refusal("--protocol", "temporal")
-    assert "every user was filtered out by `min_user_interactions`=999" in refusal("--min_user_interactions", "999")
-    assert "`min_item_interactions` must be at least 1" in refusal("--min_item_interactions", "0")
-    assert "column 'who' (`user_column`) is missing" in refusal("--user_column", "who")
+    assert "every user was filtered out by `--min_user_interactions`=999" in refusal("--min_user_interactions", "999")
+    assert "`--min_item_interactions` must be at least 1" in refusal("--min_item_interactions", "0")
+    assert "column 'who' (`--user_column`) is missing" in refusal("--user_column", "who")
     monkeypatch.setitem(sys.modules, "polars", None)
     assert "pip install 'hfrec[large]'" in refusal()
 

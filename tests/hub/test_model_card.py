@@ -149,7 +149,7 @@ def test_a_licence_needs_a_card(runs: Path, tmp_path: Path, capsys: pytest.Captu
     words = ["finetune", "--task", "classification", "--label_file", "users.csv", "--label_column", "age"]
     words += ["--train_file", str(runs / "shop.csv"), "--model_name_or_path", str(runs / "pretrained")]
     assert main([*words, "--license", "mit", "--output_dir", str(tmp_path / "labels")]) == 1
-    assert "`license` is for the model card" in capsys.readouterr().err
+    assert "`--license` is for the model card" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "model_cards").glob("ml-*.md")), ids=lambda path: path.stem)

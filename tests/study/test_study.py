@@ -87,7 +87,7 @@ def test_runs_of_another_study_are_not_taken(
     (tmp_path / "other.csv").write_text("\n".join(rows[:-9]) + "\n")
     for change, told in (
         (["--target_file", str(tmp_path / "other.csv")], "another log"),
-        (["--max_steps", "7"], "`max_steps` 600 there, 7 now"),
+        (["--max_steps", "7"], "`--max_steps` 600 there, 7 now"),
     ):
         assert main([*words, *change]) == 1
         assert told in capsys.readouterr().err
