@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
 
-PATH = Path(__file__).resolve().parents[1] / "benchmarks" / "gpu.py"
 SMALL = (
     "--device cpu --items 40 --large_items 60 --batch_size 3 --length 6 --hidden_size 8 --heads 2 --layers 2 --users 3"
 )
@@ -18,13 +16,8 @@ QUICK = "--seconds 0.001 --product_size 16 --copy_megabytes 1"
 
 
 @pytest.fixture(scope="module")
-def gpu() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("gpu", PATH)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["gpu"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+def gpu(benchmark_script: Callable[[str], ModuleType]) -> ModuleType:
+    return benchmark_script("gpu")
 
 
 def test_every_row_has_figures_or_a_reason(gpu: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

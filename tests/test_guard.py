@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
-from pathlib import Path
+from collections.abc import Callable
 from types import ModuleType
 
 import pytest
 
-PATH = Path(__file__).resolve().parents[1] / "benchmarks" / "guard.py"
-
 
 @pytest.fixture(scope="module")
-def guard() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("guard", PATH)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["guard"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+def guard(benchmark_script: Callable[[str], ModuleType]) -> ModuleType:
+    return benchmark_script("guard")
 
 
 def test_only_what_is_above_the_margin_is_slower(guard: ModuleType) -> None:

@@ -1,36 +1,31 @@
 """The README's table of results is that of the result files; a row is made from the recipes that it names."""
 
-import importlib.util
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+Script = Callable[[str], Any]
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def _script(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(f"quality_{name}", ROOT / "benchmarks" / "quality" / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_the_readme_says_what_the_files_say() -> None:
+def test_the_readme_says_what_the_files_say(benchmark_script: Script) -> None:
     """A figure that was typed by hand stays when the run behind it is made again."""
-    module = _script("table")
+    module = benchmark_script("quality/table")
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert module.BEGIN in readme and module.END in readme
     assert module.with_table(readme) == readme, "run `python benchmarks/quality/table.py`"
     assert module.with_table(readme.replace(module.END, f"| typed by hand |\n{module.END}")) == readme
 
 
-def test_a_blend_is_made_of_the_networks_of_its_seed_on_their_log(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_blend_is_made_of_the_networks_of_its_seed_on_their_log(
+    benchmark_script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Networks of another seed, or another log, would give a row that no command makes again."""
-    reproduce = _script("reproduce")
+    reproduce = benchmark_script("quality/reproduce")
     monkeypatch.setenv("HFREC_DATA", "logs")
     made = [path.stem for path in reproduce.RECIPES.glob("*.yaml") if reproduce.settings_of(path.stem).get("networks")]
     assert len(made) >= 4
@@ -44,17 +39,17 @@ def test_a_blend_is_made_of_the_networks_of_its_seed_on_their_log(monkeypatch: p
         assert not {"networks", "seed"} & set(words)
 
 
-def test_parts_of_a_blend_are_called_by_their_recipe() -> None:
+def test_parts_of_a_blend_are_called_by_their_recipe(benchmark_script: Script) -> None:
     """Each network's folder is called after its seed: a table of them would say seed-0 was best."""
-    reproduce = _script("reproduce")
+    reproduce = benchmark_script("quality/reproduce")
     found = {"blend": {"fit": {"parts": ["seed-0", "seed-0_network", "ease"]}}}
     names = reproduce.part_names(found, ["a-causal", "a-masked"])
     assert names == {"seed-0": "a-causal", "seed-0_network": "a-masked", "ease": "ease"}
 
 
-def test_a_row_is_made_a_seed_at_a_time() -> None:
+def test_a_row_is_made_a_seed_at_a_time(benchmark_script: Script) -> None:
     """A third seed that took the place of the first two would be a mean of one, of other settings."""
-    reproduce = _script("reproduce")
+    reproduce = benchmark_script("quality/reproduce")
 
     def summary(*values: float, seeds: list[int], steps: int = 5) -> dict[str, Any]:
         rows = [
@@ -74,9 +69,11 @@ def test_a_row_is_made_a_seed_at_a_time() -> None:
 
 
 @pytest.mark.slow
-def test_a_row_of_a_blend_is_made_from_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_row_of_a_blend_is_made_from_nothing(
+    benchmark_script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The network that is missing is trained first, and one that is finished is not trained again."""
-    reproduce = _script("reproduce")
+    reproduce = benchmark_script("quality/reproduce")
     monkeypatch.setattr(reproduce, "RECIPES", tmp_path)
     monkeypatch.setattr(reproduce, "RESULTS", tmp_path / "results")
     small = "dataset: synthetic\nmax_length: 10\nmax_steps: 4\nhidden_size: 8\n"

@@ -100,8 +100,7 @@ def refit(
     rows, parts, weights = baseline_log(log, tokenizer), {}, []
     for entry in blend.config.components or []:
         name = entry["name"]
-        method = next((method for method in CLASSES if method == name), None)
-        parts[name] = (networks or {})[name] if method is None else fit_baseline(method, settings[name], rows)
+        parts[name] = fit_baseline(name, settings[name], rows) if name in CLASSES else (networks or {})[name]
         weights.append(entry["weight"])
     whole = make_blend(parts, weights, counts=_counts(log, tokenizer))
     whole.config.filter_seen = blend.config.filter_seen

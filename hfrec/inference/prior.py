@@ -191,7 +191,7 @@ def load_prior(
 
 
 def _items_digest(tokenizer: ItemTokenizer) -> str:
-    """SHA-256 (hex) of the items and their counts, on which every number of a prior hangs."""
+    """SHA-256 (hex) of the items and their counts, on which every number of a prior depends."""
     items = tokenizer.items
     counts = items["count"].to_pylist() if "count" in items.column_names else None
     return hashlib.sha256(json.dumps([items["item_id"].to_pylist(), counts]).encode()).hexdigest()

@@ -132,8 +132,9 @@ class _TurnPacked(torch.autograd.Function):
 
     @staticmethod
     def _turned(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, size: int) -> torch.Tensor:
-        turned, (half, cos, sin) = torch.empty_like(states), (cos.shape[-1], cos.to(states.dtype), sin.to(states.dtype))
-        parts = (values.split(CACHED_TOKENS) for values in (states, turned, cos[:, None], sin[:, None]))
+        turned, half = torch.empty_like(states), cos.shape[-1]
+        cos, sin = (angles[:, None].to(states.dtype) for angles in (cos, sin))  # each (num_tokens, 1, half)
+        parts = (values.split(CACHED_TOKENS) for values in (states, turned, cos, sin))
         for part, out, part_cos, part_sin in zip(*parts, strict=True):
             out[:, size:] = part[:, size:]
             left, right = part[:, :size].unflatten(-1, (-1, 2, half)).unbind(2)  # each (num_tokens, heads, half)

@@ -28,7 +28,7 @@ TRADEOFF = {
     "l2sp_coupled": (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1),
     "l2sp_decoupled": (3.0, 10.0, 30.0, 100.0, 300.0),
 }
-# Settings that every row hangs on; the others choose which rows there are, and stand in the names of their files.
+# Settings that every row depends on; the others choose which rows there are, and stand in the names of their files.
 _OF_EVERY_ROW = (
     "test_fraction", "validation_fraction", "max_steps", "batch_size", "forgetting_users", "filter_seen",
 )  # fmt: skip
