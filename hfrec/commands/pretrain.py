@@ -72,9 +72,9 @@ def parse(words: Sequence[str], *, defaults: dict[str, Any] | None = None) -> Pr
     shape, content = parsed.shape, parsed.content
     if (shape.item_representation != "id") != content.given:
         raise ValueError(
-            "`--item_representation content` or `content+id` and content (`--encoder`, `--category_column`, "
-            f"`--number_columns` or `--vector_column`) go together: found {shape.item_representation!r}, content "
-            f"{'given' if content.given else 'missing'}."
+            "`--item_representation content` or `content+id` and content (`--text_column`, `--encoder`, "
+            f"`--category_column`, `--number_columns` or `--vector_column`) go together: found "
+            f"{shape.item_representation!r}, content {'given' if content.given else 'missing'}."
         )
     if parsed.final.final and parsed.data.several:
         raise ValueError("`--final` is for one log: leave it out, or give one source.")

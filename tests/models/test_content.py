@@ -61,7 +61,7 @@ def test_an_untrained_model_ranks_by_the_whitened_cosine_to_the_recent_history(
     history = torch.tensor([[3, 9, 5]])
     ids = torch.cat([history, torch.tensor([[1]])], dim=1) if objective == "masked" else history
     items = whitened(features())
-    weights = torch.tensor([0.8**2, 0.8, 1.0]) * (0.8 if objective == "masked" else 1.0)
+    weights = torch.tensor([0.6**2, 0.6, 1.0]) * (0.6 if objective == "masked" else 1.0)
     profile = F.normalize(weights @ items[history[0] - 3], dim=0)
     with torch.no_grad():
         scores = model.score_items(model.encode_history(ids))[0, 3:]
