@@ -88,7 +88,7 @@ class ModelArguments:
     item_representation: Literal["id", "content", "content+id"] = field(
         default="id",
         metadata={
-            "help": "What an item is: an embedding of its own; its content (--encoder, --category_column, …) under an "
+            "help": "What an item is: an embedding of its own; its content (--text_column, --category_column, …) under an "
             "adapter, which fits other catalogues too; or that plus a residual of its own."
         },
     )
