@@ -31,9 +31,10 @@ from hfrec.commands.parsing import parse_arguments
 from hfrec.commands.refresh import train_on_period
 from hfrec.data.files import write_json
 from hfrec.data.interactions import Interactions, load_interactions, timestamps_to_numpy
+from hfrec.data.periods import Periods, split_periods
 from hfrec.evaluation.metrics.functions import metric_values, paired_bootstrap, ranking_metrics
-from hfrec.study.refresh import Periods, cohort_masks, rank_next, split_periods
 from hfrec.training.arguments import DataArguments, ModelArguments, RefreshFinetuneArguments
+from hfrec.training.refresh import cohort_masks, rank_next
 from hfrec.training.rows import build_tokenizer
 from hfrec.training.run import save_checkpoint
 from hfrec.training.trainer import build_model, seed_everything

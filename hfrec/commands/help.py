@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
 from ..training.arguments import TrainingFlags
+from .homes import package_of
 from .parser import allowed_values, plain_type
 
 HELP, HELP_ALL = ("-h", "--help"), ("--help_all", "--help-all")
@@ -55,7 +56,8 @@ def positional(classes: Sequence[Any]) -> list[Field[Any]]:
 
 def _described(name: str) -> tuple[str, list[str]]:
     """What a command is for and its examples, from the docstring of its module, which is read and not run."""
-    spec = find_spec(f"{__package__}.{name.split()[0]}")
+    command = name.split()[0]
+    spec = find_spec(f"{package_of(command)}.{command}")
     source = None if spec is None or spec.origin is None else Path(spec.origin).read_text(encoding="utf-8")
     text = (ast.get_docstring(ast.parse(source)) or "") if source is not None else ""
     about, _, rest = text.partition("\n\n")

@@ -21,6 +21,7 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback
 from ..data.collators import objective_of
 from ..data.files import whole_files, write_json
 from ..data.interactions import Interactions
+from ..data.periods import Periods, split_periods
 from ..data.repeats import chosen_filter
 from ..data.sequences import to_evaluation_sequences
 from ..evaluation.protocol import versions
@@ -28,21 +29,20 @@ from ..hub.checkpoint import load_network
 from ..hub.log_shape import COLUMNS, FILTERS, explained, log_shape
 from ..hub.model_card import write_model_card
 from ..hub.push import push_to_hub
-from ..study.arguments import RefreshArguments
-from ..study.refresh import (
-    Periods,
-    cohort_masks,
-    compare,
-    objections,
-    rank_next,
-    report_markdown,
-    split_periods,
-)
-from ..study.refreshed import refreshed_split, refreshed_test
 from ..tokenization import ItemTokenizer
 from ..training.arguments import CardArguments, DataArguments, RefreshFinetuneArguments
 from ..training.facts import log_sizes, run_facts
 from ..training.pushes import hub_target
+from ..training.refresh import (
+    cohort_masks,
+    compare,
+    objections,
+    rank_next,
+    refreshed_split,
+    refreshed_test,
+    report_markdown,
+)
+from ..training.refresh_arguments import RefreshArguments
 from ..training.resuming import train as train_from
 from ..training.rows import load_log, training_sequences
 from ..training.run import check_output_folder, save_checkpoint

@@ -76,8 +76,7 @@ def cold_users_table(cold_users: Mapping[str, Any], metric: str = "ndcg@10") -> 
 
 def cell(values: Mapping[str, Any], metric: str) -> str:
     """A metric with its interval."""
-    low, high = values[f"{metric}_ci"]
-    return f"{values[metric]:.4f} [{low:.4f}, {high:.4f}]"
+    return estimate((values[metric], *values[f"{metric}_ci"]))
 
 
 def align(rows: Sequence[Sequence[str]]) -> str:
@@ -86,3 +85,19 @@ def align(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(
         "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows
     )
+
+
+def markdown_row(*cells: str) -> str:
+    """A line of a markdown table.
+
+    Example:
+        >>> markdown_row("model", estimate((0.1, 0.05, 0.2)))
+        '| model | 0.1000 [0.0500, 0.2000] |'
+    """
+    return "| " + " | ".join(cells) + " |"
+
+
+def estimate(values: Sequence[float], sign: str = "") -> str:
+    """A number with its interval: mean, low, high; `sign` "+" also shows that of a number above 0."""
+    mean, low, high = (f"{value:{sign}.4f}" for value in values)
+    return f"{mean} [{low}, {high}]"
