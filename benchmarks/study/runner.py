@@ -20,7 +20,8 @@ from hfrec.data.sequences import to_evaluation_sequences, to_sequences
 from hfrec.data.splits import hold_out_users, leave_one_out
 from hfrec.evaluation.baseline_ranking import rank_baseline
 from hfrec.evaluation.metrics.functions import ranking_metrics
-from hfrec.evaluation.protocol import decided_by, rank_among
+from hfrec.evaluation.protocol import rank_among
+from hfrec.evaluation.ranked_test import decided_by
 from hfrec.tokenization import ItemTokenizer
 from hfrec.training.anchors import Plan, distances
 from hfrec.training.arguments import DataArguments

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+from ..models.loss_names import LossName
 from .durations import parse_duration
 
 NewItemStart = Literal["cooccurrence", "random"]
@@ -116,7 +117,7 @@ class ModelArguments:
             "help": "Dense layer and norm before the item scores, as BERT has; left out, masked models of ids do."
         },
     )
-    loss: Literal["full", "chunked", "sampled_softmax", "gbce"] = field(
+    loss: LossName = field(
         default="chunked", metadata={"help": "Training loss; chunked is full in less memory and time."}
     )
     loss_chunk_size: int = field(default=1_048_576, metadata={"help": "Scores held at a time by the chunked loss."})

@@ -15,7 +15,8 @@ from ..data.periods import Periods
 from ..data.sequences import to_evaluation_sequences
 from ..evaluation.cohorts import BoolArray, summarise_cohorts
 from ..evaluation.metrics.functions import paired_bootstrap
-from ..evaluation.protocol import PROTOCOL, decided_by, rank_among
+from ..evaluation.protocol import rank_among
+from ..evaluation.ranked_test import PROTOCOL, decided_by
 from ..evaluation.ranking import PROTOCOLS
 from ..evaluation.table import estimate, markdown_row
 from ..tokenization import ItemTokenizer

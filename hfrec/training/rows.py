@@ -17,7 +17,8 @@ from ..data.sequences import to_sequences
 from ..data.shards import SequenceShards, StreamedBatches
 from ..data.splits import Split, split_facts
 from ..data.temporal import split_log
-from ..evaluation.protocol import RankedTest, rank_checkpoint, rank_rows, rows_to_rank
+from ..evaluation.protocol import rank_checkpoint, rank_rows, rows_to_rank
+from ..evaluation.ranked_test import RankedTest
 from ..evaluation.sources import RankedSources
 from ..tokenization import ItemTokenizer
 from .arguments import DataArguments
