@@ -2,6 +2,6 @@
 
 from typing import Literal, get_args
 
-SampledLoss = Literal["sampled_softmax", "gbce"]  # over drawn negatives: their gradient has few rows of the item table
+SampledLoss = Literal["sampled_softmax", "gbce"]  # over drawn negatives
 LossName = Literal["full", "chunked", SampledLoss]
-SAMPLED_LOSSES = get_args(SampledLoss)
+SAMPLED_LOSSES = get_args(SampledLoss)  # their gradient has few rows of the item table
