@@ -37,7 +37,7 @@ from hfrec.training.arguments import DataArguments, ModelArguments, RefreshFinet
 from hfrec.training.refresh import cohort_masks, rank_next
 from hfrec.training.rows import build_tokenizer
 from hfrec.training.run import save_checkpoint
-from hfrec.training.trainer import build_model, seed_everything
+from hfrec.training.trainer import Updates, build_model, seed_everything
 from hfrec.training.trainer_arguments import RecommenderTrainingArguments
 
 METRIC = "ndcg@10"
@@ -120,7 +120,7 @@ def train(arguments: StudyArguments, periods: Periods, arm: str, start: Path | N
         alpha = float(arm.split()[1]) if arm.startswith("l2sp") else 0.0
         callbacks = build_callbacks(RefreshFinetuneArguments(str(start), l2sp_alpha=alpha), tokenizer)
     with redirect_stdout(io.StringIO()):  # the figures of each evaluation would drown the study's own lines
-        trainer = train_on_period(model, tokenizer, periods, data=data, training=training, callbacks=callbacks)
+        trainer = train_on_period(model, tokenizer, periods, data=data, training=training, updates=Updates(callbacks))
     seconds = time.process_time() - began
     save_checkpoint(trainer.accelerator.unwrap_model(trainer.model), tokenizer, folder)
     shutil.rmtree(draft)

@@ -55,12 +55,9 @@ class EvaluateArguments:
     fit_prior: bool = field(
         default=False,
         metadata={
-            "help": "First fit, on the validation targets, how much popularity short histories get; measure it, "
+            "help": "First fit, on the validation targets, how much popularity empty histories get; measure it, "
             "and keep it as prior.json in the checkpoint's folder, from where every command reads it."
         },
-    )
-    segment_column: str | None = field(
-        default=None, metadata={"help": "With --fit_prior: column of a user's segment, whose popularity counts."}
     )
     cohorts: bool = field(
         default=False,
@@ -124,9 +121,7 @@ def main(words: tuple[EvaluateArguments, ProtocolArguments]) -> dict[str, Any]:
         )
     fitted = None
     if arguments.fit_prior:
-        fitted = fit_prior(
-            model, tokenizer, split, segment_column=arguments.segment_column, batch_size=arguments.batch_size
-        )
+        fitted = fit_prior(model, tokenizer, split, batch_size=arguments.batch_size)
     prior = fitted or load_prior(arguments.model_name_or_path, tokenizer, revision=arguments.revision)
     ranked = rank_checkpoint(
         model,
@@ -231,15 +226,13 @@ def token_categories(tokenizer: Any, column: str, separator: str) -> Any:
 
 
 def check_prior(arguments: EvaluateArguments) -> None:
-    """Refuse flags of the prior that cannot be followed, before anything is loaded.
+    """Refuse a prior to be fitted that cannot be kept, before anything is loaded.
 
     Raises:
-        ValueError: A prior to be fitted beside a checkpoint on a hub, or a segment without a prior to be fitted.
+        ValueError: The checkpoint lies on a hub.
     """
     if arguments.fit_prior and not Path(arguments.model_name_or_path).is_dir():
         raise ValueError(
             f"`fit_prior` writes prior.json beside the model, and {arguments.model_name_or_path} is no folder: pull "
             "the checkpoint with `hfrec pull --output_dir` first."
         )
-    if arguments.segment_column is not None and not arguments.fit_prior:
-        raise ValueError("`segment_column` belongs to `--fit_prior true`: a fitted prior knows its column already.")

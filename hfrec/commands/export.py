@@ -61,7 +61,7 @@ def main(arguments: ExportArguments) -> dict[str, Any]:
     model, tokenizer = load_checkpoint(arguments.model_name_or_path, revision=arguments.revision)
     if load_prior(arguments.model_name_or_path, tokenizer, revision=arguments.revision) is not None:
         logging.get_logger(__name__).warning(
-            "the checkpoint has a prior for short histories, which the graph leaves out: its lists are the model's."
+            "the checkpoint has a prior for empty histories, which the graph leaves out: its lists are the model's."
         )
     histories = None if arguments.history_file is None else read_histories(arguments, tokenizer)
     results = export_onnx(model, tokenizer, output, top_k=arguments.top_k, int8=arguments.int8, histories=histories)

@@ -45,7 +45,7 @@ from ..training.run import check_output_folder, train_and_evaluate
 from ..training.runfile import begin_run, split_content, weights_digest
 from ..training.seen import settle_seen_items
 from ..training.start import histories_and_counts, start_new_items, start_residuals
-from ..training.trainer import seed_everything
+from ..training.trainer import Updates, seed_everything
 from ..training.trainer_arguments import RecommenderTrainingArguments
 from .flags import FLAGS
 from .parsing import parse_arguments
@@ -129,8 +129,7 @@ def run_on_split(
         rows,
         data=data,
         training=training,
-        callbacks=build_callbacks(start, tokenizer),
-        optimizer=build_optimizer(model, start, training),
+        updates=build_updates(model, tokenizer, start, training),
         extra={"finetuning": vars(start), **seen_items},
     )
 
@@ -151,12 +150,10 @@ def run_on_all(
         model,
         tokenizer,
         log,
-        chosen=chosen,
         validation=validation,
         data=data,
         training=training,
-        callbacks=build_callbacks(start, tokenizer),
-        optimizer=build_optimizer(model, start, training),
+        updates=build_updates(model, tokenizer, start, training),
         extra={"finetuning": vars(start)},
     )
 
@@ -263,6 +260,13 @@ def cover_items(
     if start == "cooccurrence":
         start_new_items(model, *histories_and_counts(train, grown), num_new=len(new))
     return grown
+
+
+def build_updates(
+    model: PreTrainedModel, tokenizer: ItemTokenizer, start: FinetuneArguments, training: RecommenderTrainingArguments
+) -> Updates:
+    """How fine-tuning updates the weights."""
+    return Updates(build_callbacks(start, tokenizer), build_optimizer(model, start, training))
 
 
 def build_callbacks(start: FinetuneArguments, tokenizer: ItemTokenizer) -> list[TrainerCallback]:

@@ -198,8 +198,8 @@ def run_on_all(
     tokenizer = vocabulary_of(log, arguments.data, arguments.data.source)
     model = start_model(arguments, log, tokenizer)
     begin_run(arguments.data, training, {"train": log.fingerprint}, **run_settings(arguments), final=vars(chosen))
-    options: dict[str, Any] = {"chosen": chosen, "validation": validation, "extra": recipe}
-    return refit_on_log(model, tokenizer, log, data=arguments.data, training=training, **options)
+    data = arguments.data
+    return refit_on_log(model, tokenizer, log, validation=validation, data=data, training=training, extra=recipe)
 
 
 def run_settings(arguments: PretrainArguments) -> dict[str, Any]:

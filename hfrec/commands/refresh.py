@@ -15,8 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import torch
-from transformers import PreTrainedModel, Trainer, TrainerCallback
+from transformers import PreTrainedModel, Trainer
 
 from ..data.collators import objective_of
 from ..data.files import whole_files, write_json
@@ -47,9 +46,9 @@ from ..training.resuming import train as train_from
 from ..training.rows import load_log, training_sequences
 from ..training.run import check_output_folder, save_checkpoint
 from ..training.runfile import begin_run
-from ..training.trainer import build_trainer
+from ..training.trainer import STOCK_UPDATES, Updates, build_trainer
 from ..training.trainer_arguments import RecommenderTrainingArguments
-from .finetune import build_callbacks, build_optimizer, fit_to_log, start_settings
+from .finetune import build_updates, fit_to_log, start_settings
 from .flags import FLAGS
 from .parsing import given_values, parse_arguments
 
@@ -104,8 +103,7 @@ def main(arguments: Arguments) -> dict[str, Any]:
         data=data,
         training=training,
         context_items=refresh.context_items,
-        callbacks=build_callbacks(start, tokenizer),
-        optimizer=build_optimizer(model, start, training),
+        updates=build_updates(model, tokenizer, start, training),
     )
     models = ((old_model, old_tokenizer), (trainer.accelerator.unwrap_model(trainer.model), tokenizer))
     report = judge(models, periods, refresh)
@@ -193,8 +191,7 @@ def train_on_period(
     data: DataArguments,
     training: RecommenderTrainingArguments,
     context_items: int | None = None,
-    callbacks: Sequence[TrainerCallback] = (),
-    optimizer: torch.optim.Optimizer | None = None,
+    updates: Updates = STOCK_UPDATES,
 ) -> Trainer:
     """Train in place on the new period; the best checkpoint is that of each user's last interaction in it.
 
@@ -205,8 +202,7 @@ def train_on_period(
         data: How sequences are made.
         training: Arguments of the `Trainer`.
         context_items: Earlier items of a user before his new ones; None: half of the model's length.
-        callbacks: Such as `L2SPCallback`.
-        optimizer: In place of the Trainer's own.
+        updates: Callbacks and optimiser.
 
     Returns:
         The trainer, whose model is the best one.
@@ -221,8 +217,8 @@ def train_on_period(
         to_evaluation_sequences(history, validation, tokenizer),
         data=data,
         training=training,
-        callbacks=callbacks,
-        optimizer=optimizer,
+        callbacks=updates.callbacks,
+        optimizer=updates.optimizer,
     )
     train_from(trainer, training.resume_from_checkpoint or checkpoint)
     return trainer

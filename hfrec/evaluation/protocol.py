@@ -17,7 +17,7 @@ from ..data.collators import DataCollatorForNextItem, objective_of
 from ..data.repeats import filters_seen
 from ..data.sequences import to_evaluation_sequences, to_sequences
 from ..data.splits import Split
-from ..inference.prior import PopularityPrior, user_segments
+from ..inference.prior import PopularityPrior
 from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer
 from .baseline_ranking import rank_baseline
 from .metrics.lists import list_popularity
@@ -126,7 +126,7 @@ def evaluate_checkpoint(
         batch_size: Users scored at a time.
         baselines: Whether the classical baselines are fitted, tuned on the validation part and ranked too.
         cohorts: Whether all are measured by history length and by kind of target too.
-        prior: Mixed into the scores of short histories; the model alone then stands among the baselines.
+        prior: Mixed into the scores of empty histories; the model alone then stands among the baselines.
         filter_seen: Whether the figures without seen items are the ones that decide; None: as the checkpoint says.
 
     Returns:
@@ -163,11 +163,9 @@ def rank_checkpoint(
     targets = dataset.data["target"].to_numpy()
     top_k = top_items(tokenizer)
     counts = np.bincount(train.values.to_numpy(), minlength=len(tokenizer))  # (vocab_size,)
-    segments = None
-    if prior is not None and prior.segment_column is not None:
-        segments = user_segments(split.history.table, dataset["user_id"], prior.segment_column)
     options: dict[str, Any] = {"batch_size": batch_size, "top_k": top_k}
-    ranks = {MODEL: rank_dataset(model, dataset, collator, prior=prior, segments=segments, **options)}
+    asked: Any = model if prior is None else prior.over(model)
+    ranks = {MODEL: rank_dataset(asked, dataset, collator, **options)}
     if baselines and prior is not None:
         ranks["model_without_prior"] = rank_dataset(model, dataset, collator, **options)
     fitted: dict[str, TunedBaseline] = {}
@@ -240,6 +238,4 @@ def top_items(tokenizer: ItemTokenizer) -> int:
 
 
 def _prior_note(prior: PopularityPrior) -> str:
-    shares = ", ".join(f"{weight:.3f} at {length}" for length, weight in enumerate(prior.weights))
-    where = f" in the user's {prior.segment_column}" if prior.segment_column else ""
-    return f"popularity{where} mixed in by the length of the history: {shares}, 0 beyond"
+    return f"popularity mixed in where the history is empty: {prior.weight:.3f}, 0 for all others"

@@ -56,7 +56,7 @@ def cohorts_table(cohorts: Mapping[str, Any], metric: str = "ndcg@10") -> str:
 
 
 def cold_users_table(cold_users: Mapping[str, Any], metric: str = "ndcg@10") -> str:
-    """A text table of what the model, the prior and their mix are worth to histories of a few items.
+    """A text table of what the model, the prior and their mix are worth to empty histories.
 
     Args:
         cold_users: What `measure_cold_users` returns.
@@ -64,14 +64,12 @@ def cold_users_table(cold_users: Mapping[str, Any], metric: str = "ndcg@10") -> 
     """
     names = ("model", "prior", "mix")
     body = [
-        [
-            *(length, setting, f"{row['n']:,}", f"{row['weight']:.3f}"),
-            *(cell(row[setting][name], metric) for name in names),
-        ]
+        [setting, f"{cold_users['n']:,}", f"{cold_users['weight']:.3f}"]
+        + [cell(cold_users[setting][name], metric) for name in names]
         for setting in ("filter_seen", "unfiltered")
-        for length, row in cold_users.items()
     ]
-    return align([["history", "seen items", "rows", "share of prior", *(f"{metric} {name}" for name in names)], *body])
+    head = ["without a history", "rows", "share of prior", *(f"{metric} {name}" for name in names)]
+    return align([head, *body])
 
 
 def cell(values: Mapping[str, Any], metric: str) -> str:
