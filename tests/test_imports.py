@@ -85,7 +85,7 @@ REMOTE_CODE_LIBRARIES = {"torch", "transformers", "huggingface_hub", *sys.stdlib
 LONGEST_MODULE = 400  # lines
 MOST_PARAMETERS = 8  # of a public function; a constructor holds the settings of what it makes, as a dataclass does
 WIDER = {
-    "hfrec.inference.recommend.recommend": "its keywords are those of the pipeline, the ONNX recommender and the service",
+    "hfrec.inference.recommend.recommend": "its keywords are those of the pipeline and of the ONNX recommender",
     "hfrec.hub.push.push_to_hub": "its keywords are those of transformers' own `push_to_hub`, which people know",
 }
 PICKLES = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve"}

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ..data.arguments import TEMPORAL_FLAGS, ProtocolArguments
+from .columns import ColumnFlags
 from .content import over_to_items
 from .parsing import parse_arguments
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class EvaluateArguments:
+class EvaluateArguments(ColumnFlags):
     """What is tested on what."""
 
     words: ClassVar[tuple[str, ...]] = ("model_name_or_path", "test_file")
@@ -35,12 +36,6 @@ class EvaluateArguments:
     )
     encoder: str | None = field(
         default=None, metadata={"help": "Where the checkpoint's text encoder lies on this machine (with --items_file)."}
-    )
-    user_column: str | None = field(default=None, metadata={"help": "Column of the user ids. Default: of training."})
-    item_column: str | None = field(default=None, metadata={"help": "Column of the item ids. Default: of training."})
-    timestamp_column: str | None = field(default=None, metadata={"help": "Column of the times. Default: of training."})
-    delimiter: str | None = field(
-        default=None, metadata={"help": "What separates the columns of a text file. Default: as in training."}
     )
     min_user_interactions: int | None = field(
         default=None, metadata={"help": "Users with fewer are dropped (k-core). Default: as in training."}

@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from .columns import ColumnFlags
 from .parsing import parse_arguments
 from .recommend import histories_of
 
 
 @dataclass
-class ExportArguments:
+class ExportArguments(ColumnFlags):
     """What is exported, and on what it is checked."""
 
     words: ClassVar[tuple[str, ...]] = ("model_name_or_path", "output_dir")
@@ -30,12 +31,6 @@ class ExportArguments:
     )
     max_histories: int = field(default=1000, metadata={"help": "Most users of history_file to check on."})
     revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit on the hub."})
-    user_column: str | None = field(default=None, metadata={"help": "Column of the user ids. Default: of training."})
-    item_column: str | None = field(default=None, metadata={"help": "Column of the item ids. Default: of training."})
-    timestamp_column: str | None = field(default=None, metadata={"help": "Column of the times. Default: of training."})
-    delimiter: str | None = field(
-        default=None, metadata={"help": "What separates the columns of a text file. Default: as in training."}
-    )
     duplicates: Literal["keep", "first", "last", "consecutive"] | None = field(
         default=None, metadata={"help": "What becomes of repeated (user, item) pairs. Default: as in training."}
     )

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from .columns import ColumnFlags
 from .content import over_to_items
 from .parsing import parse_arguments
 
@@ -20,7 +21,7 @@ FORMATS = (".csv", ".parquet", ".jsonl", ".json")
 
 
 @dataclass
-class RecommendArguments:
+class RecommendArguments(ColumnFlags):
     """Whose histories, how many items, and where they go."""
 
     words: ClassVar[tuple[str, ...]] = ("model_name_or_path", "history_file")
@@ -63,12 +64,6 @@ class RecommendArguments:
     )
     encoder: str | None = field(
         default=None, metadata={"help": "Where the checkpoint's text encoder lies on this machine (with --items_file)."}
-    )
-    user_column: str | None = field(default=None, metadata={"help": "Column of the user ids. Default: of training."})
-    item_column: str | None = field(default=None, metadata={"help": "Column of the item ids. Default: of training."})
-    timestamp_column: str | None = field(default=None, metadata={"help": "Column of the times. Default: of training."})
-    delimiter: str | None = field(
-        default=None, metadata={"help": "What separates the columns of a text file. Default: as in training."}
     )
     duplicates: Literal["keep", "first", "last", "consecutive"] | None = field(
         default=None, metadata={"help": "What becomes of repeated (user, item) pairs. Default: as in training."}
@@ -255,6 +250,8 @@ def approximate(
 
     if prior is not None:
         raise ValueError("`approximate` knows no prior, and the checkpoint has one: remove its prior.json.")
+    if {"allow", "deny"} & set(options):
+        raise ValueError("`approximate` searches all items: leave it out, or leave out `allow_file` and `deny_file`.")
     index = ItemIndex(model, tokenizer, num_probes=arguments.num_probes)
     measured = index.recall(histories[:RECALL_USERS], arguments.top_k, **options)
     print(
