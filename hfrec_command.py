@@ -28,8 +28,8 @@ COMMANDS = {
     "items": "Add, remove or rename items of a checkpoint, or align it with another catalogue.",
     "prepare": "Read, filter and report a log; write it as Parquet.",
     "tune": "Search for better settings of pretrain than the recipe's, on validation.",
-    "study": "Compare ways of transfer on ever larger shares of a target's users.",
-    "cold_items": "Measure how well items that were never trained are ranked.",
+    "study": "Compare ways of transfer on ever larger shares of a target's users (of a checkout).",
+    "cold_items": "Measure how well items that were never trained are ranked (of a checkout).",
     "estimate": "Estimate the memory of a training run before it starts.",
     "demo": "The whole way on MovieLens-100K.",
     "env": "Print versions and devices.",
@@ -58,3 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from hfrec.commands import run
 
     return run(words[0], words[1:])
+
+
+if __name__ == "__main__":  # `accelerate launch --module hfrec_command pretrain …`
+    sys.exit(main())

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from hfrec.study.plots import plot_tables
+from benchmarks.study.plots import plot_tables
 
 
 def main(paths: list[str]) -> None:

@@ -26,18 +26,20 @@ import pyarrow as pa
 import pyarrow.csv
 
 from hfrec import load_checkpoint
-from hfrec.commands.finetune import build_callbacks, cover_items
+from hfrec.commands.finetune import cover_items
 from hfrec.commands.parsing import parse_arguments
 from hfrec.commands.refresh import train_on_period
 from hfrec.data.files import write_json
 from hfrec.data.interactions import Interactions, load_interactions, timestamps_to_numpy
+from hfrec.data.periods import Periods, split_periods
 from hfrec.evaluation.metrics.functions import metric_values, paired_bootstrap, ranking_metrics
-from hfrec.study.refresh import Periods, cohort_masks, rank_next, split_periods
 from hfrec.training.arguments import DataArguments, ModelArguments, RefreshFinetuneArguments
+from hfrec.training.refresh import cohort_masks, rank_next
 from hfrec.training.rows import build_tokenizer
 from hfrec.training.run import save_checkpoint
 from hfrec.training.trainer import build_model, seed_everything
 from hfrec.training.trainer_arguments import RecommenderTrainingArguments
+from hfrec.training.updates import Updates, build_callbacks
 
 METRIC = "ndcg@10"
 COHORTS = ("old users", "new users", "users without history")  # the last are some of the new ones
@@ -119,7 +121,7 @@ def train(arguments: StudyArguments, periods: Periods, arm: str, start: Path | N
         alpha = float(arm.split()[1]) if arm.startswith("l2sp") else 0.0
         callbacks = build_callbacks(RefreshFinetuneArguments(str(start), l2sp_alpha=alpha), tokenizer)
     with redirect_stdout(io.StringIO()):  # the figures of each evaluation would drown the study's own lines
-        trainer = train_on_period(model, tokenizer, periods, data=data, training=training, callbacks=callbacks)
+        trainer = train_on_period(model, tokenizer, periods, data=data, training=training, updates=Updates(callbacks))
     seconds = time.process_time() - began
     save_checkpoint(trainer.accelerator.unwrap_model(trainer.model), tokenizer, folder)
     shutil.rmtree(draft)

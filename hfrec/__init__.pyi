@@ -8,6 +8,8 @@ from .classical import RecentPopularityBaseline as RecentPopularityBaseline
 from .data.catalogs import synthetic_tables as synthetic_tables
 from .data.collators import DataCollatorForMaskedItems as DataCollatorForMaskedItems
 from .data.collators import DataCollatorForNextItem as DataCollatorForNextItem
+from .data.columns import LogColumns as LogColumns
+from .data.filters import LogFilters as LogFilters
 from .data.interactions import Interactions as Interactions
 from .data.interactions import concatenate_interactions as concatenate_interactions
 from .data.interactions import load_interactions as load_interactions

@@ -15,7 +15,7 @@ from hfrec_command import main
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 FENCE = re.compile(r"^(?P<above>[^\n]*)\n+```(?P<language>[^\n]*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
-SHOWN = {"text", "sql", "yaml", "json", "dockerfile", "html"}  # languages of blocks that nobody runs
+SHOWN = {"text", "diff", "sql", "yaml", "json", "dockerfile", "html"}  # languages of blocks that nobody runs
 
 
 class Block(NamedTuple):

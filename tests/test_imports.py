@@ -15,6 +15,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "hfrec"
+HARNESS = ROOT / "benchmarks" / "study"  # which the commands load by name, where there is a checkout
 
 # Every room and the rooms it may import from, besides itself. The longest matching name decides.
 _DATA = {"hfrec.tokenization"}
@@ -67,12 +68,12 @@ ALLOWED: dict[str, set[str]] = {
     "hfrec.training": _TRAINING,
     "hfrec.hub": _HUB,
     "hfrec.hub.errors": set(),
-    "hfrec.study": {*_HUB, "hfrec.hub"},
+    "benchmarks.study": {*_HUB, "hfrec.hub", "hfrec.commands"},
     "hfrec.app": {*_MODEL_USERS, *_SCORING, "hfrec.inference", "hfrec.inference.prior", "hfrec.hub"},
     "hfrec.serving": {*_MODEL_USERS, *_SCORING, "hfrec.inference", "hfrec.inference.prior", "hfrec.hub"},
     "hfrec.reports": {*_DATA, "hfrec.data", "hfrec.evaluation", "hfrec.evaluation.metrics"},
     "hfrec.commands": {
-        *("hfrec.app", "hfrec.reports", "hfrec.serving", "hfrec.study", "hfrec.blending", "hfrec.hub", "hfrec"),
+        *("hfrec.app", "hfrec.reports", "hfrec.serving", "hfrec.blending", "hfrec.hub", "hfrec"),
         *_HUB,
     },
     "hfrec": {*_HUB, "hfrec.hub", "hfrec.registration"},
@@ -81,6 +82,12 @@ ALLOWED: dict[str, set[str]] = {
 }
 # What a checkpoint's remote code may count on; `strict` of huggingface_hub is how transformers types its own configs.
 REMOTE_CODE_LIBRARIES = {"torch", "transformers", "huggingface_hub", *sys.stdlib_module_names}
+LONGEST_MODULE = 400  # lines
+MOST_PARAMETERS = 8  # of a public function; a constructor holds the settings of what it makes, as a dataclass does
+WIDER = {
+    "hfrec.inference.recommend.recommend": "its keywords are those of the pipeline and of the ONNX recommender",
+    "hfrec.hub.push.push_to_hub": "its keywords are those of transformers' own `push_to_hub`, which people know",
+}
 PICKLES = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve"}
 
 
@@ -91,7 +98,7 @@ def _module_name(path: Path) -> str:
 
 @cache
 def _trees() -> dict[str, tuple[Path, ast.Module]]:
-    files = sorted(PACKAGE.rglob("*.py"))
+    files = sorted([*PACKAGE.rglob("*.py"), *HARNESS.rglob("*.py")])
     return {_module_name(path): (path, ast.parse(path.read_text(encoding="utf-8"), str(path))) for path in files}
 
 
@@ -112,7 +119,7 @@ def _graph() -> dict[str, set[str]]:
     trees = _trees()
     graph: dict[str, set[str]] = {}
     for module, (path, tree) in trees.items():
-        names = [name for name in _imported_names(module, path, tree) if name.split(".")[0] == "hfrec"]
+        names = [name for name in _imported_names(module, path, tree) if name.split(".")[0] in ("hfrec", "benchmarks")]
         targets = {name if name in trees else name.rpartition(".")[0] for name in names}
         graph[module] = targets - {module}
     return graph
@@ -230,6 +237,33 @@ def test_no_pickle() -> None:
         calls = (n for n in ast.walk(tree) if isinstance(n, ast.Call))
         broken += [f"{_where(path, n)} pickles" for n in calls if _is_unsafe_torch_call(n, module)]
     assert not broken, "\n".join(broken)
+
+
+def test_no_module_is_too_long_to_be_read() -> None:
+    """A file that grows by a little each time is never divided."""
+    lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path, _ in _trees().values()}
+    broken = [f"{path.relative_to(ROOT)}: {lines}" for path, lines in lengths.items() if lines > LONGEST_MODULE]
+    assert not broken, "divide at a seam:\n" + "\n".join(broken)
+
+
+def _public_functions(node: ast.AST, name: str) -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
+    """Functions and methods that others call, with their dotted names."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and child.name[0] != "_":
+            if not isinstance(child, ast.ClassDef):
+                yield f"{name}.{child.name}", child
+            yield from _public_functions(child, f"{name}.{child.name}")
+
+
+def test_no_public_function_has_too_many_parameters() -> None:
+    """Nobody remembers eleven names; those that belong together are a small dataclass."""
+    wide = set()
+    for module, (_, tree) in _trees().items():
+        for name, function in _public_functions(tree, module):
+            places = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
+            if len([place for place in places if place.arg not in ("self", "cls")]) > MOST_PARAMETERS:
+                wide.add(name)
+    assert wide == set(WIDER), f"group parameters, or say in WIDER why not: {sorted(wide ^ set(WIDER))}"
 
 
 def test_no_assert_in_the_package() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+from hfrec.data.filters import LogFilters
 from hfrec.data.interactions import load_interactions
 
 
@@ -16,7 +17,7 @@ def write_log(source: str, path: Path, min_interactions: int = 1) -> None:
         path: The CSV.
         min_interactions: Users and items with fewer are dropped.
     """
-    log = load_interactions(source, min_user_interactions=min_interactions, min_item_interactions=min_interactions)
+    log = load_interactions(source, filters=LogFilters((), min_interactions, min_interactions))
     users = {user: number for number, user in enumerate(dict.fromkeys(log.table["user_id"].to_pylist()), start=1)}
     items = {item: number for number, item in enumerate(dict.fromkeys(log.table["item_id"].to_pylist()), start=1)}
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from hfrec import leave_one_out, load_interactions, to_evaluation_sequences
+from hfrec import LogFilters, leave_one_out, load_interactions, to_evaluation_sequences
 from hfrec.evaluation.protocol import evaluation_collator
 from hfrec.evaluation.ranking import rank_dataset
 from hfrec.training.arguments import DataArguments, ModelArguments
@@ -108,7 +108,7 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
     parser.add_argument("--output_file", type=Path, required=True)
     options = parser.parse_args()
-    split = leave_one_out(load_interactions(options.log, duplicates=options.duplicates))
+    split = leave_one_out(load_interactions(options.log, filters=LogFilters(duplicates=options.duplicates)))
     tokenizer = build_tokenizer(split.train)
     rows = to_evaluation_sequences(split.train, split.validation, tokenizer)
     done = (

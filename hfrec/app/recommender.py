@@ -46,7 +46,7 @@ class Recommender:
         label: Name on the page.
         model: `Bert4RecForMaskedLM`, `Bert4RecForCausalLM` or `Blend`.
         tokenizer: The tokenizer of this model.
-        prior: Mixed into the scores of short histories.
+        prior: Mixed into the scores of empty histories.
         category_column: As in `Catalogue`.
         separator: As in `Catalogue`.
     """
@@ -61,7 +61,8 @@ class Recommender:
         category_column: str | None = None,
         separator: str = "|",
     ) -> None:
-        self.label, self.model, self.tokenizer, self.prior = label, model, tokenizer, prior
+        self.label, self.model, self.tokenizer = label, model, tokenizer
+        self.asked = model if prior is None else prior.over(model)
         self.catalogue = Catalogue(tokenizer, category_column=category_column, separator=separator)
         self.titles = TitleIndex.from_table(tokenizer.items)
 
@@ -116,12 +117,11 @@ class Recommender:
         history = self.known(history)
         number = len(self.catalogue.items)
         found = recommend(
-            self.model,
+            self.asked,
             self.tokenizer,
             [history],
             pool_size(TOP_K, number),
             filter_seen=filters_seen(self.model.config),
-            prior=self.prior,
         )
         vectors = self.vectors if diversity else None
         (rows,) = rerank(
@@ -135,9 +135,7 @@ class Recommender:
         ]
 
     def _reasons(self, history: Sequence[str], items: Sequence[str]) -> list[tuple[tuple[Item, float], ...]]:
-        found = explain(
-            self.model, self.tokenizer, history, items, REASONS, max_items=EXPLAINED_ITEMS, prior=self.prior
-        )
+        found = explain(self.asked, self.tokenizer, history, items, REASONS, max_items=EXPLAINED_ITEMS)
         known = self.catalogue.items
         return [
             tuple(

@@ -205,7 +205,7 @@ def calibrated_scale(
 ) -> float:
     """The factor on all weights under which the softmax of the scores gives the targets most probability.
 
-    It changes no rank; a prior for short histories is mixed with that softmax.
+    It changes no rank; a prior for empty histories is mixed with that softmax.
 
     Args:
         blend: With the weights.

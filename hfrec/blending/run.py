@@ -19,7 +19,8 @@ from ..data.sequences import to_evaluation_sequences
 from ..data.splits import Split
 from ..evaluation.baseline_ranking import rank_baseline
 from ..evaluation.metrics.functions import paired_bootstrap
-from ..evaluation.protocol import RankedTest, evaluation_collator, ranked_test, top_items
+from ..evaluation.protocol import evaluation_collator, top_items
+from ..evaluation.ranked_test import RankedTest, ranked_test
 from ..evaluation.ranking import PROTOCOLS, rank_dataset
 from ..evaluation.split_baselines import baseline_log, classical_baselines
 from ..evaluation.tuning import CLASSES, Method, TunedBaseline, batch_rows, fit_baseline

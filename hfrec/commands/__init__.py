@@ -15,6 +15,7 @@ from typing import Any
 from ..data.files import STUDY_FILE, VALIDATION_FOLDER
 from .flags import FLAGS
 from .help import asked_for_help
+from .homes import HarnessMissing, package_of
 from .parser import as_flags
 from .parsing import parse_arguments
 
@@ -38,7 +39,11 @@ def run(name: str, words: Sequence[str]) -> int:
     """
     if asked_for_help(words) and name in FLAGS:
         parse_arguments(name, FLAGS[name], words)  # prints and exits
-    module = import_module(f".{name}", __name__)
+    try:
+        module = import_module(f"{package_of(name)}.{name}")
+    except HarnessMissing as error:
+        _say(name, str(error))
+        return 1
     folder, names = None, {place.name for kind in FLAGS.get(name, ()) for place in fields(kind)}
     try:
         with _told_to_stop():

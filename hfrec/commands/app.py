@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from .columns import ColumnFlags
 from .parsing import parse_arguments
 
 
 @dataclass
-class AppArguments:
+class AppArguments(ColumnFlags):
     """The checkpoints, the users whose histories can be picked, and where the page is served."""
 
     words: ClassVar[tuple[str, ...]] = ("model_name_or_path",)
@@ -36,12 +37,6 @@ class AppArguments:
     )
     category_separator: str = field(default="|", metadata={"help": "What joins the categories of an item."})
     revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the first checkpoint."})
-    user_column: str | None = field(default=None, metadata={"help": "Column of the user ids. Default: of training."})
-    item_column: str | None = field(default=None, metadata={"help": "Column of the item ids. Default: of training."})
-    timestamp_column: str | None = field(default=None, metadata={"help": "Column of the times. Default: of training."})
-    delimiter: str | None = field(
-        default=None, metadata={"help": "What separates the columns of a text file. Default: as in training."}
-    )
 
     def __post_init__(self) -> None:
         names = 1 if self.compare_with is None else 2

@@ -66,31 +66,38 @@ def main(arguments: Arguments) -> dict[str, Any]:
 
     data, protocol, blend, card, final = arguments
     check_new_folder(Path(blend.output_dir))
-    check_kinds(blend, final.final)
+    trained = read_all_results(blend)
+    check_kinds(trained, final.final)
     networks, tokenizer = load_networks(blend, VALIDATION_FOLDER if final.final else "")
     log, split = load_split(data, protocol)
     check_catalogue(tokenizer, split.train, blend.model_name_or_path[0])
     whole = None
     if final.final:
         shipped, vocabulary = load_networks(blend)
-        check_fingerprints(blend.model_name_or_path, log)
+        check_fingerprints(trained, log)
         whole = Whole(log, vocabulary, shipped)
     methods: Any = blend.methods
     parts = fit_parts(split, tokenizer, methods, networks=networks, tuned=blend.tune)
     return finish(parts, tokenizer, split, whole, arguments=(data, protocol, card), output_dir=blend.output_dir)
 
 
-def check_kinds(blend: BlendArguments, final: bool) -> None:
+def read_all_results(blend: BlendArguments) -> dict[str, dict[str, Any]]:
+    """What training wrote of each checkpoint."""
+    from ..hub.checkpoint import read_results
+
+    return {path: read_results(path, revision=blend.revision) for path in blend.model_name_or_path}
+
+
+def check_kinds(trained: dict[str, dict[str, Any]], final: bool) -> None:
     """Refuse checkpoints that have seen what the weights are fitted on, or that have no model which has not.
 
     Raises:
         ValueError: A checkpoint of `--final true` without that flag, or another one with it.
     """
     from ..data.files import VALIDATION_FOLDER
-    from ..hub.checkpoint import read_results
 
-    for path in blend.model_name_or_path:
-        trained_on_all = "final" in read_results(path, revision=blend.revision)
+    for path, results in trained.items():
+        trained_on_all = "final" in results
         if trained_on_all and not final:
             raise ValueError(
                 f"`{path}` was trained on all rows, the items that a blend is fitted and tested on among them: give "
@@ -104,16 +111,14 @@ def check_kinds(blend: BlendArguments, final: bool) -> None:
             )
 
 
-def check_fingerprints(paths: Sequence[str], log: Any) -> None:
+def check_fingerprints(trained: dict[str, dict[str, Any]], log: Any) -> None:
     """Refuse networks that were trained on all rows of another log.
 
     Raises:
         ValueError: With the checkpoint.
     """
-    from ..hub.checkpoint import read_results
-
-    for path in paths:
-        if read_results(path).get("data", {}).get("train_fingerprint") != log.fingerprint:
+    for path, results in trained.items():
+        if results.get("data", {}).get("train_fingerprint") != log.fingerprint:
             raise ValueError(
                 f"`{path}` was trained on another log than this one, or with other filters: expected the same rows. "
                 "Give the log and the filters that it was trained with."

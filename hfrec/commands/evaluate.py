@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ..data.arguments import TEMPORAL_FLAGS, ProtocolArguments
+from .columns import ColumnFlags
 from .content import over_to_items
 from .parsing import parse_arguments
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class EvaluateArguments:
+class EvaluateArguments(ColumnFlags):
     """What is tested on what."""
 
     words: ClassVar[tuple[str, ...]] = ("model_name_or_path", "test_file")
@@ -36,12 +37,6 @@ class EvaluateArguments:
     encoder: str | None = field(
         default=None, metadata={"help": "Where the checkpoint's text encoder lies on this machine (with --items_file)."}
     )
-    user_column: str | None = field(default=None, metadata={"help": "Column of the user ids. Default: of training."})
-    item_column: str | None = field(default=None, metadata={"help": "Column of the item ids. Default: of training."})
-    timestamp_column: str | None = field(default=None, metadata={"help": "Column of the times. Default: of training."})
-    delimiter: str | None = field(
-        default=None, metadata={"help": "What separates the columns of a text file. Default: as in training."}
-    )
     min_user_interactions: int | None = field(
         default=None, metadata={"help": "Users with fewer are dropped (k-core). Default: as in training."}
     )
@@ -55,12 +50,9 @@ class EvaluateArguments:
     fit_prior: bool = field(
         default=False,
         metadata={
-            "help": "First fit, on the validation targets, how much popularity short histories get; measure it, "
+            "help": "First fit, on the validation targets, how much popularity empty histories get; measure it, "
             "and keep it as prior.json in the checkpoint's folder, from where every command reads it."
         },
-    )
-    segment_column: str | None = field(
-        default=None, metadata={"help": "With --fit_prior: column of a user's segment, whose popularity counts."}
     )
     cohorts: bool = field(
         default=False,
@@ -124,9 +116,7 @@ def main(words: tuple[EvaluateArguments, ProtocolArguments]) -> dict[str, Any]:
         )
     fitted = None
     if arguments.fit_prior:
-        fitted = fit_prior(
-            model, tokenizer, split, segment_column=arguments.segment_column, batch_size=arguments.batch_size
-        )
+        fitted = fit_prior(model, tokenizer, split, batch_size=arguments.batch_size)
     prior = fitted or load_prior(arguments.model_name_or_path, tokenizer, revision=arguments.revision)
     ranked = rank_checkpoint(
         model,
@@ -231,15 +221,13 @@ def token_categories(tokenizer: Any, column: str, separator: str) -> Any:
 
 
 def check_prior(arguments: EvaluateArguments) -> None:
-    """Refuse flags of the prior that cannot be followed, before anything is loaded.
+    """Refuse a prior to be fitted that cannot be kept, before anything is loaded.
 
     Raises:
-        ValueError: A prior to be fitted beside a checkpoint on a hub, or a segment without a prior to be fitted.
+        ValueError: The checkpoint lies on a hub.
     """
     if arguments.fit_prior and not Path(arguments.model_name_or_path).is_dir():
         raise ValueError(
             f"`fit_prior` writes prior.json beside the model, and {arguments.model_name_or_path} is no folder: pull "
             "the checkpoint with `hfrec pull --output_dir` first."
         )
-    if arguments.segment_column is not None and not arguments.fit_prior:
-        raise ValueError("`segment_column` belongs to `--fit_prior true`: a fitted prior knows its column already.")

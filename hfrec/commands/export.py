@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from .columns import ColumnFlags
 from .parsing import parse_arguments
 from .recommend import histories_of
 
 
 @dataclass
-class ExportArguments:
+class ExportArguments(ColumnFlags):
     """What is exported, and on what it is checked."""
 
     words: ClassVar[tuple[str, ...]] = ("model_name_or_path", "output_dir")
@@ -30,12 +31,6 @@ class ExportArguments:
     )
     max_histories: int = field(default=1000, metadata={"help": "Most users of history_file to check on."})
     revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit on the hub."})
-    user_column: str | None = field(default=None, metadata={"help": "Column of the user ids. Default: of training."})
-    item_column: str | None = field(default=None, metadata={"help": "Column of the item ids. Default: of training."})
-    timestamp_column: str | None = field(default=None, metadata={"help": "Column of the times. Default: of training."})
-    delimiter: str | None = field(
-        default=None, metadata={"help": "What separates the columns of a text file. Default: as in training."}
-    )
     duplicates: Literal["keep", "first", "last", "consecutive"] | None = field(
         default=None, metadata={"help": "What becomes of repeated (user, item) pairs. Default: as in training."}
     )
@@ -61,7 +56,7 @@ def main(arguments: ExportArguments) -> dict[str, Any]:
     model, tokenizer = load_checkpoint(arguments.model_name_or_path, revision=arguments.revision)
     if load_prior(arguments.model_name_or_path, tokenizer, revision=arguments.revision) is not None:
         logging.get_logger(__name__).warning(
-            "the checkpoint has a prior for short histories, which the graph leaves out: its lists are the model's."
+            "the checkpoint has a prior for empty histories, which the graph leaves out: its lists are the model's."
         )
     histories = None if arguments.history_file is None else read_histories(arguments, tokenizer)
     results = export_onnx(model, tokenizer, output, top_k=arguments.top_k, int8=arguments.int8, histories=histories)

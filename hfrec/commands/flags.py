@@ -6,7 +6,6 @@ A flag is a field of one of these classes; every other command names its classes
 from __future__ import annotations
 
 from ..data.arguments import ProtocolArguments
-from ..study.arguments import RefreshArguments, StudyArguments
 from ..training.arguments import (
     CardArguments,
     DataArguments,
@@ -19,6 +18,7 @@ from ..training.arguments import (
     TrainingFlags,
     TuneArguments,
 )
+from ..training.refresh_arguments import RefreshArguments
 from ..training.source_arguments import SourcesArguments
 from .content import ContentArguments
 
@@ -45,5 +45,4 @@ FLAGS: dict[str, tuple[type, ...]] = {
     ),
     "refresh": (DataArguments, RefreshFinetuneArguments, RefreshArguments, CardArguments, TrainingFlags),
     "tune": (*PRETRAIN_RUN, TuneArguments),
-    "study": (StudyArguments,),
 }

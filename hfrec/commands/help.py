@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
 from ..training.arguments import TrainingFlags
+from .homes import package_of
 from .parser import allowed_values, plain_type
 
 HELP, HELP_ALL = ("-h", "--help"), ("--help_all", "--help-all")
@@ -38,7 +39,7 @@ def help_text(name: str, classes: Sequence[Any], *, everything: bool) -> str:
     lines = [f"usage: hfrec {name}{words} [--flags | settings.yaml | settings.json]", "", about, "", *examples]
     for kind in classes:
         title = str(kind.__doc__).strip().split("\n")[0].split(";")[0].split(". ")[0].rstrip(".")
-        lines += ["", f"{title}:", *_flags(kind, [place for place in fields(kind) if place.init])]
+        lines += ["", f"{title}:", *_flags(kind, _own_first(kind))]
     if TrainingFlags in classes and everything:
         lines += ["", "All else of transformers' TrainingArguments:", *_flags(*_inherited())]
     elif TrainingFlags in classes:
@@ -55,11 +56,18 @@ def positional(classes: Sequence[Any]) -> list[Field[Any]]:
 
 def _described(name: str) -> tuple[str, list[str]]:
     """What a command is for and its examples, from the docstring of its module, which is read and not run."""
-    spec = find_spec(f"{__package__}.{name.split()[0]}")
+    command = name.split()[0]
+    spec = find_spec(f"{package_of(command)}.{command}")
     source = None if spec is None or spec.origin is None else Path(spec.origin).read_text(encoding="utf-8")
     text = (ast.get_docstring(ast.parse(source)) or "") if source is not None else ""
     about, _, rest = text.partition("\n\n")
     return about.strip(), [f"  {line}" for line in rest.splitlines() if line.strip()]
+
+
+def _own_first(kind: Any) -> list[Field[Any]]:
+    """The fields of a dataclass, those of its parents after its own."""
+    places = [place for place in fields(kind) if place.init]
+    return sorted(places, key=lambda place: place.name not in kind.__annotations__)
 
 
 def _inherited() -> tuple[Any, list[Field[Any]]]:

@@ -7,7 +7,7 @@ hfrec prepare "logs/*.parquet" sequences --layout sequences
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -120,49 +120,34 @@ def main(words: tuple[PrepareArguments, SplitArguments]) -> dict[str, Any]:
 
 def _interactions(arguments: PrepareArguments) -> Interactions:
     """The log, filtered; of a log that is cut into sessions these are what is filtered."""
+    from ..data.columns import LogColumns
+    from ..data.filters import LogFilters
     from ..data.interactions import load_interactions
     from ..data.sessions import split_sessions
 
-    limits: Any = {
-        "min_user_interactions": arguments.min_user_interactions,
-        "min_item_interactions": arguments.min_item_interactions,
-        "duplicates": arguments.duplicates,
-    }
-    interactions = load_interactions(
-        arguments.train_file or arguments.dataset,
-        user_column=arguments.user_column,
-        item_column=arguments.item_column,
-        timestamp_column=arguments.timestamp_column,
-        delimiter=arguments.delimiter,
-        where=arguments.where,
-        items=arguments.items_file,
-        title_column=arguments.title_column,
-        **({} if arguments.session_gap else limits),
-    )
+    flags = vars(arguments)
+    filters, columns = LogFilters.of(flags), LogColumns.of(flags)
+    first = LogFilters(where=arguments.where) if arguments.session_gap else filters
+    source = arguments.train_file or arguments.dataset
+    interactions = load_interactions(source, columns=columns, filters=first, items=arguments.items_file)
     if not arguments.session_gap:
         return interactions
     users = interactions.num_users
     sessions = split_sessions(interactions, arguments.session_gap)
     print(f"{users:,} users have {sessions.num_users:,} sessions (pause above {arguments.session_gap})")
-    return load_interactions(sessions.table, items=interactions.items, **limits)
+    return load_interactions(sessions.table, filters=replace(filters, where=()), items=interactions.items)
 
 
 def _sequences(arguments: PrepareArguments, folder: Path) -> dict[str, Any]:
     from ..data.catalogs import NAMED_DATASETS
+    from ..data.columns import LogColumns
     from ..data.interactions import load_interactions
     from ..data.large import prepare_sequences
 
     source = arguments.train_file or arguments.dataset
     if source in NAMED_DATASETS:
         raise ValueError(f"`dataset` {source!r} fits into memory: write its table first, then prepare that file.")
-    stream = load_interactions(
-        source,
-        streaming=True,
-        user_column=arguments.user_column,
-        item_column=arguments.item_column,
-        timestamp_column=arguments.timestamp_column,
-        delimiter=arguments.delimiter,
-    )
+    stream = load_interactions(source, streaming=True, columns=LogColumns.of(vars(arguments)))
     info = prepare_sequences(
         stream,
         folder,

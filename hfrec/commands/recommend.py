@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from .columns import ColumnFlags
 from .content import over_to_items
 from .parsing import parse_arguments
 
@@ -20,7 +21,7 @@ FORMATS = (".csv", ".parquet", ".jsonl", ".json")
 
 
 @dataclass
-class RecommendArguments:
+class RecommendArguments(ColumnFlags):
     """Whose histories, how many items, and where they go."""
 
     words: ClassVar[tuple[str, ...]] = ("model_name_or_path", "history_file")
@@ -64,12 +65,6 @@ class RecommendArguments:
     encoder: str | None = field(
         default=None, metadata={"help": "Where the checkpoint's text encoder lies on this machine (with --items_file)."}
     )
-    user_column: str | None = field(default=None, metadata={"help": "Column of the user ids. Default: of training."})
-    item_column: str | None = field(default=None, metadata={"help": "Column of the item ids. Default: of training."})
-    timestamp_column: str | None = field(default=None, metadata={"help": "Column of the times. Default: of training."})
-    delimiter: str | None = field(
-        default=None, metadata={"help": "What separates the columns of a text file. Default: as in training."}
-    )
     duplicates: Literal["keep", "first", "last", "consecutive"] | None = field(
         default=None, metadata={"help": "What becomes of repeated (user, item) pairs. Default: as in training."}
     )
@@ -105,18 +100,15 @@ def main(arguments: RecommendArguments) -> list[list[dict[str, Any]]]:
     tokenizer = over_to_items(model, tokenizer, arguments, item_column=shape["item_column"])
     interactions = load_log_like(arguments.history_file, shape, arguments)
     users, histories = histories_of(interactions.table)
-    tables = [interactions.table]
     if arguments.users_file is not None:
-        tables.append(read_users(arguments.users_file, shape["user_column"]))
         known = dict(zip(users, histories, strict=True))
-        users = list(dict.fromkeys(tables[-1]["user_id"].to_pylist()))
+        users = list(dict.fromkeys(read_users(arguments.users_file, shape["user_column"])))
         histories = [known.get(user, []) for user in users]
     prior = load_prior(arguments.model_name_or_path, tokenizer, revision=arguments.revision)
     if arguments.unknown_items == "drop":
         histories = drop_unknown(histories, tokenizer)
         if prior is None and not arguments.approximate:
             prior = popular_for_empty(histories, model, tokenizer)
-    segments = segments_of(tables, users, prior.segment_column) if prior and prior.segment_column else None
     state = PartialState(cpu=not torch.cuda.is_available())
     bounds = (len(users) * place // state.num_processes for place in (state.process_index, state.process_index + 1))
     mine = slice(*bounds)
@@ -134,8 +126,8 @@ def main(arguments: RecommendArguments) -> list[list[dict[str, Any]]]:
         found = approximate(model, tokenizer, histories[mine], pool, prior, options)
     else:
         model.to(state.device)
-        options |= {"prior": prior, "segments": None if segments is None else segments[mine]}
-        found = recommend(model, tokenizer, histories[mine], number, **options)
+        asked = model if prior is None else prior.over(model)
+        found = recommend(asked, tokenizer, histories[mine], number, **options)
     if reranks:
         found = reranked(found, model, tokenizer, arguments)
     found = list(gather_object(found))
@@ -207,13 +199,13 @@ def listed_items(source: str, item_column: str, tokenizer: Any, flag: str) -> li
 def popular_for_empty(histories: Sequence[Sequence[str]], model: Any, tokenizer: Any) -> Any:
     """Popularity for users of whom nothing is known, where a causal model can say nothing; None where not needed."""
     from ..data.collators import objective_of
-    from ..inference.prior import PopularityPrior, segment_counts
+    from ..inference.prior import PopularityPrior, item_counts
 
     empty = sum(not history for history in histories)
     if not empty or objective_of(model) != "causal" or "count" not in tokenizer.items.column_names:
         return None
     print(f"{empty:,} users have no item that the checkpoint knows: they get what is popular.", file=sys.stderr)
-    return PopularityPrior(segment_counts(tokenizer, {}), weights=(1.0,))
+    return PopularityPrior(item_counts(tokenizer))
 
 
 def checked_output(output_file: str) -> Path:
@@ -258,6 +250,8 @@ def approximate(
 
     if prior is not None:
         raise ValueError("`approximate` knows no prior, and the checkpoint has one: remove its prior.json.")
+    if {"allow", "deny"} & set(options):
+        raise ValueError("`approximate` searches all items: leave it out, or leave out `allow_file` and `deny_file`.")
     index = ItemIndex(model, tokenizer, num_probes=arguments.num_probes)
     measured = index.recall(histories[:RECALL_USERS], arguments.top_k, **options)
     print(
@@ -275,8 +269,8 @@ def histories_of(table: Any) -> tuple[list[str], list[list[str]]]:
     return grouped["user_id"].to_pylist(), grouped["item_id_list"].to_pylist()
 
 
-def read_users(source: str, user_column: str) -> Any:
-    """Table with a string column `user_id` and the further columns of one file of users.
+def read_users(source: str, user_column: str) -> list[str]:
+    """The ids of one file of users.
 
     Raises:
         ValueError: Several files, no such column, or a null id.
@@ -291,28 +285,8 @@ def read_users(source: str, user_column: str) -> Any:
             f"`users_file` {source} must be one table with the column {user_column!r}, found {len(parts)} with "
             f"{', '.join(found)}. Name the column with `--user_column`."
         )
-    ids = ids_to_strings(parts[0], user_column)
-    others = parts[0].table.drop_columns([user_column])
-    return others.append_column("user_id", ids)
-
-
-def segments_of(tables: Sequence[Any], users: Sequence[str], column: str) -> list[str | None]:
-    """Segment of each user for the prior, by the last table that names one; a warning where no table has the column."""
-    from transformers.utils import logging
-
-    from ..inference.prior import user_segments
-
-    having = [table for table in tables if column in table.column_names]
-    if not having:
-        logging.get_logger(__name__).warning(
-            f"no column {column!r}, whose popularity the checkpoint's prior knows: short histories get the popularity "
-            "among all users."
-        )
-    segments: list[str | None] = [None] * len(users)
-    for table in having:
-        newer = user_segments(table, users, column)
-        segments = [new if new is not None else old for new, old in zip(newer, segments, strict=True)]
-    return segments
+    ids: list[str] = ids_to_strings(parts[0], user_column).to_pylist()
+    return ids
 
 
 def write_rows(rows: list[dict[str, Any]], output: Path, *, escape_formulas: bool = False) -> None:

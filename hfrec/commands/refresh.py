@@ -15,12 +15,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import torch
-from transformers import PreTrainedModel, Trainer, TrainerCallback
+from transformers import PreTrainedModel, Trainer
 
 from ..data.collators import objective_of
 from ..data.files import whole_files, write_json
 from ..data.interactions import Interactions
+from ..data.periods import Periods, split_periods
 from ..data.repeats import chosen_filter
 from ..data.sequences import to_evaluation_sequences
 from ..evaluation.protocol import versions
@@ -28,28 +28,28 @@ from ..hub.checkpoint import load_network
 from ..hub.log_shape import COLUMNS, FILTERS, explained, log_shape
 from ..hub.model_card import write_model_card
 from ..hub.push import push_to_hub
-from ..study.arguments import RefreshArguments
-from ..study.refresh import (
-    Periods,
-    cohort_masks,
-    compare,
-    objections,
-    rank_next,
-    report_markdown,
-    split_periods,
-)
-from ..study.refreshed import refreshed_split, refreshed_test
 from ..tokenization import ItemTokenizer
 from ..training.arguments import CardArguments, DataArguments, RefreshFinetuneArguments
 from ..training.facts import log_sizes, run_facts
 from ..training.pushes import hub_target
+from ..training.refresh import (
+    cohort_masks,
+    compare,
+    objections,
+    rank_next,
+    refreshed_split,
+    refreshed_test,
+    report_markdown,
+)
+from ..training.refresh_arguments import RefreshArguments
 from ..training.resuming import train as train_from
 from ..training.rows import load_log, training_sequences
 from ..training.run import check_output_folder, save_checkpoint
-from ..training.runfile import begin_run
+from ..training.runfile import begin_run, start_settings
 from ..training.trainer import build_trainer
 from ..training.trainer_arguments import RecommenderTrainingArguments
-from .finetune import build_callbacks, build_optimizer, fit_to_log, start_settings
+from ..training.updates import STOCK_UPDATES, Updates, build_updates
+from .finetune import fit_to_log
 from .flags import FLAGS
 from .parsing import given_values, parse_arguments
 
@@ -104,8 +104,7 @@ def main(arguments: Arguments) -> dict[str, Any]:
         data=data,
         training=training,
         context_items=refresh.context_items,
-        callbacks=build_callbacks(start, tokenizer),
-        optimizer=build_optimizer(model, start, training),
+        updates=build_updates(model, tokenizer, start, training),
     )
     models = ((old_model, old_tokenizer), (trainer.accelerator.unwrap_model(trainer.model), tokenizer))
     report = judge(models, periods, refresh)
@@ -193,8 +192,7 @@ def train_on_period(
     data: DataArguments,
     training: RecommenderTrainingArguments,
     context_items: int | None = None,
-    callbacks: Sequence[TrainerCallback] = (),
-    optimizer: torch.optim.Optimizer | None = None,
+    updates: Updates = STOCK_UPDATES,
 ) -> Trainer:
     """Train in place on the new period; the best checkpoint is that of each user's last interaction in it.
 
@@ -205,8 +203,7 @@ def train_on_period(
         data: How sequences are made.
         training: Arguments of the `Trainer`.
         context_items: Earlier items of a user before his new ones; None: half of the model's length.
-        callbacks: Such as `L2SPCallback`.
-        optimizer: In place of the Trainer's own.
+        updates: Callbacks and optimiser.
 
     Returns:
         The trainer, whose model is the best one.
@@ -221,8 +218,8 @@ def train_on_period(
         to_evaluation_sequences(history, validation, tokenizer),
         data=data,
         training=training,
-        callbacks=callbacks,
-        optimizer=optimizer,
+        callbacks=updates.callbacks,
+        optimizer=updates.optimizer,
     )
     train_from(trainer, training.resume_from_checkpoint or checkpoint)
     return trainer

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from os import PathLike
@@ -16,12 +15,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hfrec.data.catalogs import NAMED_DATASETS, load_named
+from hfrec.data.columns import DEFAULT_COLUMNS, LogColumns
+from hfrec.data.filters import NO_FILTERS, LogFilters, core_mask, meeting, unique_mask
 from hfrec.data.item_tables import read_items, with_titles
 from hfrec.data.readers import Part, check_delimiter, find_items_file, read_source
 from hfrec.data.streams import InteractionStream
 from hfrec.data.validation import check_order, normalise_part
 
-Duplicates = Literal["keep", "first", "last", "consecutive"]
 IntArray = npt.NDArray[np.int64]
 
 
@@ -119,10 +119,7 @@ def load_interactions(
     source: Any,
     *,
     streaming: Literal[True],
-    user_column: str = "user_id",
-    item_column: str = "item_id",
-    timestamp_column: str = "timestamp",
-    delimiter: str | None = None,
+    columns: LogColumns = DEFAULT_COLUMNS,
     split: str = "train",
     revision: str | None = None,
 ) -> InteractionStream: ...
@@ -132,16 +129,9 @@ def load_interactions(
 def load_interactions(
     source: Any,
     *,
-    user_column: str = "user_id",
-    item_column: str = "item_id",
-    timestamp_column: str = "timestamp",
-    delimiter: str | None = None,
-    where: Sequence[str] = (),
-    min_user_interactions: int = 1,
-    min_item_interactions: int = 1,
-    duplicates: Duplicates = "keep",
+    columns: LogColumns = DEFAULT_COLUMNS,
+    filters: LogFilters = NO_FILTERS,
     items: Any = None,
-    title_column: str | None = None,
     split: str = "train",
     revision: str | None = None,
     streaming: Literal[False] = False,
@@ -151,16 +141,9 @@ def load_interactions(
 def load_interactions(
     source: Any,
     *,
-    user_column: str = "user_id",
-    item_column: str = "item_id",
-    timestamp_column: str = "timestamp",
-    delimiter: str | None = None,
-    where: Sequence[str] = (),
-    min_user_interactions: int = 1,
-    min_item_interactions: int = 1,
-    duplicates: Duplicates = "keep",
+    columns: LogColumns = DEFAULT_COLUMNS,
+    filters: LogFilters = NO_FILTERS,
     items: Any = None,
-    title_column: str | None = None,
     split: str = "train",
     revision: str | None = None,
     streaming: bool = False,
@@ -172,17 +155,9 @@ def load_interactions(
             an `interactions.*`, that alone is read, and `items.*` beside it as item metadata); "ml-100k", "ml-1m" or
             "synthetic" (a folder of that name: "./ml-100k"); a hub id `owner/name[@revision]`; a pandas or polars
             frame, `pyarrow.Table` or `datasets.Dataset`.
-        user_column (`str`), item_column (`str`), timestamp_column (`str`): Names in the source. Ids of any type
-            become strings; times are numbers, ISO strings or datetimes (zoned ones are turned to UTC).
-        delimiter (`str`): What separates the columns of text files, or "tab"; None for what their first line shows.
-        where (`Sequence[str]`): Conditions that every kept interaction meets, "column=value" or "column!=value", on any
-            column of the source: `["country!=France"]`.
-        min_user_interactions (`int`), min_item_interactions (`int`): Users and items with fewer are dropped, over and
-            over until all that are left have enough (k-core). 1 drops nothing.
-        duplicates (`str`): "keep"; "first" or "last" of each (user, item); "consecutive" keeps the first of repeats
-            that follow each other directly.
-        items: Item metadata with the item ids in a column named `item_column` or "item_id"; any kind of `source`.
-        title_column (`str`): Column of the items' names, in `items` or else in the log; kept as `title`.
+        columns ([`LogColumns`]): What the source calls its columns.
+        filters ([`LogFilters`]): What is left out.
+        items: Item metadata with the item ids in the log's item column or "item_id"; any kind of `source`.
         split (`str`), revision (`str`): Of a data set from the hub.
         streaming (`bool`): Read piece by piece what is larger than memory, as `hfrec prepare --layout sequences` does.
 
@@ -199,44 +174,27 @@ def load_interactions(
 
     ```python
     >>> import pyarrow as pa
-    >>> log = pa.table({"user_id": [7, 7, 5], "item_id": ["b", "a", "b"], "timestamp": [2, 1, 3]})
-    >>> load_interactions(log).table["item_id"].to_pylist()
+    >>> log = pa.table({"user_id": [7, 7, 5], "item_id": ["b", "a", "b"], "when": [2, 1, 3]})
+    >>> load_interactions(log, columns=LogColumns(timestamp_column="when")).table["item_id"].to_pylist()
     ['b', 'a', 'b']
 
     ```
     """
-    check_core(min_user_interactions, min_item_interactions)
-    if duplicates not in ("keep", "first", "last", "consecutive"):
-        raise ValueError(f"`duplicates` must be 'keep', 'first', 'last' or 'consecutive', found {duplicates!r}.")
-    columns = (user_column, item_column, timestamp_column)
     if streaming:
         # `items` apart: a frame has no truth value.
-        if items is not None or (min_user_interactions, min_item_interactions, duplicates, *where) != (1, 1, "keep"):
+        if items is not None or not filters.drops_nothing:
             raise ValueError(
                 "`where`, `min_user_interactions`, `min_item_interactions`, `duplicates` and `items` are not for "
                 "`streaming`, which never has the whole log: leave them out, or use `hfrec prepare --layout sequences`."
             )
-        return InteractionStream(
-            source,
-            user_column=user_column,
-            item_column=item_column,
-            timestamp_column=timestamp_column,
-            delimiter=delimiter,
-            split=split,
-            revision=revision,
-        )
-    given: Any = {"delimiter": check_delimiter(delimiter), "split": split, "revision": revision}
-    parts, metadata = _read(source, items=items, columns=columns, **given)
-    tables = [
-        normalise_part(part, user_column=user_column, item_column=item_column, timestamp_column=timestamp_column)
-        for part in parts
-    ]
-    whole = _concatenated(tables, parts)
-    if title_column is not None:
-        metadata = with_titles(metadata, whole, title_column)
+        return InteractionStream(source, columns=columns, split=split, revision=revision)
+    parts, metadata = _read(source, items=items, columns=columns, split=split, revision=revision)
+    whole = _concatenated([normalise_part(part, columns) for part in parts], parts)
+    if columns.title_column is not None:
+        metadata = with_titles(metadata, whole, columns.title_column)
     name = str(source) if isinstance(source, (str, PathLike)) else parts[0].name
-    table = _sorted(_where(name, whole, where, columns))
-    table, report = _filtered(name, table, min_user_interactions, min_item_interactions, duplicates)
+    table = _sorted(meeting(whole, filters.where, source=name, names=columns.names))
+    table, report = _filtered(name, table, filters)
     report = replace(report, rows_read=len(whole), where_dropped=len(whole) - report.rows_read)
     if report.num_interactions < report.rows_read:
         print(report, file=sys.stderr)
@@ -274,26 +232,20 @@ def timestamps_to_numpy(column: pa.ChunkedArray) -> npt.NDArray[Any]:
     return np.asarray(column.combine_chunks())
 
 
-def check_core(min_user: int, min_item: int) -> None:
-    """Refuse sizes of the k-core below 1."""
-    for name, value in (("min_user_interactions", min_user), ("min_item_interactions", min_item)):
-        if value < 1:
-            raise ValueError(f"`{name}` must be at least 1 (which drops nothing), found {value}.")
-
-
 def _read(
-    source: Any, *, items: Any, columns: tuple[str, str, str], delimiter: str | None, split: str, revision: str | None
+    source: Any, *, items: Any, columns: LogColumns, split: str, revision: str | None
 ) -> tuple[list[Part], pa.Table | None]:
+    delimiter, names = check_delimiter(columns.delimiter), tuple(columns.names.values())
     if isinstance(source, str) and source in NAMED_DATASETS:
-        if columns != ("user_id", "item_id", "timestamp"):
-            raise ValueError(f"The columns of {source!r} are user_id, item_id and timestamp, found {columns}.")
+        if columns.names != DEFAULT_COLUMNS.names:
+            raise ValueError(f"The columns of {source!r} are user_id, item_id and timestamp, found {names}.")
         log, metadata = load_named(source)
         parts = [Part(source, log)]
         items = metadata if items is None else items
     else:
-        parts = read_source(source, string_columns=columns, delimiter=delimiter, split=split, revision=revision)
+        parts = read_source(source, string_columns=names, delimiter=delimiter, split=split, revision=revision)
         items = find_items_file(source) if items is None else items
-    return parts, None if items is None else read_items(items, item_column=columns[1])
+    return parts, None if items is None else read_items(items, item_column=columns.item_column)
 
 
 def _concatenated(tables: list[pa.Table], parts: list[Part]) -> pa.Table:
@@ -322,27 +274,6 @@ def _refuse_same(tables: list[pa.Table], parts: list[Part]) -> None:
         seen[table.num_rows].append(place)
 
 
-def _where(source: str, table: pa.Table, conditions: Sequence[str], columns: tuple[str, str, str]) -> pa.Table:
-    canonical = dict(zip(columns, ("user_id", "item_id", "timestamp"), strict=True))
-    for condition in conditions:
-        name, equals, value = condition.partition("=")
-        column = canonical.get(name.removesuffix("!"), name.removesuffix("!"))
-        if not equals or column not in table.column_names:
-            raise ValueError(
-                f"`where`: expected 'column=value' or 'column!=value' with a column of {source} "
-                f"({', '.join(table.column_names)}), found {condition!r}."
-            )
-        equal = pc.fill_null(pc.equal(table[column].cast(pa.string()), value), False)
-        kept = table.filter(pc.invert(equal) if name.endswith("!") else equal)
-        if len(kept) == 0:
-            values = pc.unique(table[column].cast(pa.string())).to_pylist()
-            more = ", …" if len(values) > 8 else ""
-            found = ", ".join(map(repr, values[:8])) + more
-            raise ValueError(f"`where`: no interaction of {source} is left by {condition!r}. {column!r} holds {found}.")
-        table = kept
-    return table
-
-
 def _codes(column: pa.ChunkedArray) -> IntArray:
     encoded = column.combine_chunks().dictionary_encode()
     rank = np.empty(len(encoded.dictionary), dtype=np.int64)
@@ -362,12 +293,11 @@ def _sorted(table: pa.Table) -> pa.Table:
     return table.take(pa.array(order))
 
 
-def _filtered(
-    source: str, table: pa.Table, min_user: int, min_item: int, duplicates: str
-) -> tuple[pa.Table, InteractionsReport]:
+def _filtered(source: str, table: pa.Table, filters: LogFilters) -> tuple[pa.Table, InteractionsReport]:
     users, items = user_codes(table), _codes(table["item_id"])
-    unique = _unique_mask(users, items, duplicates)
-    keep, rounds = _core_mask(users, items, unique, min_user=min_user, min_item=min_item)
+    min_user, min_item = filters.min_user_interactions, filters.min_item_interactions
+    unique = unique_mask(users, items, filters.duplicates)
+    keep, rounds = core_mask(users, items, unique, min_user=min_user, min_item=min_item)
     if not keep.any():
         raise ValueError(
             f"{source}: every user was filtered out by `min_user_interactions`={min_user} and "
@@ -392,29 +322,3 @@ def _filtered(
         tied_interactions=int(((times[1:] == times[:-1]) & (codes[1:] == codes[:-1])).sum()),
     )
     return kept, report
-
-
-def _unique_mask(users: IntArray, items: IntArray, duplicates: str) -> npt.NDArray[np.bool_]:
-    mask = np.ones(len(users), dtype=bool)
-    if duplicates == "consecutive":
-        mask[1:] = (users[1:] != users[:-1]) | (items[1:] != items[:-1])
-    elif duplicates != "keep":
-        pairs = users * (int(items.max()) + 1) + items
-        step = 1 if duplicates == "first" else -1
-        _, first = np.unique(pairs[::step], return_index=True)
-        mask[:] = False
-        mask[first if step == 1 else len(users) - 1 - first] = True
-    return mask
-
-
-def _core_mask(
-    users: IntArray, items: IntArray, start: npt.NDArray[np.bool_], *, min_user: int, min_item: int
-) -> tuple[npt.NDArray[np.bool_], int]:
-    mask, rounds = start.copy(), 0
-    while True:
-        enough = (np.bincount(users[mask], minlength=int(users.max()) + 1) >= min_user)[users]
-        enough &= (np.bincount(items[mask], minlength=int(items.max()) + 1) >= min_item)[items]
-        if not (mask & ~enough).any():
-            return mask, rounds
-        mask &= enough
-        rounds += 1

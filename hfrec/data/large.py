@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from hfrec.data.files import DRAFT_PREFIX, seal, sha256_of, whole_files, write_json
-from hfrec.data.interactions import check_core
+from hfrec.data.filters import check_core
 from hfrec.data.item_tables import read_items
 from hfrec.data.readers import find_items_file
 from hfrec.data.sequences import take_lists

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 import pyarrow as pa
 
+from hfrec.data.columns import DEFAULT_COLUMNS, LogColumns
 from hfrec.data.readers import Part, check_delimiter, find_files, open_hub_dataset, read_batches, refuse_copies
 from hfrec.data.validation import check_columns, normalise_part
 
@@ -22,13 +23,13 @@ class InteractionStream:
 
     Args:
         source: Path, glob or folder of .csv, .tsv, .jsonl (each also .gz) or .parquet files, or a hub id.
-        user_column (`str`), item_column (`str`), timestamp_column (`str`): Names in the source.
-        delimiter (`str`): What separates the columns of text files; None for what their first line shows.
+        columns ([`LogColumns`]): What the source calls its columns; titles are not read from a stream.
         split (`str`), revision (`str`): Of a data set from the hub.
 
     Raises:
         FileNotFoundError: Nothing lies at `source`.
         TypeError: `source` is a table, which is in memory already.
+        ValueError: A column of titles, or a delimiter that cannot be one.
 
     Example:
 
@@ -48,10 +49,7 @@ class InteractionStream:
         self,
         source: Any,
         *,
-        user_column: str = "user_id",
-        item_column: str = "item_id",
-        timestamp_column: str = "timestamp",
-        delimiter: str | None = None,
+        columns: LogColumns = DEFAULT_COLUMNS,
         split: str = "train",
         revision: str | None = None,
     ) -> None:
@@ -60,9 +58,13 @@ class InteractionStream:
                 f"`source` must be a path or a hub id to be streamed, found {type(source).__name__}: it is in memory "
                 "already, load it without `streaming`."
             )
-        self.source = str(source)
-        self.names = {"user_id": user_column, "item_id": item_column, "timestamp": timestamp_column}
-        self.delimiter = check_delimiter(delimiter)
+        if columns.title_column is not None:
+            raise ValueError(
+                f"`title_column` is not read from a stream, found {columns.title_column!r}: put the titles in items.* "
+                "beside interactions.*."
+            )
+        self.source, self.columns, self.names = str(source), columns, columns.names
+        self.delimiter = check_delimiter(columns.delimiter)
         self.files = find_files(source)
         refuse_copies(self.files)
         self.dataset = (
@@ -100,8 +102,7 @@ class InteractionStream:
                     f"{part.name}: column {name!r} holds ids of type {kind}, which are not read piece by piece: "
                     "store them as strings or integers."
                 )
-        user, item, timestamp = self.names.values()
-        return normalise_part(part, user_column=user, item_column=item, timestamp_column=timestamp)
+        return normalise_part(part, self.columns)
 
     def _hub_parts(self) -> Iterator[Part]:
         first_row = 0

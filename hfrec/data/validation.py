@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from hfrec.data.columns import LogColumns
 from hfrec.data.readers import Part
 from hfrec.tokenization import SPECIAL_TOKENS
 
@@ -18,12 +19,12 @@ _ZONED = pa.timestamp("us", tz="UTC")
 YEARS = (-62_135_596_800_000_000, 253_402_300_799_999_999)  # 1 to 9999, in microseconds since 1970
 
 
-def normalise_part(part: Part, *, user_column: str, item_column: str, timestamp_column: str) -> pa.Table:
+def normalise_part(part: Part, source: LogColumns) -> pa.Table:
     """Check one part and give its columns their canonical names and types.
 
     Args:
         part ([`Part`]): What was read.
-        user_column (`str`), item_column (`str`), timestamp_column (`str`): Names in the source.
+        source ([`LogColumns`]): What it calls its columns.
 
     Returns:
         `pa.Table`: `user_id: string, item_id: string, timestamp: int64 | float64 | timestamp[us]`, then the others.
@@ -31,14 +32,14 @@ def normalise_part(part: Part, *, user_column: str, item_column: str, timestamp_
     Raises:
         ValueError: With part, row, column and value of what is wrong.
     """
-    names = {"user_id": user_column, "item_id": item_column, "timestamp": timestamp_column}
+    names = source.names
     check_columns(part, names)
     if part.table.num_rows == 0:
         raise ValueError(f"{part.name}: no rows. Expected a log with at least one interaction.")
     columns = {
-        "user_id": ids_to_strings(part, user_column),
-        "item_id": _no_special_tokens(part, item_column, ids_to_strings(part, item_column)),
-        "timestamp": _timestamps(part, timestamp_column),
+        "user_id": ids_to_strings(part, source.user_column),
+        "item_id": _no_special_tokens(part, source.item_column, ids_to_strings(part, source.item_column)),
+        "timestamp": _timestamps(part, source.timestamp_column),
     }
     further = [name for name in part.table.column_names if name not in names.values()]
     clash = [name for name in further if name in names]

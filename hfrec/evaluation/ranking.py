@@ -15,10 +15,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from hfrec.evaluation.metrics import ranking_metrics
-from hfrec.inference.prior import PopularityPrior, Rescore, Segments
 from hfrec.scoring import ITEM_CHUNK_SIZE, TopItems, chunk_bounds, rankable_mask, without_nan
 
 IGNORE_INDEX = -100
@@ -28,9 +26,9 @@ PROTOCOLS = ("filter_seen", "unfiltered")  # the order of the columns wherever r
 class HistoryScorer(Protocol):
     """What ranking needs of a model: a representation of the history, and scores for a slice of the catalogue."""
 
-    def encode_history(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor: ...
+    def encode_history(self, input_ids: Tensor, attention_mask: Tensor) -> Any: ...
 
-    def score_items(self, representation: Tensor, start: int = 0, stop: int | None = None) -> Tensor: ...
+    def score_items(self, representation: Any, start: int = 0, stop: int | None = None) -> Tensor: ...
 
 
 def target_ranks(
@@ -70,7 +68,7 @@ def target_ranks(
 
 
 def rank_dataset(
-    model: PreTrainedModel,
+    model: torch.nn.Module,
     dataset: Sized,
     collator: Callable[[list[Any]], dict[str, Tensor]],
     *,
@@ -79,13 +77,12 @@ def rank_dataset(
     allowed_items: Iterable[int] | None = None,
     device: torch.device | str | None = None,
     top_k: int = 0,
-    prior: PopularityPrior | None = None,
-    segments: Segments | None = None,
 ) -> dict[str, NDArray[np.int64]]:
     """Ranks of every row's target over the whole catalogue, with and without the seen filter, in one pass.
 
     Args:
-        model: model with `encode_history` and `score_items`; its training mode is restored afterwards.
+        model: model with `encode_history` and `score_items`, or one with a prior; its training mode is restored
+            afterwards.
         dataset: evaluation rows, as `to_evaluation_sequences` gives them.
         collator: turns rows into `input_ids`, `attention_mask`, `labels` (one labelled position a row) and `seen_ids`.
         batch_size: users scored at a time.
@@ -93,8 +90,6 @@ def rank_dataset(
         allowed_items: token ids that may be recommended. None allows all items.
         device: where to compute; the model is moved there. None stays where the model is.
         top_k: number of items to recommend for each row, seen items filtered; 0 for none.
-        prior: mixed into the scores of short histories, as `recommend` does.
-        segments: segment of each row's user, for the prior.
 
     Returns:
         `filter_seen` and `unfiltered`: (n,) int64 ranks in row order; with `top_k` also `recommended`:
@@ -107,9 +102,9 @@ def rank_dataset(
     if len(dataset) == 0:
         raise ValueError("`dataset` must hold at least one row, found none. Check the split and its filters.")
     if device is not None:
-        model.to(device)  # type: ignore[arg-type]  # transformers hides the signature of Module.to
-    place = next(model.parameters()).device
-    rankable = rankable_mask(model.config.vocab_size, allowed_items=allowed_items).to(place)
+        model.to(device)
+    place, config = next(model.parameters()).device, cast(Any, model.config)
+    rankable = rankable_mask(config.vocab_size, allowed_items=allowed_items).to(place)
     # A DataLoader over a map-style data set keeps the order of the rows.
     loader: Iterable[dict[str, Tensor]] = torch.utils.data.DataLoader(
         dataset,  # type: ignore[arg-type]  # any sized data set with integer indices
@@ -121,9 +116,7 @@ def rank_dataset(
     model.train(False)
     try:
         parts: list[tuple[Tensor, Tensor]] = []
-        for start, batch in zip(range(0, len(dataset), batch_size), loader, strict=True):
-            rescore = None if prior is None else prior.bind(segments, start, start + len(batch["input_ids"]))
-            parts.append(_rank_batch(scorer, batch, rankable, item_chunk_size, top_k, place, rescore))
+        parts += [_rank_batch(scorer, batch, rankable, item_chunk_size, top_k, place) for batch in loader]
     finally:
         model.train(was_training)
     return collect_ranks(parts)
@@ -137,7 +130,6 @@ def _rank_batch(
     item_chunk_size: int,
     top_k: int,
     device: torch.device,
-    rescore: Rescore | None,
 ) -> tuple[Tensor, Tensor]:
     missing = [name for name in ("input_ids", "attention_mask", "labels", "seen_ids") if name not in batch]
     if missing:
@@ -147,15 +139,10 @@ def _rank_batch(
         )
     targets, _ = _row_targets(batch["labels"].to(device))
     representation = model.encode_history(batch["input_ids"].to(device), batch["attention_mask"].to(device))
-    seen = batch["seen_ids"].to(device)
-
-    def score(start: int, stop: int) -> Tensor:
-        return model.score_items(representation, start, stop)
-
     return rank_catalogue(
-        score if rescore is None else rescore(score, seen),
+        lambda start, stop: model.score_items(representation, start, stop),
         targets,
-        seen_ids=seen,
+        seen_ids=batch["seen_ids"].to(device),
         rankable=rankable,
         item_chunk_size=item_chunk_size,
         top_k=top_k,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..data.source_names import SEPARATOR
 from ..data.sources import Block
 from ..tokenization import NUM_SPECIAL_TOKENS
-from .protocol import PROTOCOL, RankedTest
+from .ranked_test import PROTOCOL, RankedTest
 from .ranking import PROTOCOLS, make_compute_metrics
 from .table import align, cell, settings
 from .user_ranks import MODEL, UserRanks

@@ -56,7 +56,7 @@ def cohorts_table(cohorts: Mapping[str, Any], metric: str = "ndcg@10") -> str:
 
 
 def cold_users_table(cold_users: Mapping[str, Any], metric: str = "ndcg@10") -> str:
-    """A text table of what the model, the prior and their mix are worth to histories of a few items.
+    """A text table of what the model, the prior and their mix are worth to empty histories.
 
     Args:
         cold_users: What `measure_cold_users` returns.
@@ -64,20 +64,17 @@ def cold_users_table(cold_users: Mapping[str, Any], metric: str = "ndcg@10") -> 
     """
     names = ("model", "prior", "mix")
     body = [
-        [
-            *(length, setting, f"{row['n']:,}", f"{row['weight']:.3f}"),
-            *(cell(row[setting][name], metric) for name in names),
-        ]
+        [setting, f"{cold_users['n']:,}", f"{cold_users['weight']:.3f}"]
+        + [cell(cold_users[setting][name], metric) for name in names]
         for setting in ("filter_seen", "unfiltered")
-        for length, row in cold_users.items()
     ]
-    return align([["history", "seen items", "rows", "share of prior", *(f"{metric} {name}" for name in names)], *body])
+    head = ["without a history", "rows", "share of prior", *(f"{metric} {name}" for name in names)]
+    return align([head, *body])
 
 
 def cell(values: Mapping[str, Any], metric: str) -> str:
     """A metric with its interval."""
-    low, high = values[f"{metric}_ci"]
-    return f"{values[metric]:.4f} [{low:.4f}, {high:.4f}]"
+    return estimate((values[metric], *values[f"{metric}_ci"]))
 
 
 def align(rows: Sequence[Sequence[str]]) -> str:
@@ -86,3 +83,19 @@ def align(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(
         "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows
     )
+
+
+def markdown_row(*cells: str) -> str:
+    """A line of a markdown table.
+
+    Example:
+        >>> markdown_row("model", estimate((0.1, 0.05, 0.2)))
+        '| model | 0.1000 [0.0500, 0.2000] |'
+    """
+    return "| " + " | ".join(cells) + " |"
+
+
+def estimate(values: Sequence[float], sign: str = "") -> str:
+    """A number with its interval: mean, low, high; `sign` "+" also shows that of a number above 0."""
+    mean, low, high = (f"{value:{sign}.4f}" for value in values)
+    return f"{mean} [{low}, {high}]"

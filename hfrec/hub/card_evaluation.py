@@ -51,17 +51,17 @@ def _seen_items(test: Mapping[str, Any], measured: Mapping[str, Any]) -> str | N
 
 def _results_table(test: Mapping[str, Any], name: str) -> str:
     """Model and baselines, seen items filtered and not, as Markdown."""
-    from ..evaluation.table import cell, settings
+    from ..evaluation.table import cell, markdown_row, settings
 
     rows = {**test.get("baselines", {}), f"**{name}**": test}
     names = ["", "seen items", *METRICS, *BEYOND]
-    lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
+    lines = [markdown_row(*names), "|" + "---|" * len(names)]
     for setting in settings(test):
         for name, row in rows.items():
             measured = row[setting]
             cells = [cell(measured, metric) for metric in METRICS]
             cells += [f"{measured[metric]:.4g}" if metric in measured else "–" for metric in BEYOND]
-            lines.append("| " + " | ".join([name, setting.replace("_", " "), *cells]) + " |")
+            lines.append(markdown_row(name, setting.replace("_", " "), *cells))
     return "\n".join(lines)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..data.catalogs import MOVIELENS_LICENCE
-from ..evaluation.table import cell, settings
+from ..evaluation.table import cell, markdown_row, settings
 
 METRIC = "ndcg@10"
 
@@ -62,7 +62,7 @@ def _row(name: str, about: Mapping[str, Any], test: Mapping[str, Any] | None) ->
     fingerprint = str(about.get("train_fingerprint") or "not stated")[:16]
     stated = [about.get("domain") or "not stated", _licence(about) or "not stated"]
     stated = [text.replace("|", "/") for text in stated]
-    return "| " + " | ".join([name, *stated, size, own, best, f"`{fingerprint}`"]) + " |"
+    return markdown_row(name, *stated, size, own, best, f"`{fingerprint}`")
 
 
 def _filters(name: str, about: Mapping[str, Any]) -> str:

@@ -7,17 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from ..data.columns import LogColumns
+from ..data.filters import LogFilters
 from ..data.interactions import Interactions, load_interactions
 from .checkpoint import read_results
 
-COLUMNS = {
-    "user_column": "user_id",
-    "item_column": "item_id",
-    "timestamp_column": "timestamp",
-    "title_column": None,
-    "delimiter": None,
-}
-FILTERS = {"min_user_interactions": 1, "min_item_interactions": 1, "duplicates": "keep"}
+COLUMNS = vars(LogColumns())
+FILTERS = {name: value for name, value in vars(LogFilters()).items() if name != "where"}  # which no command remembers
 
 
 def log_shape(name_or_path: str | os.PathLike[str], flags: Any, *, revision: str | None = None) -> dict[str, Any]:
@@ -51,7 +47,7 @@ def load_log_like(source: str, shape: dict[str, Any], flags: Any) -> Interaction
         ValueError: As `load_interactions`; of a column that the checkpoint remembers it says so.
     """
     with explained(shape, flags):
-        log: Interactions = load_interactions(source, **shape)
+        log = load_interactions(source, columns=LogColumns.of(shape), filters=LogFilters.of(shape))
     return log
 
 

@@ -13,7 +13,6 @@ from torch import Tensor
 from ..data.collators import DataCollatorForNextItem, objective_of
 from ..scoring import ITEM_CHUNK_SIZE, chunk_bounds, without_nan
 from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer, UnknownPolicy
-from .prior import PopularityPrior
 from .recommend import checked_vocab_size, encode_histories, name_items
 
 
@@ -26,7 +25,6 @@ def explain(
     *,
     unknown_items: UnknownPolicy = "error",
     max_items: int = 100,
-    prior: PopularityPrior | None = None,
 ) -> list[list[dict[str, Any]]]:
     """The `top_k` past items that carried the score of each recommended item: leave-one-out of the history.
 
@@ -36,14 +34,13 @@ def explain(
     that this holds for every model; contributions of items that say the same thing do not add up.
 
     Args:
-        model: `Bert4RecForMaskedLM`, `Bert4RecForCausalLM` or `Blend`.
+        model: `Bert4RecForMaskedLM`, `Bert4RecForCausalLM` or `Blend`, or one of them with a prior.
         tokenizer: The tokenizer of this model.
         history: Raw item ids of one user, oldest first.
         items: Raw ids of the items to be explained, such as those that [`recommend`] gave.
         top_k: Past items for each of them.
         unknown_items: What becomes of an id of the history outside the vocabulary: `error`, `drop` or `unk`.
         max_items: Newest different items that are taken out in turn; each costs one pass of the model.
-        prior: Mixed into the scores as in [`recommend`].
 
     Returns:
         For each item the past items, the largest contribution first: `item_id`, `contribution` (natural logarithm)
@@ -72,7 +69,7 @@ def explain(
     if not past or not len(wanted):
         return [[] for _ in items]
     rows = [row, *(row[row != token] for token in past)]
-    scores = _log_probabilities(model, tokenizer, rows, wanted, prior)  # (1 + num_past, num_items)
+    scores = _log_probabilities(model, tokenizer, rows, wanted)  # (1 + num_past, num_items)
     contributions = (scores[:1] - scores[1:]).T  # (num_items, num_past)
     best = contributions.sort(dim=1, descending=True, stable=True)
     tokens = torch.tensor(past)[best.indices[:, :top_k]]  # (num_items, top_k)
@@ -91,7 +88,6 @@ def _log_probabilities(
     tokenizer: ItemTokenizer,
     rows: Sequence[NDArray[np.int64]],
     wanted: Tensor,
-    prior: PopularityPrior | None,
     batch_size: int = 64,
 ) -> Tensor:
     """Logarithms of the softmax at the wanted tokens for each history, float64 `(num_rows, num_wanted)`."""
@@ -105,26 +101,23 @@ def _log_probabilities(
         for start in range(0, len(rows), batch_size):
             batch = collator([{"input_ids": row} for row in rows[start : start + batch_size]])
             batch = {name: value.to(device) for name, value in batch.items()}
-            parts.append(_at_tokens(model, batch, wanted, prior, first_row=start))
+            parts.append(_at_tokens(model, batch, wanted, first_row=start))
         return torch.cat(parts)
     finally:
         model.train(was_training)
 
 
-def _at_tokens(
-    model: Any, batch: dict[str, Tensor], wanted: Tensor, prior: PopularityPrior | None, first_row: int
-) -> Tensor:
+def _at_tokens(model: Any, batch: dict[str, Tensor], wanted: Tensor, first_row: int) -> Tensor:
     """`_log_probabilities` of a batch, the catalogue going by in chunks."""
     representation = model.encode_history(batch["input_ids"], batch["attention_mask"])  # (batch, embedding_size)
 
     def score(start: int, stop: int) -> Tensor:
         return without_nan(model.score_items(representation, start, stop), start, first_row=first_row)
 
-    mixed = score if prior is None else prior.mix(score, batch["seen_ids"])
     found = torch.zeros(len(batch["input_ids"]), len(wanted), dtype=torch.float64)
     totals = []
     for start, stop in chunk_bounds(model.config.vocab_size, ITEM_CHUNK_SIZE):
-        scores = mixed(start, stop).double().cpu()
+        scores = score(start, stop).double().cpu()
         here = (wanted >= start) & (wanted < stop)  # (num_wanted,)
         found[:, here] = scores[:, wanted[here] - start]
         totals.append(scores.logsumexp(dim=1))

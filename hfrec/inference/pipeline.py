@@ -16,7 +16,7 @@ from ..tokenization import ItemTokenizer
 from .prior import PopularityPrior, load_prior
 from .recommend import recommend
 
-_PARAMETERS = ("top_k", "filter_seen", "allow", "deny", "unknown_items", "prior", "segments")
+_PARAMETERS = ("top_k", "filter_seen", "allow", "deny", "unknown_items", "prior")
 _HUB_PARAMETERS = ("revision", "token", "cache_dir", "local_files_only", "subfolder")
 
 
@@ -67,8 +67,8 @@ class RecommendationPipeline(Pipeline):
     Args:
         model: Folder, hub id or model.
         tokenizer: Needed with a model object only; a folder's own otherwise.
-        kwargs: `top_k`, `filter_seen`, `allow`, `deny`, `unknown_items`, `prior` and `batch_size` of [`recommend`], as
-            defaults of the calls.
+        kwargs: `top_k`, `filter_seen`, `allow`, `deny`, `unknown_items` and `batch_size` of [`recommend`], and `prior`,
+            as defaults of the calls.
 
     Example:
         >>> import hfrec
@@ -102,8 +102,7 @@ class RecommendationPipeline(Pipeline):
             inputs: One history (a list of raw item ids, oldest first), or several (a list of lists or an Arrow list
                 array). `[]` is no history at all, `[[]]` a user without one.
             batch_size: Histories scored at a time; 256 unless given here or to the pipeline.
-            kwargs: `top_k`, `filter_seen`, `allow`, `deny`, `unknown_items`, `prior`, `segments` (a list) as in
-                [`recommend`].
+            kwargs: `top_k`, `filter_seen`, `allow`, `deny` and `unknown_items` as in [`recommend`], and `prior`.
 
         Returns:
             A list of `{"item_id", "score", "rank"[, "title"]}` for one history, a list of such lists for several.
@@ -126,7 +125,9 @@ class RecommendationPipeline(Pipeline):
         return {"histories": input_}
 
     def _forward(self, input_tensors: Any, **forward_parameters: Any) -> Any:
-        return recommend(self.model, self.tokenizer, input_tensors["histories"], **forward_parameters)
+        prior = forward_parameters.pop("prior")
+        model = self.model if prior is None else prior.over(self.model)
+        return recommend(model, self.tokenizer, input_tensors["histories"], **forward_parameters)
 
     def postprocess(self, model_outputs: Any, **_: Any) -> Any:
         return model_outputs

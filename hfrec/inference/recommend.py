@@ -15,7 +15,7 @@ from ..data.collators import DataCollatorForNextItem, objective_of
 from ..data.repeats import filters_seen
 from ..scoring import ITEM_CHUNK_SIZE, TopItems, chunk_bounds, rankable_mask, without_nan
 from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer, UnknownPolicy
-from .prior import PopularityPrior, Rescore, Segments
+from .prior import WithPrior
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -32,8 +32,6 @@ def recommend(
     deny: Iterable[Any] | None = None,
     unknown_items: UnknownPolicy = "error",
     batch_size: int = 256,
-    prior: PopularityPrior | None = None,
-    segments: Segments | None = None,
 ) -> list[list[dict[str, Any]]]:
     """The `top_k` items that each history's next item most likely is.
 
@@ -41,8 +39,8 @@ def recommend(
     than `batch_size` times 16384 scores exist at a time. Equal scores are ordered by token id.
 
     Args:
-        model: `Bert4RecForMaskedLM`, `Bert4RecForCausalLM` or `Blend`; computes where it is, its training mode is
-            restored.
+        model: `Bert4RecForMaskedLM`, `Bert4RecForCausalLM` or `Blend`, or one of them with a prior for users without a
+            history (`load_prior(folder, tokenizer).over(model)`); computes where it is, its training mode is restored.
         tokenizer: The tokenizer of this model.
         histories: Raw item ids of each user, oldest first, of any length; ids that are not strings are turned into
             strings. Lists, or an Arrow list array.
@@ -54,17 +52,14 @@ def recommend(
         unknown_items: What becomes of an id of a history outside the vocabulary: an error, left out (`drop`) or read
             as `[UNK]` (`unk`).
         batch_size: Histories scored at a time.
-        prior: Mixed into the scores of short histories: `load_prior` of the checkpoint. None asks the model alone.
-        segments: Segment of each user for the prior, None for a user without one.
 
     Returns:
-        For each history its items, best first: `item_id`, `score` (logit; where the prior has a share, logarithm of
+        For each history its items, best first: `item_id`, `score` (logit; where a prior has a share, logarithm of
         the probability), `rank` from 1 and, where the tokenizer knows titles, `title`.
 
     Raises:
         ValueError: An unknown or null item, `top_k` below 1 or above the number of items that may be recommended,
-            tokenizer and model of different size, a NaN score, an empty history with a causal model
-            and no prior, or a prior of another checkpoint.
+            tokenizer and model of different size, a NaN score, or an empty history with a causal model and no prior.
         TypeError: A history that is not a list of ids, or a model of another kind.
 
     Example:
@@ -82,10 +77,8 @@ def recommend(
     rankable = rankable_items(tokenizer, vocab_size, allow, deny)
     check_top_k(top_k, int(rankable.sum()))
     rows = encode_histories(tokenizer, histories, unknown_items)
-    if prior is None:
+    if not isinstance(model, WithPrior):
         check_not_empty(rows, objective)
-    else:
-        _check_prior(prior, vocab_size, segments, len(rows))
     filter_seen = filters_seen(model.config) if filter_seen is None else filter_seen
     found: list[list[dict[str, Any]]] = []
     was_training = model.training
@@ -93,8 +86,7 @@ def recommend(
         model.eval()
     try:
         for start in range(0, len(rows), batch_size):
-            rescore = None if prior is None else prior.bind(segments, start, start + batch_size)
-            part = Batch(rows[start : start + batch_size], start, rescore, room=batch_size)
+            part = Batch(rows[start : start + batch_size], start, room=batch_size)
             found += name_items(tokenizer, *best_of_batch(model, tokenizer, part, rankable, top_k, filter_seen))
     finally:
         if was_training:
@@ -104,18 +96,16 @@ def recommend(
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Some histories, and what they are scored with.
+    """Some histories, and how many there is memory for.
 
     Args:
         rows: Token ids of each, oldest first.
         first_row: Number of the first one, for messages.
-        rescore: Mixes a prior into their scores.
         room: Histories that there is memory for; where there are fewer, more items are scored at a time.
     """
 
     rows: Sequence[NDArray[np.int64]]
     first_row: int = 0
-    rescore: Rescore | None = None
     room: int = 1
 
 
@@ -134,10 +124,9 @@ def best_of_batch(
         scores: Tensor = model.score_items(representation, start, stop)
         return without_nan(scores, start, first_row=part.first_row)
 
-    mixed = score if part.rescore is None else part.rescore(score, batch["seen_ids"])
     rankable, best = rankable.to(device), TopItems(top_k)
     for start, stop in chunk_bounds(len(rankable), ITEM_CHUNK_SIZE * max(1, part.room // len(part.rows))):
-        best.update(mixed(start, stop), start, rankable, seen, overwrite=True)
+        best.update(score(start, stop), start, rankable, seen, overwrite=True)
     return best.items()
 
 
@@ -279,14 +268,5 @@ def check_not_empty(rows: list[NDArray[np.int64]], objective: str) -> None:
     if empty:
         raise ValueError(
             f"`histories` must each hold a known item for a causal model, found {len(empty)} empty, first history "
-            f"{empty[0]}. Give a `prior` (`hfrec evaluate --fit_prior true` fits one), or use a masked model."
+            f"{empty[0]}. Give it a prior (`hfrec evaluate --fit_prior true` fits one), or use a masked model."
         )
-
-
-def _check_prior(prior: PopularityPrior, vocab_size: int, segments: Segments | None, num_histories: int) -> None:
-    if prior.counts.shape[1] != vocab_size:
-        raise ValueError(
-            f"`prior` must count the model's {vocab_size} tokens, found {prior.counts.shape[1]}. Load both from the "
-            "same checkpoint."
-        )
-    prior.rows_of(segments, num_histories)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..tokenization import ItemTokenizer
-from .prior import segment_counts
+from .prior import item_counts
 
 POOL = 10  # candidates for each place of the list that is asked for
 _USERS_AT_ONCE = 256
@@ -109,7 +109,7 @@ def _check(
 
 def _popularity_shares(tokenizer: ItemTokenizer) -> NDArray[np.float64]:
     """Logarithm of 1 + training interactions, over the largest, in [0, 1], `(vocab_size,)`."""
-    logs = np.log1p(segment_counts(tokenizer, {})[0].astype(np.float64))
+    logs = np.log1p(item_counts(tokenizer).astype(np.float64))
     return np.asarray(logs / max(float(logs.max()), 1e-12))
 
 

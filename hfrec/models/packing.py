@@ -12,28 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 from torch.nn import functional as F
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 SHARED_WIDTH = 64  # histories up to this length share the rows of one grid
 SHORTEST_IN_GRID = 0.85  # of its longest history, where each has a row of its own: more grids, less padding
-BITS = 16
-
-
-class Dropout(nn.Dropout):
-    """Dropout whose random bits come 64 at a time on the CPU, a fourth of the time of torch's; `p` is exact to 2⁻¹⁷."""
-
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
-        if not self.training:  # a call of the parent takes longer than a small layer
-            return input
-        if self.p == 0.0 or input.device.type != "cpu" or torch.compiler.is_compiling():
-            return super().forward(input)
-        dropped = round(self.p * 2**BITS)
-        words = torch.empty(-(-input.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
-        bits = words.view(torch.int16)[: input.numel()].view(input.shape)  # uniform in -2¹⁵ … 2¹⁵ - 1
-        kept = torch.ge(bits, dropped - 2 ** (BITS - 1), out=torch.empty_like(input))
-        return input * kept.mul_(2**BITS / (2**BITS - dropped))
 
 
 class _Spread(torch.autograd.Function):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..evaluation.protocol import RankedTest
+from ..evaluation.ranked_test import RankedTest
 from ..evaluation.table import settings
 from ..evaluation.user_ranks import MODEL
 from ..evaluation.verdict import short

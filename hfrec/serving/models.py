@@ -79,7 +79,8 @@ class TorchModel:
 
         torch.set_num_threads(num_threads)
         self.model, self.tokenizer = load_checkpoint(name, revision=revision)
-        self.prior = load_prior(name, self.tokenizer, revision=revision)
+        prior = load_prior(name, self.tokenizer, revision=revision)
+        self.asked = self.model if prior is None else prior.over(self.model)
         items = self.tokenizer.items
         self.catalogue = Catalogue(
             items["item_id"].to_pylist(),
@@ -89,7 +90,7 @@ class TorchModel:
         )
         self.name, self.version = name, _version(name, revision)
         self.filter_seen, self.top_k = filters_seen(self.model.config), len(items)
-        self.knows_empty = self.prior is not None
+        self.knows_empty = prior is not None
 
     def best(self, rows: list[list[int]], top_k: int, filter_seen: bool, allowed: Mask) -> Best:
         """As `hfrec.recommend`, which shares this code."""
@@ -100,10 +101,8 @@ class TorchModel:
 
         rankable = rankable_mask(len(self.tokenizer), allowed=None if allowed is None else torch.from_numpy(allowed))
         arrays = [np.array(row, dtype=np.int64) for row in rows]
-        rescore = None if self.prior is None else self.prior.bind(None, 0, len(rows))
         count = min(top_k, self.top_k)
-        part = Batch(arrays, rescore=rescore)
-        scores, tokens = best_of_batch(self.model, self.tokenizer, part, rankable, count, filter_seen)
+        scores, tokens = best_of_batch(self.asked, self.tokenizer, Batch(arrays), rankable, count, filter_seen)
         # An item that may not be had has no score; there are fewer than were asked for.
         return tokens.masked_fill(scores == -torch.inf, 0).numpy(), scores.numpy()
 

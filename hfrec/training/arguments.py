@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+from ..models.loss_names import LossName
 from .durations import parse_duration
 
 NewItemStart = Literal["cooccurrence", "random"]
@@ -116,7 +117,7 @@ class ModelArguments:
             "help": "Dense layer and norm before the item scores, as BERT has; left out, masked models of ids do."
         },
     )
-    loss: Literal["full", "chunked", "sampled_softmax", "gbce"] = field(
+    loss: LossName = field(
         default="chunked", metadata={"help": "Training loss; chunked is full in less memory and time."}
     )
     loss_chunk_size: int = field(default=1_048_576, metadata={"help": "Scores held at a time by the chunked loss."})
@@ -261,11 +262,19 @@ class TaskArguments:
     )
     label_file: str | None = field(default=None, metadata={"help": "Table with a row for each user (classification)."})
     label_column: str | None = field(default=None, metadata={"help": "Column of the class (classification)."})
-    folds: int = field(default=5, metadata={"help": "Folds of the cross-validation (classification)."})
+    cross_validate: bool = field(
+        default=False,
+        metadata={
+            "help": "Train no checkpoint: measure heads over folds of the users, beside baselines (classification)."
+        },
+    )
+    folds: int = field(default=5, metadata={"help": "Folds of --cross_validate."})
 
     def __post_init__(self) -> None:
         if self.task == "classification" and not (self.label_file and self.label_column):
             raise ValueError("`--task classification` needs `--label_file` and `--label_column`.")
+        if self.cross_validate and self.task != "classification":
+            raise ValueError("`cross_validate` is for `--task classification`: leave it out, or give that task too.")
         if self.folds < 2:
             raise ValueError(f"`folds` must be at least 2, found {self.folds}.")
 

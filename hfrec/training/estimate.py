@@ -9,7 +9,8 @@ from typing import Any, Literal
 import torch
 
 from ..models import Bert4RecConfig, Bert4RecForMaskedLM
-from ..models.losses import SAMPLED_LOSSES, rows_at_once
+from ..models.chunked_loss import rows_at_once
+from ..models.loss_names import SAMPLED_LOSSES
 from ..transfer.cooccurrence import EXACT_CELLS, most_cells
 
 FLOAT = 4  # bytes: weights, moments and activations are float32

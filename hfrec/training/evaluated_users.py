@@ -12,7 +12,7 @@ from transformers.trainer_utils import IntervalStrategy
 
 from ..data.collators import objective_of
 from ..data.shards import StreamedBatches
-from ..models.losses import SAMPLED_LOSSES
+from ..models.loss_names import SAMPLED_LOSSES
 from .arguments import DataArguments
 from .trainer_arguments import RecommenderTrainingArguments
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
@@ -21,8 +20,9 @@ from ..tokenization import ItemTokenizer
 from .arguments import DataArguments
 from .facts import log_sizes, run_facts
 from .rows import training_sequences
-from .run import fit, save_checkpoint, whole_model
+from .run import FitRows, fit, save_checkpoint, whole_model
 from .trainer_arguments import RecommenderTrainingArguments
+from .updates import STOCK_UPDATES, Updates
 
 ALL_ROWS = "all_rows"  # the strategy of a split that holds nothing out
 
@@ -164,12 +164,10 @@ def refit_on_log(
     tokenizer: ItemTokenizer,
     log: Interactions,
     *,
-    chosen: Chosen,
     validation: dict[str, Any],
     data: DataArguments,
     training: RecommenderTrainingArguments,
-    callbacks: Sequence[TrainerCallback] = (),
-    optimizer: torch.optim.Optimizer | None = None,
+    updates: Updates = STOCK_UPDATES,
     extra: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Train on all rows for as long as was chosen, and write the checkpoint and `all_results.json`.
@@ -181,23 +179,15 @@ def refit_on_log(
         model: At the start of the validation run, but with all items.
         tokenizer: Of all items.
         log: All rows.
-        chosen: How long.
-        validation: Results of the validation run.
-        data, training: As those of `train_and_evaluate`.
-        callbacks, optimizer, extra: As those of `train_and_evaluate`.
+        validation: Results of the validation run, which say how long.
+        data, training, updates, extra: As those of `train_and_evaluate`.
     """
+    chosen = chosen_length(validation["schedule"])
     model.config.filter_seen = validation["seen_items"]["filter_seen"]
     train_rows = training_sequences(log, tokenizer, objective_of(model), data, model.config.max_position_embeddings)
+    updates = replace(updates, callbacks=[*updates.callbacks, StopAfterEpochs(chosen.epochs)])
     trainer, metrics = fit(
-        model,
-        tokenizer,
-        train_rows,
-        None,
-        data=data,
-        training=training,
-        callbacks=[*callbacks, StopAfterEpochs(chosen.epochs)],
-        optimizer=optimizer,
-        final=True,
+        model, tokenizer, FitRows(train_rows), data=data, training=training, updates=updates, final=True
     )
     results: dict[str, Any] = {
         "final": {**asdict(chosen), "steps": trainer.state.global_step},

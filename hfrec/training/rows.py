@@ -12,12 +12,15 @@ from transformers.utils import logging
 
 from ..data.arguments import ProtocolArguments
 from ..data.collators import Objective, objective_of
+from ..data.columns import LogColumns
+from ..data.filters import LogFilters
 from ..data.interactions import Interactions, load_interactions
 from ..data.sequences import to_sequences
 from ..data.shards import SequenceShards, StreamedBatches
 from ..data.splits import Split, split_facts
 from ..data.temporal import split_log
-from ..evaluation.protocol import RankedTest, rank_checkpoint, rank_rows, rows_to_rank
+from ..evaluation.protocol import rank_checkpoint, rank_rows, rows_to_rank
+from ..evaluation.ranked_test import RankedTest
 from ..evaluation.sources import RankedSources
 from ..tokenization import ItemTokenizer
 from .arguments import DataArguments
@@ -34,17 +37,9 @@ def load_log(arguments: DataArguments) -> Interactions:
         raise ValueError(
             "`streaming` is for `hfrec pretrain` alone: leave it out and give a log that fits into memory."
         )
+    flags = vars(arguments)
     return load_interactions(
-        arguments.source,
-        user_column=arguments.user_column,
-        item_column=arguments.item_column,
-        timestamp_column=arguments.timestamp_column,
-        delimiter=arguments.delimiter,
-        min_user_interactions=arguments.min_user_interactions,
-        min_item_interactions=arguments.min_item_interactions,
-        duplicates=arguments.duplicates,
-        items=arguments.items_file,
-        title_column=arguments.title_column,
+        arguments.source, columns=LogColumns.of(flags), filters=LogFilters.of(flags), items=arguments.items_file
     )
 
 

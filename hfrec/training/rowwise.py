@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ..models.losses import SAMPLED_LOSSES
+from ..models.loss_names import SAMPLED_LOSSES
 from ..transfer.optimizers import trainer_groups
 from .trainer_arguments import RecommenderTrainingArguments
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, Trainer, TrainerCallback
+from transformers import PreTrainedModel, Trainer
 
 from ..data.files import VALIDATION_FOLDER, check_folder, check_new_folder, seal, whole_files, write_json
 from ..evaluation.protocol import versions
@@ -25,6 +26,7 @@ from .rows import RunRows
 from .rowwise import rowwise_optimizer
 from .trainer import build_trainer
 from .trainer_arguments import RecommenderTrainingArguments
+from .updates import STOCK_UPDATES, Updates
 
 
 def check_output_folder(arguments: RecommenderTrainingArguments, *, final: bool = False) -> str | None:
@@ -63,8 +65,7 @@ def train_and_evaluate(
     *,
     data: DataArguments,
     training: RecommenderTrainingArguments,
-    callbacks: Sequence[TrainerCallback] = (),
-    optimizer: torch.optim.Optimizer | None = None,
+    updates: Updates = STOCK_UPDATES,
     extra: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Train with the stock `Trainer`, keep the best checkpoint, test it and write `all_results.json` and
@@ -76,25 +77,15 @@ def train_and_evaluate(
         rows: What it is trained and tested on, of `split_rows` or `streamed_rows`.
         data: How sequences are made.
         training: Arguments of the `Trainer`.
-        callbacks: Further callbacks, such as `L2SPCallback`.
-        optimizer: In place of the Trainer's own.
+        updates: Callbacks and optimiser.
         extra: Written into `all_results.json`.
 
     Returns:
         What `all_results.json` holds.
     """
     ranked_rows = rows_while_training(rows.validation, rows.train, model, data=data, training=training)
-    trainer, metrics = fit(
-        model,
-        tokenizer,
-        rows.train,
-        ranked_rows,
-        data=data,
-        training=training,
-        callbacks=callbacks,
-        optimizer=optimizer,
-        compute_metrics=rows.compute_metrics,
-    )
+    fitted = FitRows(rows.train, ranked_rows, rows.compute_metrics)
+    trainer, metrics = fit(model, tokenizer, fitted, data=data, training=training, updates=updates)
     more = what_more_would_bring(trainer.state.log_history, "eval_ndcg@10")
     validation = trainer.evaluate(rows.validation)
     best = whole_model(trainer)
@@ -123,26 +114,46 @@ def train_and_evaluate(
     return results
 
 
+@dataclass(frozen=True)
+class FitRows:
+    """What the Trainer gets.
+
+    Args:
+        train: Rows of `to_sequences`, or [`StreamedBatches`].
+        validation: Rows of `to_evaluation_sequences`; None where nothing is held out.
+        compute_metrics: In place of the ranking metrics of one log.
+    """
+
+    train: Any
+    validation: Any = None
+    compute_metrics: Callable[[Any], dict[str, float]] | None = None
+
+
 def fit(
     model: PreTrainedModel,
     tokenizer: ItemTokenizer,
-    train_rows: Any,
-    validation_rows: Any,
+    rows: FitRows,
     *,
     data: DataArguments,
     training: RecommenderTrainingArguments,
-    callbacks: Sequence[TrainerCallback] = (),
-    optimizer: torch.optim.Optimizer | None = None,
-    compute_metrics: Callable[[Any], dict[str, float]] | None = None,
+    updates: Updates = STOCK_UPDATES,
     final: bool = False,
 ) -> tuple[Trainer, dict[str, float]]:
     """Train, from the last checkpoint in the output folder where there is one; the trainer and its metrics.
 
-    Arguments as those of `build_trainer`; `final` as that of `check_output_folder`.
+    Args:
+        model: Masked or causal model.
+        tokenizer: Its item tokenizer.
+        rows: What the Trainer gets.
+        data: How sequences are made.
+        training: Arguments of the `Trainer`.
+        updates: Callbacks and optimiser.
+        final: As that of `check_output_folder`.
     """
     checkpoint = check_output_folder(training, final=final)
+    optimizer = updates.optimizer
     if training.rowwise_embeddings:
-        if optimizer is not None or any(isinstance(callback, L2SPCallback) for callback in callbacks):
+        if optimizer is not None or any(isinstance(callback, L2SPCallback) for callback in updates.callbacks):
             raise ValueError(
                 "`--rowwise_embeddings` goes with neither L2-SP, which pulls every row, nor `--layerwise_lr_decay`."
             )
@@ -150,14 +161,14 @@ def fit(
     trainer = build_trainer(
         model,
         tokenizer,
-        train_rows,
-        validation_rows,
+        rows.train,
+        rows.validation,
         data=data,
         training=training,
-        callbacks=callbacks,
+        callbacks=updates.callbacks,
         optimizer=optimizer,
-        compute_metrics=compute_metrics,
     )
+    trainer.compute_metrics = rows.compute_metrics or trainer.compute_metrics
     resume = training.resume_from_checkpoint or checkpoint
     # User ids of an earlier test: the Trainer's own pushes take everything that lies in the folder.
     (Path(training.output_dir) / RANKS_FILE).unlink(missing_ok=True)

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from ..data.arguments import ProtocolArguments
 from ..data.repeats import REPEAT_THRESHOLD, filters_seen, repeat_share, settle_filter_seen
-from ..evaluation.protocol import decided_by
+from ..evaluation.ranked_test import decided_by
 from .trainer_arguments import RecommenderTrainingArguments
 
 METRIC = "ndcg@10"

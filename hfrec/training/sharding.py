@@ -15,9 +15,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..models.chunked_loss import chunked_cross_entropy
 from ..models.content import StepItems
 from ..models.item_scorer import ItemScorer
-from ..models.losses import Candidates, chunked_cross_entropy, score_candidates
+from ..models.losses import Candidates, Labelled, score_candidates
 
 Scorer = TypeVar("Scorer", bound=ItemScorer)
 
@@ -249,31 +250,22 @@ class _ShardedScorer(ItemScorer):  # type: ignore[no-untyped-call]  # its parent
         finally:
             dist.barrier(self.shard.group)
 
-    def _bounded_loss(
-        self, representation: Tensor, items: Tensor, num_items_in_batch: Tensor | int | None, step: StepItems
-    ) -> Tensor:
+    def _bounded_loss(self, labelled: Labelled, step: StepItems) -> Tensor:
         where = "representations of one batch: seed them alike, also for dropout"
-        self.shard.check_same(representation.detach()[:, :1].double().sum(dim=0), where, tolerance=1e-3)
-        return super()._bounded_loss(representation, items, num_items_in_batch, step)
+        self.shard.check_same(labelled.states.detach()[:, :1].double().sum(dim=0), where, tolerance=1e-3)
+        return super()._bounded_loss(labelled, step)
 
-    def _chunked_loss(
-        self,
-        representation: Tensor,
-        items: Tensor,
-        num_items_in_batch: Tensor | int | None,
-        step: StepItems,
-        number: int,
-    ) -> Tensor:
-        counted = items != -100
-        places, num_rows = items[counted] - self.shard.start, self.shard.stop - self.shard.start
+    def _chunked_loss(self, labelled: Labelled, step: StepItems) -> Tensor:
+        counted = labelled.items != -100
+        places, num_rows = labelled.items[counted] - self.shard.start, self.shard.stop - self.shard.start
         return chunked_cross_entropy(
-            representation[counted],
+            labelled.states[counted],
             weight=self.decoder.weight,
             bias=self.item_bias,
             labels=places.masked_fill((places < 0) | (places >= num_rows), num_rows),
             num_special_tokens=min(max(self.config.num_special_tokens - self.shard.start, 0), num_rows),
             chunk_size=self.config.loss_chunk_size,
-            num_items_in_batch=num_items_in_batch,
+            num_items_in_batch=labelled.num_items_in_batch,
             group=self.shard.group,
         )
 

@@ -14,7 +14,9 @@ from transformers import PreTrainedModel
 
 from ..data.arguments import ProtocolArguments
 from ..data.collators import objective_of
+from ..data.columns import LogColumns
 from ..data.drawing import DrawnRows
+from ..data.filters import LogFilters
 from ..data.interactions import Interactions, load_interactions
 from ..data.source_names import SEPARATOR
 from ..data.sources import Block, JoinedSources
@@ -36,18 +38,9 @@ def load_source(source: LogSource) -> Interactions:
         ValueError: With the name of the source.
     """
     try:
-        log = load_interactions(
-            source.train_file,
-            user_column=source.user_column,
-            item_column=source.item_column,
-            timestamp_column=source.timestamp_column,
-            delimiter=source.delimiter,
-            where=source.where,
-            min_user_interactions=source.min_user_interactions,
-            min_item_interactions=source.min_item_interactions,
-            duplicates=source.duplicates,
-            items=source.items_file,
-        )
+        shape = vars(source)
+        columns, filters = LogColumns.of(shape), LogFilters.of(shape)
+        log = load_interactions(source.train_file, columns=columns, filters=filters, items=source.items_file)
     except ValueError as error:
         raise ValueError(f"source {source.name}: {error}") from error
     return Interactions(log.table, _renamed_items(source, log.items), log.report)

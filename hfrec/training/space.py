@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..models.loss_names import SAMPLED_LOSSES
 from .recipes import LARGEST_EXACT_CATALOGUE, LENGTHS, LogStatistics
 
 if TYPE_CHECKING:
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
 
 SMALL_LOG = 50_000  # fewer interactions, and a larger model than the recipe's learns them by heart
 SMALLEST_SAMPLED_CATALOGUE = 1_000  # fewer items, and drawn negatives save nothing
-SAMPLED = ("sampled_softmax", "gbce")
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,8 @@ def suggest(trial: optuna.trial.BaseTrial, space: SearchSpace, loss: str) -> dic
     values: dict[str, Any] = {}
     for name, bounds in space.items():
         loss = values.get("loss", loss)
-        if (name == "num_negatives" and loss not in SAMPLED) or (name == "label_smoothing_factor" and loss == "gbce"):
+        unused = "num_negatives" if loss not in SAMPLED_LOSSES else "label_smoothing_factor" if loss == "gbce" else ""
+        if name == unused:
             continue
         if isinstance(bounds, Interval):
             found = trial.suggest_float(name, bounds.low, bounds.high, step=bounds.step, log=bounds.log)
@@ -125,11 +126,11 @@ def _sizes(own: Mapping[str, Any], small: bool) -> tuple[int, ...]:
 
 def _losses(own: Mapping[str, Any], log: LogStatistics) -> SearchSpace:
     """Losses that are worth their time on so many items, and the negatives of those that draw them."""
-    if log.num_items < SMALLEST_SAMPLED_CATALOGUE and own["loss"] not in SAMPLED:
+    if log.num_items < SMALLEST_SAMPLED_CATALOGUE and own["loss"] not in SAMPLED_LOSSES:
         return {}
     exact = () if log.num_items > LARGEST_EXACT_CATALOGUE else ("chunked",)
     negatives = {number for number in (256, 1024, 4096) if number <= log.num_items}
     gbce = not own["label_smoothing_factor"] and own["negative_sampling"] == "uniform"  # it takes nothing else
-    drawn = [loss for loss in SAMPLED if loss != "gbce" or gbce]
+    drawn = [loss for loss in SAMPLED_LOSSES if loss != "gbce" or gbce]
     losses = dict.fromkeys((own["loss"], *exact, *drawn))
     return {"loss": tuple(losses), "num_negatives": tuple(sorted({*negatives, own["num_negatives"]}))}

@@ -94,7 +94,6 @@ def build_trainer(
     training: RecommenderTrainingArguments,
     callbacks: Sequence[TrainerCallback] = (),
     optimizer: torch.optim.Optimizer | None = None,
-    compute_metrics: Callable[[Any], dict[str, float]] | None = None,
 ) -> Trainer:
     """The stock `Trainer` with the collators and ranking metrics of the model's objective.
 
@@ -109,7 +108,6 @@ def build_trainer(
         training: Arguments of the `Trainer`.
         callbacks: Further callbacks; they stand before the reporters, so that what they log is reported.
         optimizer: In place of the Trainer's own.
-        compute_metrics: In place of the ranking metrics of one log.
     """
     prepare_model(model, training)
     if training.early_stopping_patience and training.load_best_model_at_end:
@@ -123,7 +121,7 @@ def build_trainer(
         train_dataset=train_dataset,
         eval_dataset=eval_dataset,
         processing_class=tokenizer,
-        compute_metrics=compute_metrics or make_compute_metrics(),
+        compute_metrics=make_compute_metrics(),
         preprocess_logits_for_metrics=preprocess_ranks,
         optimizers=(optimizer, None),
         callbacks=[*([SaveOnExit()] if training.save_on_exit else []), StopOnNaN(), SealCheckpoint()],

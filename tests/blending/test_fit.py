@@ -108,7 +108,7 @@ def test_two_fits_are_equal_and_scale_changes_no_rank() -> None:
 
 
 def test_the_scale_makes_probabilities_of_scores() -> None:
-    """The prior of short histories is mixed with the softmax of the scores: at a wrong scale it has no say, or all."""
+    """The prior of empty histories is mixed with the softmax of the scores: at a wrong scale it has no say, or all."""
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(4000, 6))
     chosen = np.array([rng.choice(6, p=np.exp(row) / np.exp(row).sum()) for row in logits])

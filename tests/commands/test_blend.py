@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from transformers import pipeline
 
 from hfrec import Blend, OnnxRecommender, load_checkpoint, recommend
+from hfrec.commands import blend
 from hfrec_command import main
 
 METHODS = ["popularity", "recent_popularity", "markov", "item_knn", "ease"]
@@ -175,6 +177,32 @@ def test_checkpoints_of_other_logs_are_refused(
     assert main([*words, *output]) == 1
     assert "`--methods` must be of popularity" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+class _Reached(Exception):
+    """Everything before the fit was right."""
+
+
+def test_results_are_those_of_the_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second look at a checkpoint's results was at another revision than its weights."""
+
+    def read(path: str, *, revision: str | None = None) -> dict[str, Any]:
+        return {"final": {}, "data": {"train_fingerprint": "f"}} if revision == "v1" else {}
+
+    def reached(*parts: Any, **options: Any) -> None:
+        raise _Reached
+
+    (tmp_path / "shipped" / "validation").mkdir(parents=True)
+    (tmp_path / "shipped" / "validation" / "config.json").write_text("{}")
+    log = SimpleNamespace(fingerprint="f")
+    monkeypatch.setattr("hfrec.hub.checkpoint.read_results", read)
+    monkeypatch.setattr("hfrec.training.rows.load_split", lambda *parts: (log, SimpleNamespace(train=None)))
+    monkeypatch.setattr("hfrec.blending.run.fit_parts", reached)
+    monkeypatch.setattr(blend, "load_networks", lambda *parts: ({}, None))
+    monkeypatch.setattr(blend, "check_catalogue", lambda *parts: None)
+    words = ["log.csv", "--model_name_or_path", str(tmp_path / "shipped"), "--revision", "v1", "--final", "true"]
+    with pytest.raises(_Reached):
+        blend.main(blend.parse([*words, "--output_dir", str(tmp_path / "out")]))
 
 
 def test_two_networks_and_no_method(checkpoint: Path, log_file: Path, tmp_path: Path) -> None:

@@ -89,29 +89,27 @@ def test_a_prior_is_fitted_kept_and_used(
     """Weights that are fitted but not read again leave new users where they were."""
     folder = tmp_path / "model"
     shutil.copytree(checkpoint, folder, ignore=shutil.ignore_patterns("checkpoint-*"))
-    table = pyarrow.csv.read_csv(log_file)
-    log = tmp_path / "log.csv"
-    shop = pyarrow.array([f"s{int(user.as_py().encode()[-1]) % 2}" for user in table["user_id"].cast("string")])
-    pyarrow.csv.write_csv(table.append_column("shop", shop), log)
-    words = ["evaluate", "--model_name_or_path", str(folder), "--test_file", str(log)]
+    words = ["evaluate", "--model_name_or_path", str(folder), "--test_file", str(log_file)]
     output = tmp_path / "fitted"
-    assert main([*words, "--fit_prior", "true", "--segment_column", "shop", "--output_dir", str(output)]) == 0
+    assert main([*words, "--fit_prior", "true", "--output_dir", str(output)]) == 0
     fitted = json.loads((output / "eval_results.json").read_text())
-    weights = json.loads((folder / "prior.json").read_text())["weights"]
-    assert [row["weight"] for row in fitted["cold_users"].values()] == weights and len(weights) == 4
-    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("0  ")]
-    assert len(lines) == 2 and all(f"{weights[0]:.3f}" in line for line in lines)
+    weight = json.loads((folder / "prior.json").read_text())["weight"]
+    assert fitted["cold_users"]["weight"] == weight
+    assert sum(f"  {weight:.3f}  " in line for line in capsys.readouterr().out.splitlines()) == 2
     assert main([*words, "--output_dir", str(tmp_path / "again")]) == 0
     again = json.loads((tmp_path / "again" / "eval_results.json").read_text())
     assert again["protocol"] == fitted["protocol"] and again["filter_seen"] == fitted["filter_seen"]
 
     users = tmp_path / "users.csv"
-    users.write_text("user_id,shop\nnew 1,s1\nnew 2,\n")
-    words = ["recommend", "--model_name_or_path", str(folder), "--history_file", str(log), "--users_file", str(users)]
+    users.write_text("user_id\nnew 1\nnew 2\n")
+    words = ["recommend", "--model_name_or_path", str(folder), "--history_file", str(log_file)]
+    words += ["--users_file", str(users)]
     assert main([*words, "--unknown_items", "drop", "--output_file", str(tmp_path / "out.csv"), "--top_k", "2"]) == 0
     rows = pyarrow.csv.read_csv(tmp_path / "out.csv").to_pylist()
     model, tokenizer = load_checkpoint(folder)
-    found = recommend(model, tokenizer, [[], []], 2, prior=load_prior(folder, tokenizer), segments=["s1", None])
+    prior = load_prior(folder, tokenizer)
+    assert prior is not None
+    found = recommend(prior.over(model), tokenizer, [[], []], 2)
     assert [row["score"] for row in rows] == pytest.approx([item["score"] for items in found for item in items])
     assert [row["user_id"] for row in rows] == ["new 1", "new 1", "new 2", "new 2"]
 
@@ -119,8 +117,6 @@ def test_a_prior_is_fitted_kept_and_used(
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["evaluate", "--test_file", "{log}", "--segment_column", "shop"], "belongs to `--fit_prior true`"),
-        (["evaluate", "--test_file", "{log}", "--fit_prior", "true", "--segment_column", "shop"], "Join it to the log"),
         (["recommend", "--history_file", "{log}", "--users_file", "{log}", "--user_column", "who"], "'who'"),
         (["recommend", "--history_file", "{log}", "--users_file", "nobody.csv"], "nobody.csv"),
         (["recommend", "--history_file", "{log}", "--users_file", "{items}"], "one table with the column 'user_id'"),

@@ -8,7 +8,7 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 
-from hfrec import load_checkpoint, load_interactions
+from hfrec import LogColumns, load_checkpoint, load_interactions
 from hfrec_command import main
 from tests.commands.conftest import QUIET, TINY
 
@@ -38,7 +38,7 @@ def trained(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_semicolon_file_is_read_with_its_titles(shop: Path, trained: Path) -> None:
     """It was read as one column of everything, and titles needed a second file."""
-    log = load_interactions(shop, user_column="customer", item_column="sku", timestamp_column="when")
+    log = load_interactions(shop, columns=LogColumns("customer", "sku", "when"))
     assert log.table.column_names == ["user_id", "item_id", "timestamp", "product"]
     items = load_checkpoint(trained)[1].items
     assert items["title"][0].as_py() == f"Product {items['item_id'][0].as_py()}; large"
@@ -120,8 +120,9 @@ def test_a_tab_is_written_as_a_word(log_file: Path, tmp_path: Path) -> None:
     """A shell gives none; a column name with commas hides it from the first line."""
     path = tmp_path / "log.csv"
     path.write_text(log_file.read_text().replace(",", "\t").replace("rating", "stars, of five"))
-    assert load_interactions(path, delimiter="tab").table.equals(load_interactions(path, delimiter="\t").table)
-    assert len(load_interactions(path, delimiter="tab")) == len(load_interactions(log_file))
+    one, other = (load_interactions(path, columns=LogColumns(delimiter=tab)) for tab in ("tab", "\t"))
+    assert one.table.equals(other.table)
+    assert len(one) == len(load_interactions(log_file))
 
 
 def test_the_refresh_takes_names_from_the_same_column(

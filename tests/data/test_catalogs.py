@@ -10,6 +10,7 @@ import zipfile
 import pytest
 
 from hfrec.data import catalogs
+from hfrec.data.columns import LogColumns
 from hfrec.data.interactions import load_interactions
 
 U_ITEM = (
@@ -116,7 +117,7 @@ def test_changed_content_is_refused_and_nothing_is_cached(monkeypatch, cache):
 def test_named_columns_cannot_be_renamed():
     """Stops a column argument from being ignored."""
     with pytest.raises(ValueError, match="user_id, item_id and timestamp"):
-        load_interactions("synthetic", user_column="u")
+        load_interactions("synthetic", columns=LogColumns(user_column="u"))
 
 
 def test_synthetic_has_the_structure_it_promises():

@@ -15,6 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from hfrec.data.columns import LogColumns
+from hfrec.data.filters import LogFilters
 from hfrec.data.interactions import concatenate_interactions, load_interactions
 
 ROWS = {"user_id": ["u2", "u1", "u2", "u1"], "item_id": ["a", "b c", "b c", "a"], "timestamp": [5, 2, 1, 9]}
@@ -105,7 +107,7 @@ def test_ids_of_any_type_become_strings(ids, expected):
 def test_csv_ids_keep_leading_zeros_and_pandas_ids_may_mix_types(tmp_path):
     """Stops "007" from becoming 7."""
     source = write(tmp_path / "a.csv", "u,item_id,t,rating\n007,NA,1,4.5\n")
-    loaded = load_interactions(source, user_column="u", timestamp_column="t")
+    loaded = load_interactions(source, columns=LogColumns(user_column="u", timestamp_column="t"))
     assert loaded.table.to_pylist() == [{"user_id": "007", "item_id": "NA", "timestamp": 1, "rating": 4.5}]
     mixed = pd.DataFrame({"user_id": [1, "x"], "item_id": ["a", 2], "timestamp": [1, 2]})
     assert rows(load_interactions(mixed)) == [("1", "a", 1), ("x", "2", 2)]
@@ -197,7 +199,7 @@ def test_core_is_taken_to_the_fixed_point_and_counted(capsys):
     # Dropping item c (once) leaves user w with one, whose going leaves item b with one, and so v with one.
     users = ["u", "u", "v", "v", "w", "w", "x", "x"]
     items = ["a", "d", "a", "b", "b", "c", "a", "d"]
-    loaded = load_interactions(log(users, items, range(8)), min_user_interactions=2, min_item_interactions=2)
+    loaded = load_interactions(log(users, items, range(8)), filters=LogFilters((), 2, 2))
     assert sorted(set(loaded.table["user_id"].to_pylist())) == ["u", "x"]
     report = loaded.report.to_dict()
     assert (report["core_rows_dropped"], report["core_users_dropped"], report["core_items_dropped"]) == (4, 2, 2)
@@ -208,21 +210,21 @@ def test_core_is_taken_to_the_fixed_point_and_counted(capsys):
 def test_where_keeps_what_meets_every_condition():
     """Stops a market's log from holding another market's rows, and a mistyped market from giving an empty log."""
     table = log(["u", "v", "w", "u"], list("abca"), range(4)).append_column("country", [["FR", "DE", None, "FR"]])
-    kept = load_interactions(table, where=["country=FR", "timestamp!=3"])
+    kept = load_interactions(table, filters=LogFilters(["country=FR", "timestamp!=3"]))
     assert kept.table["item_id"].to_pylist() == ["a"]
     assert (kept.report.rows_read, kept.report.where_dropped, kept.report.num_interactions) == (4, 3, 1)
-    assert load_interactions(table, where=["country!=FR"]).table["user_id"].to_pylist() == ["v", "w"]
+    assert load_interactions(table, filters=LogFilters(["country!=FR"])).table["user_id"].to_pylist() == ["v", "w"]
     renamed = table.rename_columns(["who", "item_id", "timestamp", "country"])
-    assert len(load_interactions(renamed, user_column="who", where=["who=u"])) == 2
+    assert len(load_interactions(renamed, columns=LogColumns(user_column="who"), filters=LogFilters(["who=u"]))) == 2
     with pytest.raises(
         ValueError, match=r"no interaction .* is left by 'country=Fr'\. 'country' holds 'FR', 'DE', None"
     ):
-        load_interactions(table, where=["country=Fr"])
+        load_interactions(table, filters=LogFilters(["country=Fr"]))
     for wrong in ("land=FR", "country"):
         with pytest.raises(ValueError, match=rf"expected 'column=value' .*, country\), found '{wrong}'"):
-            load_interactions(table, where=[wrong])
+            load_interactions(table, filters=LogFilters([wrong]))
     with pytest.raises(ValueError, match="are not for `streaming`"):
-        load_interactions(table, where=["country=FR"], streaming=True)
+        load_interactions(table, filters=LogFilters(["country=FR"]), streaming=True)
 
 
 def test_streaming_refuses_items_of_any_kind():
@@ -235,7 +237,7 @@ def test_streaming_refuses_items_of_any_kind():
 def test_every_user_filtered_out_is_an_error():
     """Stops an empty log from reaching training."""
     with pytest.raises(ValueError, match="every user was filtered out by `min_user_interactions`=5"):
-        load_interactions(pa.table(ROWS), min_user_interactions=5)
+        load_interactions(pa.table(ROWS), filters=LogFilters(min_user_interactions=5))
 
 
 @pytest.mark.parametrize(
@@ -243,7 +245,7 @@ def test_every_user_filtered_out_is_an_error():
 )
 def test_duplicates(policy, expected):
     """Stops a policy that keeps the wrong one of two equal items."""
-    loaded = load_interactions(log(["u"] * 5, list("aabab"), [1, 2, 3, 4, 5]), duplicates=policy)
+    loaded = load_interactions(log(["u"] * 5, list("aabab"), [1, 2, 3, 4, 5]), filters=LogFilters(duplicates=policy))
     assert "".join(loaded.table["item_id"].to_pylist()) == expected
     times = {"first": [1, 3], "last": [4, 5], "consecutive": [1, 3, 4, 5], "keep": [1, 2, 3, 4, 5]}
     assert loaded.table["timestamp"].to_pylist() == times[policy]
@@ -253,15 +255,15 @@ def test_duplicates(policy, expected):
 def test_bad_arguments_and_bad_items_are_errors():
     """Stops typos in options from being taken as defaults."""
     with pytest.raises(ValueError, match="`duplicates`"):
-        load_interactions(pa.table(ROWS), duplicates="drop")
+        LogFilters(duplicates="drop")
     with pytest.raises(ValueError, match="`min_item_interactions`"):
-        load_interactions(pa.table(ROWS), min_item_interactions=0)
+        LogFilters(min_item_interactions=0)
     with pytest.raises(ValueError, match="'a' has more than one row"):
         load_interactions(pa.table(ROWS), items=pa.table({"item_id": ["a", "a"]}))
     with pytest.raises(ValueError, match="Found: name"):
         load_interactions(pa.table(ROWS), items=pa.table({"name": ["a"]}))
     with pytest.raises(ValueError, match="would be hidden"):
-        load_interactions(pa.table({**ROWS, "u": [1, 2, 3, 4]}), user_column="u")
+        load_interactions(pa.table({**ROWS, "u": [1, 2, 3, 4]}), columns=LogColumns(user_column="u"))
     twice = pd.DataFrame([[1, 2, 3, 4]], columns=["user_id", "user_id", "item_id", "timestamp"])
     with pytest.raises(ValueError, match=r"\['user_id'\] are there more than once"):
         load_interactions(twice)

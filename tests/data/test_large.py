@@ -17,6 +17,7 @@ import hfrec.data.readers as readers
 from hfrec import (
     Interactions,
     ItemTokenizer,
+    LogFilters,
     leave_one_out,
     load_interactions,
     to_evaluation_sequences,
@@ -78,7 +79,7 @@ def test_out_of_core_equals_in_memory(kind: str, core: int, tmp_path: Path, monk
     monkeypatch.setattr(readers, "CSV_BLOCK_SIZE", 1000)
     source = write_shards(random_log(), tmp_path / "log", kind)
     limits = {"min_user_interactions": core, "min_item_interactions": core}
-    log = load_interactions(source, **limits)
+    log = load_interactions(source, filters=LogFilters(**limits))
     stream = load_interactions(source, streaming=True)
     info = prepare_sequences(stream, tmp_path / "out", interactions_per_shard=100, **limits)
     assert len(list((tmp_path / "out" / "train").iterdir())) > 3
@@ -123,7 +124,7 @@ def test_a_stream_refuses_what_needs_the_whole_log(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="hfrec prepare --layout sequences"):
         leave_one_out(load_interactions(source, streaming=True))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="never has the whole log"):
-        load_interactions(source, streaming=True, min_user_interactions=2)  # type: ignore[call-overload]
+        load_interactions(source, streaming=True, filters=LogFilters((), 2))  # type: ignore[call-overload]
     with pytest.raises(TypeError, match="in memory already"):
         load_interactions(pa.table({}), streaming=True)
 

@@ -19,20 +19,19 @@ from hfrec import (
     load_interactions,
 )
 from hfrec.data.collators import DataCollatorForNextItem
-from hfrec.evaluation.cold_users import best_weight, cut, fit_prior, measure_cold_users, target_probabilities
+from hfrec.evaluation.cold_users import best_weight, fit_prior, measure_cold_users, target_probabilities
 from hfrec.evaluation.protocol import evaluate_checkpoint
 
 
 @pytest.fixture(scope="module")
 def split() -> Split:
-    """Users of two countries; each buys at random out of the items of its own."""
+    """Users of two kinds; each buys at random out of the items of its own."""
     rng = np.random.default_rng(0)
     log = [
         {
             "user_id": f"u{user:02}",
             "item_id": f"{'DF'[user % 2]}{rng.integers(5)}",
             "timestamp": time,
-            "country": "DF"[user % 2],
         }
         for user in range(40)
         for time in range(6 if user else 3)
@@ -65,12 +64,6 @@ def test_the_weight_is_the_best_on_a_grid() -> None:
     assert best_weight(np.zeros(3), np.full(3, 0.1)) == 1.0
 
 
-def test_cut_keeps_the_newest() -> None:
-    """`row[-0:]` is the whole row: a user without a history would be measured with all of it."""
-    rows = [{"input_ids": [3, 4, 5], "target": 6}]
-    assert [cut(rows, length)[0]["input_ids"] for length in (0, 2, 9)] == [[], [4, 5], [3, 4, 5]]
-
-
 @pytest.mark.parametrize("model_class", [Bert4RecForMaskedLM, Bert4RecForCausalLM])
 def test_target_probabilities_are_those_of_the_softmax(model_class: Any, tokenizer: ItemTokenizer) -> None:
     """A probability at another position, or normalised over a part, would fit another mix."""
@@ -87,42 +80,30 @@ def test_target_probabilities_are_those_of_the_softmax(model_class: Any, tokeniz
 def test_fitted_on_validation_alone(split: Split, tokenizer: ItemTokenizer) -> None:
     """A weight or a count that saw the test items makes the test worthless."""
     model = build(tokenizer)
-    prior = fit_prior(model, tokenizer, split, segment_column="country")
+    prior = fit_prior(model, tokenizer, split)
     blind = Split(split.train, split.validation, split.test.select(np.zeros(len(split.test), dtype=bool)), split.report)
-    again = fit_prior(model, tokenizer, blind, segment_column="country")
-    assert (again.weights, again.shrinkage) == (prior.weights, prior.shrinkage)
-    assert prior.segments == ("D", "F") and prior.shrinkage == 10.0
-    assert prior.counts[1:].sum() == prior.counts[0].sum() == len(split.train)
-    assert len(prior.weights) == 4 and prior.weights[0] > 0.5
-    french = [token for token, item in enumerate(tokenizer.items["item_id"].to_pylist(), start=3) if item[0] == "F"]
-    assert prior.counts[1, french].sum() == 0 < prior.counts[2, french].sum()
+    assert fit_prior(model, tokenizer, blind).weight == prior.weight > 0.5
+    assert prior.counts.sum() == len(split.train)
 
 
-def test_measured_on_cut_histories(split: Split, tokenizer: ItemTokenizer) -> None:
-    """The untrained model must lose to what is popular in the country, and the mix must not lose to the model."""
+def test_measured_without_histories(split: Split, tokenizer: ItemTokenizer) -> None:
+    """The untrained model must lose to what is popular, and the mix must not lose to the model."""
     model = build(tokenizer)
-    prior = fit_prior(model, tokenizer, split, segment_column="country")
+    prior = fit_prior(model, tokenizer, split)
     found = measure_cold_users(model, tokenizer, split, prior)
-    assert [row["n"] for row in found.values()] == [40, 40, 40, 39]  # one user has two items before the target
-    none = found["0"]["unfiltered"]
-    assert none["prior"]["hit_rate@10"] == 1.0 and none["mix"]["ndcg@10"] > none["model"]["ndcg@10"]
+    assert found["n"] == 40 and found["weight"] == prior.weight
+    none = found["unfiltered"]
+    assert none["mix"]["ndcg@10"] > none["model"]["ndcg@10"]
     low, high = none["mix_minus_model"]["difference_ci"]
     assert low <= none["mix"]["ndcg@10"] - none["model"]["ndcg@10"] <= high
-    assert found["0"]["weight"] == prior.weights[0]
+    assert found["filter_seen"]["model"] == none["model"]  # nothing is known, so nothing is seen
 
 
 def test_evaluation_with_a_prior_names_both(split: Split, tokenizer: ItemTokenizer) -> None:
     """A mix under the model's name alone would hide what the prior added."""
     model = build(tokenizer)
-    prior = fit_prior(model, tokenizer, split, segment_column="country")
     alone = evaluate_checkpoint(model, tokenizer, split)
-    both = evaluate_checkpoint(model, tokenizer, split, prior=prior)
+    both = evaluate_checkpoint(model, tokenizer, split, prior=fit_prior(model, tokenizer, split))
     assert both["baselines"]["model_without_prior"]["filter_seen"] == alone["filter_seen"]
-    assert "in the user's country" in both["protocol"]["prior"] and "prior" not in alone["protocol"]
+    assert "where the history is empty" in both["protocol"]["prior"] and "prior" not in alone["protocol"]
     assert "model_without_prior" not in alone["baselines"]
-
-
-def test_a_log_without_the_segment_is_refused(split: Split, tokenizer: ItemTokenizer) -> None:
-    """A mistyped column must not become popularity among all users."""
-    with pytest.raises(ValueError, match="`segment_column` 'land' is not in the log"):
-        fit_prior(build(tokenizer), tokenizer, split, segment_column="land")

@@ -18,6 +18,7 @@ from hfrec import (
     MarkovBaseline,
 )
 from hfrec.blending.parts import make_blend
+from hfrec.data.collators import DataCollatorForNextItem
 from hfrec.inference.explain import explain
 from hfrec.inference.prior import PopularityPrior
 
@@ -125,11 +126,17 @@ def test_batches_change_nothing_and_the_newest_are_kept(tokenizer: ItemTokenizer
 
 
 def test_a_prior_takes_its_share_of_the_score(tokenizer: ItemTokenizer) -> None:
-    """Where the prior alone decides, no past item is a reason; the model's own reasons would be wrong."""
-    counts = np.arange(23, dtype=np.int64)[None]
-    prior = PopularityPrior(counts, weights=(1.0, 1.0, 1.0, 1.0))
-    reasons = explain(network(Bert4RecForMaskedLM), tokenizer, ITEMS[:3], ["item 9"], prior=prior)[0]
-    assert [reason["contribution"] for reason in reasons] == pytest.approx([0.0] * 3, abs=1e-6)
+    """Without its one item the history is empty, and what the item is measured against is what is popular."""
+    prior = PopularityPrior(np.arange(23, dtype=np.int64), weight=1.0)
+    model = network(Bert4RecForMaskedLM)
+    reason = explain(prior.over(model), tokenizer, ITEMS[:1], ["item 9"])[0][0]
+    own = explain(model, tokenizer, ITEMS[:1], ["item 9"])[0][0]
+    token = tokenizer.encode_column(["item 9"])[0].as_py()
+    with torch.no_grad():
+        batch = DataCollatorForNextItem(tokenizer, "masked")([{"input_ids": []}])
+        alone = model.score_items(model.encode_history(batch["input_ids"], batch["attention_mask"]))
+    without = float(alone.log_softmax(dim=1)[0, token]) - np.log(prior.probabilities[token])
+    assert reason["contribution"] - own["contribution"] == pytest.approx(without, abs=1e-5)
 
 
 def test_titles_and_training_mode_stay(tokenizer: ItemTokenizer) -> None:

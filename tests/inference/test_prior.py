@@ -1,4 +1,4 @@
-"""The prior for short histories: its probabilities, the mix, and the file beside the model."""
+"""The prior for empty histories: its probabilities, the mix, and the file beside the model."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from hfrec import Bert4RecConfig, Bert4RecForCausalLM, Bert4RecForMaskedLM, ItemTokenizer, RecommendationPipeline
-from hfrec.inference.prior import PopularityPrior, load_prior, segment_counts
+from hfrec.data.collators import DataCollatorForNextItem
+from hfrec.inference.prior import PopularityPrior, item_counts, load_prior
 from hfrec.inference.recommend import recommend
 
 ITEMS = list("abcdef")
 COUNTS = {"a": 1, "b": 50, "c": 3, "d": 0, "e": 20, "f": 5}
-SEGMENTS = {"DE": {"c": 900}, "FR": {"f": 2, "a": 1}}
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +26,7 @@ def tokenizer() -> ItemTokenizer:
 
 @pytest.fixture(scope="module")
 def prior(tokenizer: ItemTokenizer) -> PopularityPrior:
-    counts = segment_counts(tokenizer, SEGMENTS)
-    return PopularityPrior(counts, (1.0, 0.5, 0.0), ("DE", "FR"), shrinkage=10.0, segment_column="country")
+    return PopularityPrior(item_counts(tokenizer), weight=0.75)
 
 
 def build(model_class: Any) -> Any:
@@ -39,48 +38,44 @@ def build(model_class: Any) -> Any:
 
 
 def test_probabilities_by_hand(prior: PopularityPrior) -> None:
-    """An item without a count must stay possible, a special token not; a small segment keeps the rest."""
-    everyone = np.array([2, 51, 4, 1, 21, 6]) / 85
-    assert prior.probabilities[0] == pytest.approx([0, 0, 0, *everyone])
-    assert prior.probabilities[2, 3:] == pytest.approx((np.array([1, 0, 0, 0, 0, 2]) + 10 * everyone) / 13)
-    assert prior.probabilities.sum(axis=1) == pytest.approx([1, 1, 1])
-    assert prior.rows_of(["FR", None, "unheard of", "DE"], 4).tolist() == [2, 0, 0, 1]
-
-
-def test_mix_is_the_mean_of_two_distributions(prior: PopularityPrior) -> None:
-    """Mixing scores instead of probabilities, or a softmax over a chunk, gives another order without a word."""
-    torch.manual_seed(1)
-    logits = torch.randn(4, 9)
-    logits[:, :3] = -torch.inf
-    seen = torch.tensor([[0, 0, 0], [0, 0, 4], [0, 4, 2], [3, 4, 5]])  # [UNK] is no known item
-    found = prior.mix(
-        lambda start, stop: logits[:, start:stop], seen, segments=[None, "DE", None, None], item_chunk_size=2
-    )
-    chunks = torch.cat([found(0, 4), found(4, 9)], dim=1)
-    popular = torch.from_numpy(prior.probabilities).float()
-    softmax = logits.softmax(dim=1)
-    expected = torch.stack([popular[0], (softmax[1] + popular[1]) / 2, (softmax[2] + popular[0]) / 2])
-    torch.testing.assert_close(chunks[:3].exp(), expected)
-    assert chunks[3].equal(logits[3])
-
-
-def test_long_histories_keep_the_scores_of_the_model(prior: PopularityPrior, tokenizer: ItemTokenizer) -> None:
-    """A prior must change nothing for users who are known."""
-    model = build(Bert4RecForMaskedLM)
-    histories = [["a", "b"], ["a", "b", "c"]]
-    assert recommend(model, tokenizer, histories, 3, prior=prior) == recommend(model, tokenizer, histories, 3)
-    mixed = recommend(model, tokenizer, [["b"], *histories], 3, prior=prior)
-    assert mixed[1:] == recommend(model, tokenizer, histories, 3)
+    """An item without a count must stay possible, a special token not."""
+    assert prior.probabilities == pytest.approx([0, 0, 0, *(np.array([2, 51, 4, 1, 21, 6]) / 85)])
 
 
 @pytest.mark.parametrize("model_class", [Bert4RecForMaskedLM, Bert4RecForCausalLM])
-def test_a_new_user_gets_what_is_popular_in_his_segment(
-    model_class: Any, prior: PopularityPrior, tokenizer: ItemTokenizer
+@pytest.mark.parametrize("weight", [1.0, 0.75, 0.0])
+def test_an_empty_history_gets_the_mean_of_two_distributions(
+    model_class: Any, weight: float, tokenizer: ItemTokenizer
 ) -> None:
-    """Segments that slip by one row, in the second batch, would show one country's items in another."""
-    users: list[Any] = [[]] * 3
-    found = recommend(build(model_class), tokenizer, users, 2, prior=prior, segments=[None, "FR", "DE"], batch_size=2)
-    assert [[item["item_id"] for item in items] for items in found] == [["b", "e"], ["b", "f"], ["c", "b"]]
+    """Mixing scores instead of probabilities, or a softmax over a chunk, gives another order without a word."""
+    model, prior = build(model_class), PopularityPrior(item_counts(tokenizer), weight)
+    collate = DataCollatorForNextItem(tokenizer, "masked" if model_class is Bert4RecForMaskedLM else "causal")
+    batch = collate([{"input_ids": row} for row in ([], [2], [3, 4])])  # [UNK] is no known item
+    asked = prior.over(model)
+    with torch.no_grad():
+        own = model.score_items(model.encode_history(batch["input_ids"], batch["attention_mask"]))
+        encoded = asked.encode_history(batch["input_ids"], batch["attention_mask"])
+        found = torch.cat([asked.score_items(encoded, 0, 4), asked.score_items(encoded, 4, 9)], dim=1)
+    assert found[2].equal(own[2])
+    expected = (1 - weight) * own[:2].softmax(dim=1) + weight * torch.from_numpy(prior.probabilities).float()
+    torch.testing.assert_close(found[:2].exp() if weight else found[:2], expected if weight else own[:2])
+
+
+def test_known_users_keep_the_scores_of_the_model(prior: PopularityPrior, tokenizer: ItemTokenizer) -> None:
+    """A prior must change nothing for users who are known, nor the model that it is laid over."""
+    model = build(Bert4RecForMaskedLM).train()
+    alone = recommend(model, tokenizer, [["b"], ["a", "b"]], 3)
+    asked = prior.over(model)
+    assert recommend(asked, tokenizer, [[], ["b"], ["a", "b"]], 3)[1:] == alone
+    assert model.training and asked.training and recommend(model, tokenizer, [["b"], ["a", "b"]], 3) == alone
+
+
+@pytest.mark.parametrize("model_class", [Bert4RecForMaskedLM, Bert4RecForCausalLM])
+def test_a_new_user_gets_what_is_popular(model_class: Any, tokenizer: ItemTokenizer) -> None:
+    """A causal model alone reads no empty history, a masked one ranks by what it has never been asked."""
+    prior = PopularityPrior(item_counts(tokenizer))
+    found = recommend(prior.over(build(model_class)), tokenizer, [[], ["b"], []], 2, batch_size=2)
+    assert [[item["item_id"] for item in items] for items in found[::2]] == [["b", "e"], ["b", "e"]]
     assert np.exp(found[0][0]["score"]) == pytest.approx(51 / 85)
 
 
@@ -90,13 +85,7 @@ def test_saved_and_loaded(prior: PopularityPrior, tokenizer: ItemTokenizer, tmp_
     prior.save(tmp_path, tokenizer)
     again = load_prior(tmp_path, tokenizer)
     assert again is not None
-    assert (again.counts == prior.counts).all()
-    assert [getattr(again, name) for name in ("weights", "segments", "shrinkage", "segment_column")] == [
-        (1.0, 0.5, 0.0),
-        ("DE", "FR"),
-        10.0,
-        "country",
-    ]
+    assert (again.counts == prior.counts).all() and again.weight == 0.75
 
 
 def test_pipeline_uses_the_prior_beside_the_weights(
@@ -110,7 +99,6 @@ def test_pipeline_uses_the_prior_beside_the_weights(
     items = ItemTokenizer.from_pretrained(tmp_path)
     found = RecommendationPipeline(model, items, task="recommendation", top_k=2, device=-1)
     assert [item["item_id"] for item in found([[]])[0]] == ["b", "e"]
-    assert [item["item_id"] for item in found([[]], segments=["DE"])[0]] == ["c", "b"]
     without = RecommendationPipeline(model, items, task="recommendation", top_k=2, device=-1, prior=None)
     with pytest.raises(ValueError, match="--fit_prior true"):
         without([[]])
@@ -119,13 +107,9 @@ def test_pipeline_uses_the_prior_beside_the_weights(
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"weights": [1.5]}, "`weights` must be"),
-        ({"weights": []}, "`weights` must be"),
-        ({"shrinkage": 0}, "`shrinkage` must be above 0"),
-        ({"segments": {"DE": {"z": 1}}}, "not in the vocabulary"),
+        ({"weight": 1.5}, "`weight` must be"),
+        ({"weight": None}, "TypeError"),
         ({"items": "0" * 64}, "fitted for a checkpoint of other items or counts"),
-        ({"segments": ["DE"]}, "AttributeError"),
-        ({"segments": {"DE": {"a": -1}}}, "none below 0"),
     ],
 )
 def test_a_damaged_file_is_refused(
@@ -139,13 +123,17 @@ def test_a_damaged_file_is_refused(
     assert reason in str(error.value) and "Fit it again" in str(error.value)
 
 
-def test_what_does_not_fit_is_refused(prior: PopularityPrior, tokenizer: ItemTokenizer) -> None:
+def test_a_file_of_an_earlier_version_is_refused(tokenizer: ItemTokenizer, tmp_path: Path) -> None:
+    """Shares of longer histories and segments, which it held, must not be dropped in silence."""
+    (tmp_path / "prior.json").write_text('{"weights": [1.0, 0.3], "shrinkage": 10.0, "segments": {}}')
+    with pytest.raises(ValueError, match="Fit it again"):
+        load_prior(tmp_path, tokenizer)
+
+
+def test_what_does_not_fit_is_refused(tokenizer: ItemTokenizer) -> None:
     """Without counts every item is as popular as any other."""
     with pytest.raises(ValueError, match="no training counts"):
-        segment_counts(ItemTokenizer.from_items(ITEMS), {})
+        item_counts(ItemTokenizer.from_items(ITEMS))
     small = ItemTokenizer.from_items(ITEMS[:4], counts=COUNTS)
-    other = PopularityPrior(segment_counts(small, {}), (1.0,))
     with pytest.raises(ValueError, match="`prior` must count the model's 9 tokens, found 7"):
-        recommend(build(Bert4RecForMaskedLM), tokenizer, [[]], 1, prior=other)
-    with pytest.raises(ValueError, match="`segments` must name one segment a user, found 1 for 2 users"):
-        recommend(build(Bert4RecForMaskedLM), tokenizer, [[], []], 1, prior=prior, segments=["DE"])
+        PopularityPrior(item_counts(small)).over(build(Bert4RecForMaskedLM))

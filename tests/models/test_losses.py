@@ -14,10 +14,10 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hfrec.models import Bert4RecConfig, Bert4RecForCausalLM, Bert4RecForMaskedLM
+from hfrec.models.chunked_loss import chunked_cross_entropy
 from hfrec.models.losses import (
     Candidates,
     NegativeSampler,
-    chunked_cross_entropy,
     gbce_losses,
     item_cross_entropy,
     sampled_softmax_losses,
@@ -153,12 +153,12 @@ def test_chunked_under_autocast_is_the_full_loss_under_autocast() -> None:
 
 LIGER = """
 import torch
-from hfrec.models import losses
+from hfrec.models import chunked_loss
 from torch.nn import functional as F
 
-liger = losses._liger
+liger = chunked_loss._liger
 assert liger("cpu") is None and liger("cuda") is not None
-losses._liger = lambda _: liger("cuda")  # Triton's interpreter runs the kernel on the CPU
+chunked_loss._liger = lambda _: liger("cuda")  # Triton's interpreter runs the kernel on the CPU
 torch.manual_seed(0)
 hidden, weight, bias = torch.randn(41, 8), torch.randn(70, 8), torch.randn(70)
 inputs = [part.requires_grad_() for part in (hidden, weight, bias)]
@@ -166,7 +166,7 @@ labels = torch.randint(3, 70, (41,))
 labels[5] = -100
 for precise in (True, False):
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=not precise):
-        found = losses.chunked_cross_entropy(
+        found = chunked_loss.chunked_cross_entropy(
             hidden, weight=weight, bias=bias, labels=labels, num_special_tokens=3, chunk_size=500
         )
         scores = F.linear(hidden, weight, bias)

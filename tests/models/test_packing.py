@@ -8,7 +8,8 @@ import torch
 from transformers import modeling_flash_attention_utils
 
 from hfrec.models import Bert4RecConfig, Bert4RecForCausalLM, Bert4RecForMaskedLM, layers, packing
-from hfrec.models.packing import Dropout, Packing
+from hfrec.models.layers import Dropout
+from hfrec.models.packing import Packing
 
 SIZES = [7, 2, 7, 1, 6, 3, 0, 7]
 VARIANTS: list[dict[str, Any]] = [

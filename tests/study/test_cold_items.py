@@ -11,8 +11,8 @@ import pyarrow as pa
 import pytest
 import torch
 
+from benchmarks.study.cold_items import ColdItemsTest, hold_out_items
 from hfrec import Bert4RecConfig, Bert4RecForCausalLM, load_interactions, synthetic_tables
-from hfrec.study.cold_items import ColdItemsTest, hold_out_items
 from hfrec.training.rows import build_tokenizer
 from hfrec_command import main
 

@@ -10,17 +10,18 @@ import pyarrow.csv
 import pytest
 import torch
 
-from hfrec import leave_one_out, load_checkpoint, load_interactions, synthetic_tables
-from hfrec.study.arms import ARMS, shuffle_items, start_arm
-from hfrec.study.report import difference, grouped
-from hfrec.study.runner import (
+from benchmarks.study.arms import ARMS, shuffle_items, start_arm
+from benchmarks.study.report import difference, grouped
+from benchmarks.study.runner import (
     StudyArguments,
     StudyData,
     rename_to_source,
     run_once,
     way_from_checkpoint,
 )
-from hfrec.study.schedule import TRADEOFF, Job, rows_of
+from benchmarks.study.schedule import TRADEOFF, Job, rows_of
+from hfrec import leave_one_out, load_checkpoint, load_interactions, synthetic_tables
+from hfrec.commands import homes
 from hfrec_command import main
 
 QUIET = ["--disable_tqdm", "true", "--early_stopping_patience", "0"]
@@ -241,3 +242,15 @@ def test_a_run_that_fails_ends_the_study_with_its_reason(files: dict[str, Path],
     broken.model_name_or_path = str(tmp_path / "nothing")
     with pytest.raises(Exception, match="nothing"):
         rows_of([Job(ARMS["finetune"], 1.0, seed, {"learning_rate": 1e-3}) for seed in (0, 1)], broken)
+
+
+@pytest.mark.parametrize("words", [["study", "--arms", "scratch"], ["study", "--help"], ["cold_items", "log.csv"]])
+def test_without_a_checkout_the_command_says_what_it_needs(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A traceback of a module that an installed package lacks says nothing of where it is."""
+    monkeypatch.setattr(homes, "ROOT", tmp_path)
+    assert main(words) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"hfrec {words[0]}: `hfrec {words[0]}` is part of hfrec's repository")
+    assert str(tmp_path) in line and "pip install -e '.[study]'" in line

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ..training.arguments import DataArguments, ModelArguments, TrainingFlags
-from .content import ContentArguments, each_and_all, read_content
-from .parsing import parse_arguments
+from hfrec.commands.content import ContentArguments, each_and_all, read_content
+from hfrec.commands.parsing import parse_arguments
+from hfrec.training.arguments import DataArguments, ModelArguments, TrainingFlags
 
 if TYPE_CHECKING:
-    from ..training.trainer_arguments import RecommenderTrainingArguments
+    from hfrec.training.trainer_arguments import RecommenderTrainingArguments
 
 
 @dataclass
@@ -38,12 +38,13 @@ def parse(words: Sequence[str]) -> Arguments:
 
 def main(arguments: Arguments) -> dict[str, Any]:
     """Train without the held-out items, rank them under every start, write `cold_items.json` and print a table."""
-    from ..data.files import check_new_folder, write_json
-    from ..evaluation.protocol import versions
-    from ..study.cold_items import hold_out_items, summary
-    from ..training.rows import load_log
-    from ..transfer.content import join_features
-    from ..transfer.features import unit_features
+    from hfrec.data.files import check_new_folder, write_json
+    from hfrec.evaluation.protocol import versions
+    from hfrec.training.rows import load_log
+    from hfrec.transfer.content import join_features
+    from hfrec.transfer.features import unit_features
+
+    from ..cold_items import hold_out_items, summary
 
     data, shape, content, training = arguments
     check_new_folder(Path(training.output_dir))
@@ -88,13 +89,14 @@ def trained(
     features: Any = None,
 ) -> Any:
     """A model of the warm log, stopped on each user's last warm item; of `features`, the rows of the warm `items`."""
-    from ..data.sequences import to_evaluation_sequences
-    from ..data.splits import leave_one_out
-    from ..study.cold_items import ColdItemsTest
-    from ..training.rows import build_tokenizer, training_sequences
-    from ..training.trainer import DEFAULT_MAX_LENGTH, build_model, build_trainer, seed_everything
-    from ..transfer.features import rows_of
-    from ..transfer.specification import ContentBlock, ContentSpecification
+    from hfrec.data.sequences import to_evaluation_sequences
+    from hfrec.data.splits import leave_one_out
+    from hfrec.training.rows import build_tokenizer, training_sequences
+    from hfrec.training.trainer import DEFAULT_MAX_LENGTH, build_model, build_trainer, seed_everything
+    from hfrec.transfer.features import rows_of
+    from hfrec.transfer.specification import ContentBlock, ContentSpecification
+
+    from ..cold_items import ColdItemsTest
 
     parts = leave_one_out(split.warm)
     tokenizer = build_tokenizer(split.warm)
@@ -135,7 +137,7 @@ def rank_starts(test: Any, items: list[str], blocks: dict[str, Any], seed: int) 
 
 def table(metrics: dict[str, Any]) -> str:
     """NDCG@10 and HR@10 of cold targets among cold items and among all, and of warm targets, with intervals."""
-    from ..evaluation.table import align, cell
+    from hfrec.evaluation.table import align, cell
 
     columns = [("cold", "ndcg@10"), ("cold", "hit_rate@10"), ("all", "ndcg@10"), ("all", "hit_rate@10")]
     columns.append(("warm targets", "ndcg@10"))

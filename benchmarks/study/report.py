@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..evaluation.metrics.bootstrap import mean_interval
-from ..evaluation.metrics.functions import paired_bootstrap, pooled_values
+from hfrec.evaluation.metrics.bootstrap import mean_interval
+from hfrec.evaluation.metrics.functions import paired_bootstrap, pooled_values
+from hfrec.evaluation.table import estimate, markdown_row
 
 METRIC = "ndcg@10"
 N_BOOTSTRAP = 2000
@@ -67,14 +68,14 @@ def markdown(finals: list[dict[str, Any]]) -> str:
     of_source = [pair for pair in pairs if set(pair) <= set(kept) and "shuffled_source" not in pair]
 
     def table(title: str, names: list[str], cells: list[list[str]]) -> str:
-        head = [row(title, *(f"{share:.0%}" for share in shares)), row(*["---"] * (len(shares) + 1))]
-        return "\n".join([*head, *(row(name, *line) for name, line in zip(names, cells, strict=True))]) + "\n"
+        head = [markdown_row(title, *(f"{share:.0%}" for share in shares)), markdown_row(*["---"] * (len(shares) + 1))]
+        return "\n".join([*head, *(markdown_row(name, *line) for name, line in zip(names, cells, strict=True))]) + "\n"
 
     def means(names: list[str], ranks: str) -> list[list[str]]:
-        return [[shown(interval(per_user(groups[arm, share], ranks))) for share in shares] for arm in names]
+        return [[estimate(interval(per_user(groups[arm, share], ranks))) for share in shares] for arm in names]
 
     def differences(pairs: list[tuple[str, str]], ranks: str) -> list[list[str]]:
-        return [[shown(difference(groups, *pair, share, ranks), sign="+") for share in shares] for pair in pairs]
+        return [[estimate(difference(groups, *pair, share, ranks), sign="+") for share in shares] for pair in pairs]
 
     names, source_names = ([f"{arm} − {other}" for arm, other in chosen] for chosen in (pairs, of_source))
     tables = [
@@ -91,12 +92,12 @@ def tradeoff_markdown(runs: list[dict[str, Any]]) -> str:
     groups = by_strength(runs)
     (plain,) = (group for (arm, _), group in groups.items() if arm == "finetune")
     titles = ("L2-SP", "strength", "target NDCG@10", "source NDCG@10", "target − plain", "source − plain")
-    lines = [row(*titles), row(*["---"] * len(titles))]
+    lines = [markdown_row(*titles), markdown_row(*["---"] * len(titles))]
     for (arm, strength), group in groups.items():
-        cells = [shown(interval(per_user(group, ranks))) for ranks in ("ranks", "source_ranks")]
+        cells = [estimate(interval(per_user(group, ranks))) for ranks in ("ranks", "source_ranks")]
         for ranks in ("ranks", "source_ranks"):
-            cells.append("" if group is plain else shown(gain(group, plain, ranks), sign="+"))
-        lines.append(row("none" if group is plain else arm.removeprefix("l2sp_"), f"{strength:g}", *cells))
+            cells.append("" if group is plain else estimate(gain(group, plain, ranks), sign="+"))
+        lines.append(markdown_row("none" if group is plain else arm.removeprefix("l2sp_"), f"{strength:g}", *cells))
     return "\n".join(lines) + "\n"
 
 
@@ -106,17 +107,6 @@ def by_strength(runs: list[dict[str, Any]]) -> dict[tuple[str, float], list[dict
     for run in runs:
         groups[run["arm"], run.get("alpha", 0.0)].append(run)
     return dict(groups)
-
-
-def row(*cells: str) -> str:
-    """A line of a markdown table."""
-    return "| " + " | ".join(cells) + " |"
-
-
-def shown(values: tuple[float, float, float], sign: str = "") -> str:
-    """A number with its interval."""
-    mean, low, high = (f"{value:{sign}.4f}" for value in values)
-    return f"{mean} [{low}, {high}]"
 
 
 def write_csv(finals: list[dict[str, Any]], path: Path) -> None:

@@ -10,23 +10,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..study.arguments import StudyArguments
-from ..study.schedule import run_study
-from .flags import FLAGS
-from .parsing import parse_arguments
+from hfrec.commands.parsing import parse_arguments
+
+from ..arguments import StudyArguments
 
 
 def parse(words: Sequence[str]) -> StudyArguments:
     """Flags or a settings file into the dataclass."""
-    (arguments,) = parse_arguments("study", FLAGS["study"], words)
+    (arguments,) = parse_arguments("study", (StudyArguments,), words)
     return arguments  # type: ignore[no-any-return]
 
 
 def main(arguments: StudyArguments) -> list[dict[str, Any]]:
     """Run what is not done yet, then write `study.csv`, `study.md` and the plots."""
-    from ..data.files import whole_files
-    from ..study.plots import plot
-    from ..study.report import markdown, tradeoff_markdown, write_csv
+    from hfrec.data.files import whole_files
+
+    from ..plots import plot
+    from ..report import markdown, tradeoff_markdown, write_csv
+    from ..schedule import run_study
 
     finals, tradeoff = run_study(arguments)
     seen = "seen items filtered" if finals[0].get("decided_by") != "unfiltered" else "seen items not filtered"

@@ -13,22 +13,24 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from transformers import PreTrainedModel, set_seed
 
-from ..classical import ItemKNNBaseline, PopularityBaseline
-from ..data.interactions import Interactions, load_interactions
-from ..data.repeats import repeat_share, settle_filter_seen
-from ..data.sequences import to_evaluation_sequences, to_sequences
-from ..data.splits import hold_out_users, leave_one_out
-from ..evaluation.baseline_ranking import rank_baseline
-from ..evaluation.metrics.functions import ranking_metrics
-from ..evaluation.protocol import decided_by, rank_among
-from ..tokenization import ItemTokenizer
-from ..training.anchors import Plan, distances
-from ..training.arguments import DataArguments
-from ..training.freezing import freeze
-from ..training.printing import ProgressLines
-from ..training.reference import read_reference
-from ..training.trainer import build_trainer
-from ..training.trainer_arguments import RecommenderTrainingArguments
+from hfrec.classical import ItemKNNBaseline, PopularityBaseline
+from hfrec.data.interactions import Interactions, load_interactions
+from hfrec.data.repeats import repeat_share, settle_filter_seen
+from hfrec.data.sequences import to_evaluation_sequences, to_sequences
+from hfrec.data.splits import hold_out_users, leave_one_out
+from hfrec.evaluation.baseline_ranking import rank_baseline
+from hfrec.evaluation.metrics.functions import ranking_metrics
+from hfrec.evaluation.protocol import rank_among
+from hfrec.evaluation.ranked_test import decided_by
+from hfrec.tokenization import ItemTokenizer
+from hfrec.training.anchors import Plan, distances
+from hfrec.training.arguments import DataArguments
+from hfrec.training.freezing import freeze
+from hfrec.training.printing import ProgressLines
+from hfrec.training.reference import read_reference
+from hfrec.training.trainer import build_trainer
+from hfrec.training.trainer_arguments import RecommenderTrainingArguments
+
 from .arguments import StudyArguments
 from .arms import Arm, Start, Trial, start_arm
 

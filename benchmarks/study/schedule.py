@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..data.files import RUN_FILE, read_json_object, write_json
-from ..hub.checkpoint import load_network
-from ..training.runfile import check_same, weights_digest
+from hfrec.data.files import RUN_FILE, read_json_object, write_json
+from hfrec.hub.checkpoint import load_network
+from hfrec.training.runfile import check_same, weights_digest
+
 from .arguments import StudyArguments
 from .arms import ARMS, Arm, Trial
 from .runner import METRIC, StudyData, run_once

@@ -16,16 +16,16 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from ..data.interactions import Interactions, load_interactions
-from ..data.sequences import to_evaluation_sequences
-from ..evaluation.metrics.functions import paired_bootstrap, ranking_metrics
-from ..evaluation.protocol import evaluation_collator
-from ..evaluation.ranking import rank_dataset, target_ranks
-from ..tokenization import ItemTokenizer
-from ..transfer.content import Start, content_rows
-from ..transfer.features import feature_rows, rows_of
-from ..transfer.rows import ItemRows
-from ..transfer.vocabulary import add_items
+from hfrec.data.interactions import Interactions, load_interactions
+from hfrec.data.sequences import to_evaluation_sequences
+from hfrec.evaluation.metrics.functions import paired_bootstrap, ranking_metrics
+from hfrec.evaluation.protocol import evaluation_collator
+from hfrec.evaluation.ranking import rank_dataset, target_ranks
+from hfrec.tokenization import ItemTokenizer
+from hfrec.transfer.content import Start, content_rows
+from hfrec.transfer.features import feature_rows, rows_of
+from hfrec.transfer.rows import ItemRows
+from hfrec.transfer.vocabulary import add_items
 
 Candidates = Literal["cold", "all"]
 Ranks = NDArray[np.int64]

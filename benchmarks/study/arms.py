@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, TrainerCallback
 
-from ..hub.checkpoint import load_network
-from ..models import Bert4RecConfig
-from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer
-from ..training.freezing import freeze
-from ..training.l2sp import L2SPCallback
-from ..transfer.vocabulary import add_items
+from hfrec.hub.checkpoint import load_network
+from hfrec.models import Bert4RecConfig
+from hfrec.tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer
+from hfrec.training.freezing import freeze
+from hfrec.training.l2sp import L2SPCallback
+from hfrec.transfer.vocabulary import add_items
 
 Trial = dict[str, float]
 

@@ -1,0 +1,1 @@
+"""Measurements: scripts that stand alone, and the package `study`."""
