@@ -79,6 +79,8 @@ class Bert4RecEmbeddings(nn.Module):
 
     def rows(self, ids: torch.Tensor | None = None) -> torch.Tensor:
         """Embeddings of the tokens `(n,)`, or of all of them, `(n, embedding_size)`."""
+        if torch.is_grad_enabled():
+            self._known = None  # a step may follow, and a fused optimiser leaves the versions of weights as they are
         weight = self.item_embeddings.weight
         own = weight if ids is None else F.embedding(ids, weight)
         if self.content is None:

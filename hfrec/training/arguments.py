@@ -89,8 +89,8 @@ class ModelArguments:
     item_representation: Literal["id", "content", "content+id"] = field(
         default="id",
         metadata={
-            "help": "What an item is: an embedding of its own; its content (--text_column, --category_column, …) under an "
-            "adapter, which fits other catalogues too; or that plus a residual of its own."
+            "help": "What an item is: an embedding of its own; its content (--text_column, --category_column, …), "
+            "which fits other catalogues too; or that plus a residual of its own."
         },
     )
     content_rank: int = field(default=256, metadata={"help": "Main axes of each block of content that are kept."})
