@@ -7,7 +7,6 @@ hfrec pretrain --train_file beauty.csv toys.csv --items_file beauty_items.csv to
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,17 +16,16 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..data.arguments import ProtocolArguments
+from ..data.inputs import declare_inputs, input_content
 from ..data.interactions import Interactions, user_codes
 from ..data.shards import SequenceShards
 from ..data.splits import Split
-from ..evaluation.sources import sources_table
-from ..evaluation.table import align, results_table
+from ..evaluation.table import align
 from ..tokenization import ItemTokenizer
-from ..training.arguments import CardArguments, FinalArguments, ModelArguments, RecipeArguments
+from ..training.arguments import CardArguments, FinalArguments, NewModelArguments, RecipeArguments
 from ..training.final import (
     Chosen,
     check_final,
-    final_text,
     finished_validation,
     refit_on_log,
     train_finally,
@@ -48,6 +46,7 @@ from ..transfer.specification import ContentSpecification, content_features, des
 from .content import ContentArguments
 from .flags import FLAGS
 from .parsing import given_values, parse_arguments
+from .reporting import finish_card, report
 
 CLASSES = FLAGS["pretrain"]
 
@@ -58,7 +57,7 @@ class PretrainArguments(NamedTuple):
     words: tuple[str, ...]
     data: SourcesArguments
     protocol: ProtocolArguments
-    shape: ModelArguments
+    shape: NewModelArguments
     content: ContentArguments
     card: CardArguments
     training: RecommenderTrainingArguments
@@ -75,6 +74,11 @@ def parse(words: Sequence[str], *, defaults: dict[str, Any] | None = None) -> Pr
             "`--item_representation content` or `content+id` and content (`--text_column`, `--encoder`, "
             f"`--category_column`, `--number_columns` or `--vector_column`) go together: found "
             f"{shape.item_representation!r}, content {'given' if content.given else 'missing'}."
+        )
+    if shape.inputs and (parsed.data.streaming or parsed.data.several):
+        raise ValueError(
+            f"`--inputs {' '.join(shape.inputs)}` is for one log that fits into memory: leave out `--streaming` and "
+            "further sources."
         )
     if parsed.final.final and parsed.data.several:
         raise ValueError("`--final` is for one log: leave it out, or give one source.")
@@ -175,7 +179,8 @@ def run_on_split(
     """Train on the training part of a split and test; a validation run that is done already is only read."""
     seed_everything(training)
     tokenizer = vocabulary_of(split.train, arguments.data, arguments.data.source)
-    begin_run(arguments.data, training, split_content(split), **run_settings(arguments))
+    content = {**split_content(split), **input_content(arguments.shape.inputs, split.train)}
+    begin_run(arguments.data, training, content, **run_settings(arguments))
     done = finished_validation(training)
     if done is not None:
         return done
@@ -197,7 +202,8 @@ def run_on_all(
     seed_everything(training)
     tokenizer = vocabulary_of(log, arguments.data, arguments.data.source)
     model = start_model(arguments, log, tokenizer)
-    begin_run(arguments.data, training, {"train": log.fingerprint}, **run_settings(arguments), final=vars(chosen))
+    content = {"train": log.fingerprint, **input_content(arguments.shape.inputs, log)}
+    begin_run(arguments.data, training, content, **run_settings(arguments), final=vars(chosen))
     data = arguments.data
     return refit_on_log(model, tokenizer, log, validation=validation, data=data, training=training, extra=recipe)
 
@@ -233,7 +239,8 @@ def start_model(arguments: PretrainArguments, train: Interactions, tokenizer: It
     """A new model of a log that lies in memory, at its start."""
     shape, max_length = arguments.shape, arguments.data.max_length or DEFAULT_MAX_LENGTH
     content = item_content(tokenizer, arguments.content) if shape.item_representation != "id" else None
-    model = build_model(shape, len(tokenizer), max_length, content=content)
+    inputs = declare_inputs(shape.inputs, train)
+    model = build_model(shape, len(tokenizer), max_length, content=content, inputs=inputs)
     if shape.item_start == "svd":
         start_from_log(model, *histories_and_counts(train, tokenizer), seed=arguments.training.seed)
     return model
@@ -243,53 +250,3 @@ def item_content(tokenizer: ItemTokenizer, content: ContentArguments) -> tuple[C
     """What the items are made of, and features `(num_items, width)` of the vocabulary."""
     specification = describe_content(tokenizer.items, **content.columns())
     return specification, content_features(specification, tokenizer.items)
-
-
-def finish_card(training: RecommenderTrainingArguments, card: CardArguments) -> None:
-    """Write the card of a run that was killed between its results and its card."""
-    from ..hub.model_card import write_model_card
-
-    folder = Path(training.output_dir)
-    if (folder / "all_results.json").is_file() and not (folder / "README.md").exists():
-        write_model_card(folder, repo_id=training.hub_model_id, license=card.license)
-        print(f"The run was finished but for its card, which is written now: {folder / 'README.md'}", file=sys.stderr)
-
-
-def report(
-    results: dict[str, Any],
-    training: RecommenderTrainingArguments,
-    card: CardArguments,
-    repo_id: str | None = None,
-) -> None:
-    """Write the card of a run, print the test table and where the checkpoint lies, and push it.
-
-    Raises:
-        HubError: The push failed; the checkpoint and its results are written.
-    """
-    from ..hub.model_card import write_model_card
-
-    if training.process_index != 0:
-        return
-    write_model_card(training.output_dir, repo_id=training.hub_model_id, license=card.license)
-    if "test" in results:
-        print(results_table(results["test"]))
-        if "sources" in results["test"]:
-            print(sources_table(results["test"]))
-        print(results["what_more_would_bring"])
-    print(f"Checkpoint: {training.output_dir}")
-    push_run(training, repo_id)
-    print(results["test"]["verdict"]["text"] if "test" in results else final_text(results))
-
-
-def push_run(training: RecommenderTrainingArguments, repo_id: str | None) -> None:
-    """Push the checkpoint of a run, where it is asked for.
-
-    Raises:
-        HubError: The push failed; the checkpoint and its results are written.
-    """
-    from ..hub.push import push_to_hub
-
-    if repo_id is not None:
-        private, revision = training.hub_private_repo, training.hub_revision
-        commit = push_to_hub(training.output_dir, repo_id, private=private, revision=revision)
-        print(f"Pushed: {commit.commit_url}")
