@@ -40,7 +40,7 @@ from .trials import (
     races,
 )
 
-SLOW = ("export", "tune", "study")  # seconds a trial
+SLOW = ("export", "tune", "study", "demo")  # seconds a trial
 KILLS = 8  # of a command, at changes of files; besides, every scripted point and a quarter as many random moments
 COUNTS = {
     "logs": 900, "requests": 500, "checkpoints": 250, "unsealed": 150, "blends": 80, "adopted": 80, "priors": 40,

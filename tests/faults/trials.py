@@ -136,7 +136,7 @@ def mutated_settings(
 
 def full_disks(server: Server, inputs: Inputs, output: Path, *, draw: random.Random, count: int) -> Iterator[Trial]:
     """A file system of a limited size (or a limit on the size of a file), and then room again."""
-    names = [name for name in COMMANDS if name not in ("export", "tune", "prepare sequences", "study")]
+    names = [name for name in COMMANDS if name not in ("export", "tune", "prepare sequences", "study", "demo")]
     wholes: dict[str, tuple[Whole, int]] = {}
     for _ in range(count):
         name = draw.choice(names)
@@ -185,7 +185,7 @@ def small_disk(folder: Path, size: int) -> Iterator[bool]:
 def races(server: Server, inputs: Inputs, output: Path, *, draw: random.Random, count: int) -> Iterator[Trial]:
     """Two commands at once into one output, mostly the same one."""
     wholes: dict[str, Whole] = {}
-    names = [name for name in COMMANDS if name not in ("study", "export", "tune")]
+    names = [name for name in COMMANDS if name not in ("study", "export", "tune", "demo")]
     for _ in range(count):
         first = draw.choice(names)
         pair = [first, first if draw.random() < 0.7 else draw.choice(names)]
