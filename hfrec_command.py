@@ -58,3 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from hfrec.commands import run
 
     return run(words[0], words[1:])
+
+
+if __name__ == "__main__":  # `accelerate launch --module hfrec_command pretrain …`
+    sys.exit(main())

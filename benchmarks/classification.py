@@ -29,7 +29,7 @@ def main() -> None:
             continue
         words = ["--model_name_or_path", checkpoint, "--train_file", log, "--num_train_epochs", "6"]
         words += ["--label_file", options.data_dir / "ml-1m" / "users.csv.gz", "--label_column", label]
-        step("finetune", "--task", "classification", *words, "--output_dir", output)
+        step("finetune", "--task", "classification", "--cross_validate", "true", *words, "--output_dir", output)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from hfrec import load_checkpoint
-from hfrec.commands.finetune import build_callbacks, cover_items
+from hfrec.commands.finetune import cover_items
 from hfrec.commands.parsing import parse_arguments
 from hfrec.commands.refresh import train_on_period
 from hfrec.data.files import write_json
@@ -37,8 +37,9 @@ from hfrec.training.arguments import DataArguments, ModelArguments, RefreshFinet
 from hfrec.training.refresh import cohort_masks, rank_next
 from hfrec.training.rows import build_tokenizer
 from hfrec.training.run import save_checkpoint
-from hfrec.training.trainer import Updates, build_model, seed_everything
+from hfrec.training.trainer import build_model, seed_everything
 from hfrec.training.trainer_arguments import RecommenderTrainingArguments
+from hfrec.training.updates import Updates, build_callbacks
 
 METRIC = "ndcg@10"
 COHORTS = ("old users", "new users", "users without history")  # the last are some of the new ones

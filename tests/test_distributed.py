@@ -38,7 +38,8 @@ def on_two_processes(script: str, words: list[str], config: str = "ddp") -> None
 def launched(script: str, words: list[str], config: str = "ddp") -> "subprocess.Popen[str]":
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     launch = [*LAUNCH, "--config_file", str(CONFIGS / f"{config}.yaml")]
-    command = [sys.executable, *launch, str(ROOT / f"{script}.py"), *words]
+    launched_file = [str(ROOT / f"{script}.py")] if "/" in script else ["--module", "hfrec_command", script]
+    command = [sys.executable, *launch, *launched_file, *words]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
@@ -61,7 +62,7 @@ def test_two_processes_train_the_weights_of_one_with_the_doubled_batch(tmp_path:
     words = ["--train_file", str(tmp_path / "log.csv"), *PRETRAIN]
     one, two = tmp_path / "one", tmp_path / "two"
     assert main(["pretrain", *words, "--per_device_train_batch_size", "16", "--output_dir", str(one)]) == 0
-    on_two_processes("scripts/pretrain", [*words, "--per_device_train_batch_size", "8", "--output_dir", str(two)])
+    on_two_processes("pretrain", [*words, "--per_device_train_batch_size", "8", "--output_dir", str(two)])
     assert largest_difference(one, two) < 1e-5
 
 
@@ -88,9 +89,7 @@ def test_two_processes_finetune_with_l2sp_as_one_does(mode: str, tmp_path: Path)
     whole = ["--per_device_train_batch_size", "16"]
     assert main(["finetune", *words, *pull, *whole, "--output_dir", str(one)]) == 0
     assert main(["finetune", *words, *whole, "--output_dir", str(free)]) == 0
-    on_two_processes(
-        "scripts/finetune", [*words, *pull, "--per_device_train_batch_size", "8", "--output_dir", str(two)]
-    )
+    on_two_processes("finetune", [*words, *pull, "--per_device_train_batch_size", "8", "--output_dir", str(two)])
     assert largest_difference(one, two) < 1e-5 < 1e-3 < largest_difference(one, free)
 
     first, second = (json.loads((folder / "all_results.json").read_text()) for folder in (one, two))
@@ -134,7 +133,7 @@ def test_two_processes_recommend_what_one_does(tmp_path: Path) -> None:
     pyarrow.csv.write_csv(log.filter(pc.is_in(log["user_id"], value_set=users)), tmp_path / "some.csv")
     words = ["--model_name_or_path", str(tmp_path / "model"), "--history_file", str(tmp_path / "some.csv")]
     assert main(["recommend", *words, "--output_file", str(tmp_path / "one.parquet")]) == 0
-    on_two_processes("scripts/recommend", [*words, "--output_file", str(tmp_path / "two.parquet")])
+    on_two_processes("recommend", [*words, "--output_file", str(tmp_path / "two.parquet")])
     one, two = (pyarrow.parquet.read_table(tmp_path / f"{name}.parquet") for name in ("one", "two"))
     assert one.num_rows == 47 * 10 and one.drop_columns("score").equals(two.drop_columns("score"))
     assert max(abs(a - b) for a, b in zip(one["score"].to_pylist(), two["score"].to_pylist(), strict=True)) < 1e-5
@@ -159,8 +158,8 @@ def test_a_launcher_that_is_told_to_stop_leaves_a_checkpoint_of_all_processes(tm
     words += ["--hidden_dropout_prob", "0.2", "--optim", "adamw_torch", "--max_steps", "200", "--save_on_exit", "true"]
     words += ["--save_strategy", "steps", "--save_steps", "40", "--eval_strategy", "no"]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    on_two_processes("scripts/pretrain", [*words, "--output_dir", str(whole)])
-    process = launched("scripts/pretrain", [*words, "--output_dir", str(cut)])
+    on_two_processes("pretrain", [*words, "--output_dir", str(whole)])
+    process = launched("pretrain", [*words, "--output_dir", str(cut)])
     while not (cut / "checkpoint-40" / SEAL_FILE).exists():
         assert process.poll() is None, process.communicate()
         time.sleep(0.001)
@@ -171,7 +170,7 @@ def test_a_launcher_that_is_told_to_stop_leaves_a_checkpoint_of_all_processes(tm
     step = int(last.name.rpartition("-")[2])
     assert 40 < step < 200 and fault_of(last) is None
     assert sorted(path.name for path in last.glob("rng_state_*")) == ["rng_state_0.pth", "rng_state_1.pth"]
-    on_two_processes("scripts/pretrain", [*words, "--output_dir", str(cut)])
+    on_two_processes("pretrain", [*words, "--output_dir", str(cut)])
     assert largest_difference(whole, cut) == 0.0
     assert steps_of(cut) == steps_of(whole)
 

@@ -7,18 +7,13 @@ hfrec finetune me/films target.csv --output_dir tuned --freeze embeddings
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import torch
-from transformers import PreTrainedModel, TrainerCallback
+from transformers import PreTrainedModel
 
 from ..data.arguments import ProtocolArguments
-from ..data.files import write_json
 from ..data.interactions import Interactions
 from ..data.splits import Split
-from ..evaluation.protocol import versions
-from ..evaluation.table import align, cell
 from ..hub.checkpoint import load_network
 from ..tokenization import ItemTokenizer
 from ..training.arguments import (
@@ -29,7 +24,6 @@ from ..training.arguments import (
     NewItemStart,
     TaskArguments,
 )
-from ..training.classification import classify
 from ..training.final import (
     Chosen,
     check_final,
@@ -37,16 +31,16 @@ from ..training.final import (
     refit_on_log,
     train_finally,
 )
-from ..training.freezing import GradualUnfreezingCallback, freeze, layerwise_learning_rates
-from ..training.l2sp import L2SPCallback
+from ..training.freezing import freeze
 from ..training.pushes import hub_target
-from ..training.rows import build_tokenizer, load_log, load_split, split_rows
+from ..training.rows import build_tokenizer, load_split, split_rows
 from ..training.run import check_output_folder, train_and_evaluate
-from ..training.runfile import begin_run, split_content, weights_digest
+from ..training.runfile import begin_run, split_content, start_settings
 from ..training.seen import settle_seen_items
 from ..training.start import histories_and_counts, start_new_items, start_residuals
-from ..training.trainer import Updates, seed_everything
+from ..training.trainer import seed_everything
 from ..training.trainer_arguments import RecommenderTrainingArguments
+from ..training.updates import build_updates
 from .flags import FLAGS
 from .parsing import parse_arguments
 from .pretrain import finish_card, report
@@ -69,16 +63,21 @@ def parse(words: Sequence[str]) -> Arguments:
     """Flags or a settings file into the dataclasses."""
     parsed = parse_arguments("finetune", FLAGS["finetune"], words)
     data, protocol, start, task, card, training, final = parsed
-    if task.task == "classification" and card.license is not None:
-        raise ValueError("`license` is for the model card, which `--task classification` does not write: leave it out.")
+    if task.cross_validate and (card.license is not None or training.push_to_hub):
+        raise ValueError("`cross_validate` writes no checkpoint: leave out `license` and `push_to_hub`.")
     if task.task == "classification" and final.final:
         raise ValueError("`--final true` is for a recommender, and `--task classification` makes none: leave it out.")
+    if task.task == "classification" and (training.time_budget or training.rowwise_embeddings or training.eval_users):
+        raise ValueError(
+            "`time_budget`, `rowwise_embeddings` and `eval_users` are for a recommender: leave them out with `--task "
+            "classification`."
+        )
     if final.final:
         check_final(data, training)
     if task.task == "classification" and protocol != ProtocolArguments():
         raise ValueError(
-            "`--task classification` is cross-validated over users and recommends nothing: leave out `protocol`, its "
-            "starts and ratios, and `filter_seen`."
+            "`--task classification` divides users and recommends nothing: leave out `protocol`, its starts and "
+            "ratios, and `filter_seen`."
         )
     return data, protocol, start, task, card, training, final
 
@@ -86,11 +85,13 @@ def parse(words: Sequence[str]) -> Arguments:
 def main(arguments: Arguments) -> dict[str, Any]:
     """Fine-tune and test; returns what `all_results.json` holds."""
     data, protocol, start, task, card, training, final = arguments
+    if task.task == "classification":
+        from .classify import main_classification
+
+        return main_classification(data, start, task, card, training)
     finish_card(training, card)
     check_output_folder(training, final=final.final)
     repo_id = hub_target(training)
-    if task.task == "classification":
-        return main_classification(data, start, task, training)
     # Before the log, which takes longer to be refused.
     load_network(start.model_name_or_path, revision=start.model_revision)
     log, split = load_split(data, protocol)
@@ -156,24 +157,6 @@ def run_on_all(
         updates=build_updates(model, tokenizer, start, training),
         extra={"finetuning": vars(start)},
     )
-
-
-def start_settings(model: PreTrainedModel, start: FinetuneArguments) -> dict[str, Any]:
-    """What fine-tuning starts from and how it is held, for the comparison of a run with the one it goes on from."""
-    named = {name: value for name, value in vars(start).items() if not name.startswith("model_")}
-    return {**named, "weights": weights_digest(model)}
-
-
-def main_classification(
-    data: DataArguments, start: FinetuneArguments, task: TaskArguments, training: RecommenderTrainingArguments
-) -> dict[str, Any]:
-    """Cross-validate a new head on labels of users; writes `classification_results.json`."""
-    _, tokenizer = load_network(start.model_name_or_path, revision=start.model_revision)
-    results = classify(load_log(data), tokenizer, start, task, training)
-    write_json(Path(training.output_dir) / "classification_results.json", {**results, "versions": versions()})
-    body = [[name, cell(found, "accuracy"), cell(found, "macro_f1")] for name, found in results["methods"].items()]
-    print(align([[f"{task.label_column}, {results['n_users']:,} users", "accuracy [95 %]", "macro-F1 [95 %]"], *body]))
-    return results
 
 
 def fit_to_log(
@@ -260,45 +243,3 @@ def cover_items(
     if start == "cooccurrence":
         start_new_items(model, *histories_and_counts(train, grown), num_new=len(new))
     return grown
-
-
-def build_updates(
-    model: PreTrainedModel, tokenizer: ItemTokenizer, start: FinetuneArguments, training: RecommenderTrainingArguments
-) -> Updates:
-    """How fine-tuning updates the weights."""
-    return Updates(build_callbacks(start, tokenizer), build_optimizer(model, start, training))
-
-
-def build_callbacks(start: FinetuneArguments, tokenizer: ItemTokenizer) -> list[TrainerCallback]:
-    """L2-SP and gradual unfreezing, where asked for."""
-    callbacks: list[TrainerCallback] = []
-    if start.l2sp_alpha or start.l2sp_beta or start.l2sp_residual:
-        callbacks.append(
-            L2SPCallback(
-                start.model_name_or_path,
-                alpha=start.l2sp_alpha,
-                beta=start.l2sp_beta,
-                residual=start.l2sp_residual,
-                mode=start.l2sp_mode,
-                tokenizer=tokenizer,
-                revision=start.model_revision,
-            )
-        )
-    if start.unfreeze_every_steps is not None:
-        callbacks.append(GradualUnfreezingCallback(every=start.unfreeze_every_steps, unit="step"))
-    return callbacks
-
-
-def build_optimizer(
-    model: PreTrainedModel, start: FinetuneArguments, training: RecommenderTrainingArguments
-) -> torch.optim.Optimizer | None:
-    """AdamW with a learning rate for each layer, or None for the Trainer's own optimiser."""
-    if start.layerwise_lr_decay is None:
-        return None
-    groups = layerwise_learning_rates(
-        model,
-        learning_rate=training.learning_rate,
-        decay=start.layerwise_lr_decay,
-        weight_decay=training.weight_decay,
-    )
-    return torch.optim.AdamW(groups, betas=(training.adam_beta1, training.adam_beta2), eps=training.adam_epsilon)

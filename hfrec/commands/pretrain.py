@@ -267,7 +267,6 @@ def report(
         HubError: The push failed; the checkpoint and its results are written.
     """
     from ..hub.model_card import write_model_card
-    from ..hub.push import push_to_hub
 
     if training.process_index != 0:
         return
@@ -278,8 +277,19 @@ def report(
             print(sources_table(results["test"]))
         print(results["what_more_would_bring"])
     print(f"Checkpoint: {training.output_dir}")
+    push_run(training, repo_id)
+    print(results["test"]["verdict"]["text"] if "test" in results else final_text(results))
+
+
+def push_run(training: RecommenderTrainingArguments, repo_id: str | None) -> None:
+    """Push the checkpoint of a run, where it is asked for.
+
+    Raises:
+        HubError: The push failed; the checkpoint and its results are written.
+    """
+    from ..hub.push import push_to_hub
+
     if repo_id is not None:
         private, revision = training.hub_private_repo, training.hub_revision
         commit = push_to_hub(training.output_dir, repo_id, private=private, revision=revision)
         print(f"Pushed: {commit.commit_url}")
-    print(results["test"]["verdict"]["text"] if "test" in results else final_text(results))

@@ -45,10 +45,11 @@ from ..training.refresh_arguments import RefreshArguments
 from ..training.resuming import train as train_from
 from ..training.rows import load_log, training_sequences
 from ..training.run import check_output_folder, save_checkpoint
-from ..training.runfile import begin_run
-from ..training.trainer import STOCK_UPDATES, Updates, build_trainer
+from ..training.runfile import begin_run, start_settings
+from ..training.trainer import build_trainer
 from ..training.trainer_arguments import RecommenderTrainingArguments
-from .finetune import build_updates, fit_to_log, start_settings
+from ..training.updates import STOCK_UPDATES, Updates, build_updates
+from .finetune import fit_to_log
 from .flags import FLAGS
 from .parsing import given_values, parse_arguments
 

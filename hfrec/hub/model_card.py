@@ -58,7 +58,7 @@ def write_model_card(
     folder = Path(folder)
     config = read_json_object(folder / "config.json")
     results = _results(folder)
-    items = _first_items(folder)
+    items = first_items(folder)
     title = repo_id or name or folder.resolve().name
     values = {
         **_model_facts(config, results),
@@ -151,7 +151,7 @@ def _results(folder: Path) -> dict[str, Any]:
     return results
 
 
-def _first_items(folder: Path) -> list[str]:
+def first_items(folder: Path) -> list[str]:
     """Three items for the example; training writes the most frequent first."""
     import pyarrow.parquet as pq
 

@@ -262,11 +262,19 @@ class TaskArguments:
     )
     label_file: str | None = field(default=None, metadata={"help": "Table with a row for each user (classification)."})
     label_column: str | None = field(default=None, metadata={"help": "Column of the class (classification)."})
-    folds: int = field(default=5, metadata={"help": "Folds of the cross-validation (classification)."})
+    cross_validate: bool = field(
+        default=False,
+        metadata={
+            "help": "Train no checkpoint: measure heads over folds of the users, beside baselines (classification)."
+        },
+    )
+    folds: int = field(default=5, metadata={"help": "Folds of --cross_validate."})
 
     def __post_init__(self) -> None:
         if self.task == "classification" and not (self.label_file and self.label_column):
             raise ValueError("`--task classification` needs `--label_file` and `--label_column`.")
+        if self.cross_validate and self.task != "classification":
+            raise ValueError("`cross_validate` is for `--task classification`: leave it out, or give that task too.")
         if self.folds < 2:
             raise ValueError(f"`folds` must be at least 2, found {self.folds}.")
 

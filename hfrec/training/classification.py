@@ -1,18 +1,18 @@
-"""A new head over the pretrained body, for tasks on users: five folds, baselines, intervals."""
+"""A new head over the pretrained body, for labels of users: what it is trained on, its training, and its figures."""
 
 from __future__ import annotations
 
-import tempfile
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
-from transformers import EarlyStoppingCallback, EvalPrediction, PrinterCallback, Trainer, TrainerCallback, set_seed
+from transformers import EarlyStoppingCallback, EvalPrediction, PreTrainedModel, PrinterCallback, Trainer, set_seed
 
 from ..data.collators import pad_newest
 from ..data.interactions import Interactions
@@ -21,20 +21,11 @@ from ..data.sequences import to_sequences
 from ..models import Bert4RecForSequenceClassification
 from ..tokenization import ItemTokenizer
 from .arguments import FinetuneArguments, TaskArguments
-from .freezing import freeze
-from .l2sp import L2SPCallback
+from .checkpoints import SealCheckpoint, StopOnNaN
 from .trainer_arguments import RecommenderTrainingArguments
+from .updates import Updates
 
 IntArray = NDArray[np.int64]
-Method = Literal["frozen body", "fine-tuned", "fine-tuned + L2-SP"]
-# What each method may try, as factors on the learning rate and on L2-SP's strength: the same number for each.
-TRIALS: dict[Method, tuple[dict[str, float], ...]] = {
-    "frozen body": ({"rate": 1.0}, {"rate": 3.0}, {"rate": 10.0}),
-    "fine-tuned": ({"rate": 0.3}, {"rate": 1.0}, {"rate": 3.0}),
-    "fine-tuned + L2-SP": ({"rate": 1.0, "alpha": 0.1}, {"rate": 1.0, "alpha": 1.0}, {"rate": 1.0, "alpha": 10.0}),
-}
-INVERSE_PENALTIES = (0.001, 0.003, 0.01, 0.03, 0.1, 1.0)
-PATIENCE = 3
 
 
 @dataclass
@@ -53,6 +44,38 @@ class DataCollatorForUsers:
         input_ids, attention_mask = pad_newest([feature["input_ids"] for feature in features], self.max_length)
         labels = torch.tensor([int(feature["label"]) for feature in features])
         return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledUsers:
+    """Users with their classes.
+
+    Args:
+        rows: Rows of `to_sequences`, whole histories, with the number of the class as `label`.
+        classes: Names of the classes, sorted.
+    """
+
+    rows: Any
+    classes: list[str]
+
+    @property
+    def truth(self) -> IntArray:
+        """Class of each user `(n_users,)`."""
+        return np.asarray(self.rows["label"][:], dtype=np.int64)
+
+
+def labelled_users(interactions: Interactions, tokenizer: ItemTokenizer, task: TaskArguments) -> LabelledUsers:
+    """The users of a log with their classes; items that the checkpoint does not know are left out.
+
+    Raises:
+        ValueError: Labels that `read_labels` refuses, or of one class only.
+    """
+    labels = read_labels(interactions, task)
+    rows = to_sequences(interactions, tokenizer, unknown="drop")
+    classes = sorted(set(labels.values()))
+    if len(classes) < 2:
+        raise ValueError(f"`{task.label_column}` holds one class only, {classes}: nothing to tell apart.")
+    return LabelledUsers(rows.add_column("label", [classes.index(labels[user]) for user in rows["user_id"]]), classes)
 
 
 def read_labels(interactions: Interactions, task: TaskArguments, *, user_column: str = "user_id") -> dict[str, str]:
@@ -80,146 +103,115 @@ def read_labels(interactions: Interactions, task: TaskArguments, *, user_column:
     return {user: labels[user] for user in wanted}
 
 
-def classify(
-    interactions: Interactions,
-    tokenizer: ItemTokenizer,
-    start: FinetuneArguments,
-    task: TaskArguments,
-    training: RecommenderTrainingArguments,
-) -> dict[str, Any]:
-    """Cross-validated accuracy and macro-F1 of two baselines and three ways to use the checkpoint.
-
-    Args:
-        interactions: The log; a user's whole history is the input.
-        tokenizer: The checkpoint's.
-        start: The checkpoint, and L2-SP's strength and mode.
-        task: Labels and folds.
-        training: Epochs, rates and seed of each run.
-
-    Returns:
-        `classes`, `n_users` and, by method, `accuracy` and `macro_f1` with `_ci` 95 % bootstrap intervals over users
-        of the predictions made while a user was held out.
-    """
-    from sklearn.model_selection import StratifiedKFold
-
-    labels = read_labels(interactions, task)
-    rows = to_sequences(interactions, tokenizer, unknown="drop")
-    classes = sorted(set(labels.values()))
-    if len(classes) < 2:
-        raise ValueError(f"`{task.label_column}` holds one class only, {classes}: nothing to tell apart.")
-    truth = np.array([classes.index(labels[user]) for user in rows["user_id"]])  # (n_users,)
-    rows = rows.add_column("label", truth.tolist())
-    folds = list(StratifiedKFold(task.folds, shuffle=True, random_state=training.seed).split(truth, truth))
-    results: dict[str, Any] = {
-        "task": task.label_column,
-        "classes": classes,
-        "n_users": len(truth),
-        "folds": task.folds,
-    }
-    predictions = baseline_predictions(rows, truth, folds, vocab_size=len(tokenizer), seed=training.seed)
-    chosen = {}
-    for method, trials in TRIALS.items():
-        # The first fold decides for all of them: its test users are not looked at.
-        train, test = folds[0]
-        tried = [predict_fold(rows, train, test, len(classes), method, trial, start, training) for trial in trials]
-        best = max(range(len(trials)), key=lambda index: tried[index][1])
-        chosen[method] = trials[best]
-        predictions[method] = np.empty_like(truth)
-        predictions[method][test] = tried[best][0]
-        for train, test in folds[1:]:
-            found, _ = predict_fold(rows, train, test, len(classes), method, trials[best], start, training)
-            predictions[method][test] = found
-        print(f"{method}: {trials[best]}", flush=True)
-    results["methods"] = {name: scores(truth, guess, len(classes)) for name, guess in predictions.items()}
-    results["chosen"] = chosen
-    return results
-
-
-def held_back(train: IntArray, *, seed: int) -> tuple[IntArray, IntArray]:
-    """The users to fit on, and a tenth that chooses settings and epochs."""
-    chosen, kept = np.split(np.random.default_rng(seed).permutation(train), [len(train) // 10])
-    return kept, chosen
-
-
-def baseline_predictions(
-    rows: Any, truth: IntArray, folds: Sequence[Any], *, vocab_size: int, seed: int
-) -> dict[str, IntArray]:
-    """The majority class, and logistic regression on the logarithm of item counts, its penalty chosen as all is."""
-    from scipy.sparse import csr_matrix
-    from sklearn.linear_model import LogisticRegression
-
-    histories = rows.data["input_ids"].combine_chunks()
-    # Copies: Arrow's buffers are read-only, and `sum_duplicates` writes in place.
-    items, offsets = histories.values.to_numpy().copy(), histories.offsets.to_numpy().copy()
-    counts = csr_matrix((np.ones(len(items)), items, offsets), shape=(len(rows), vocab_size))
-    counts.sum_duplicates()
-    counts.data = np.log1p(counts.data)
-    guesses = {"majority class": np.empty_like(truth), "logistic regression": np.empty_like(truth)}
-    for train, test in folds:
-        guesses["majority class"][test] = np.bincount(truth[train]).argmax()
-        kept, chosen = held_back(train, seed=seed)
-        tried = [LogisticRegression(C=c, max_iter=1000).fit(counts[kept], truth[kept]) for c in INVERSE_PENALTIES]
-        best = max(tried, key=lambda model: model.score(counts[chosen], truth[chosen]))
-        guesses["logistic regression"][test] = best.fit(counts[train], truth[train]).predict(counts[test])
-    return guesses
-
-
-def predict_fold(
-    rows: Any,
-    train: IntArray,
-    test: IntArray,
-    num_labels: int,
-    method: Method,
-    trial: dict[str, float],
-    start: FinetuneArguments,
-    training: RecommenderTrainingArguments,
-) -> tuple[IntArray, float]:
-    """Train on one part of the users and predict the other; a tenth of the first chooses the epoch.
-
-    Returns:
-        Classes of the test users `(n_test,)`, and the accuracy on that tenth.
-    """
-    set_seed(training.seed)
-    model = Bert4RecForSequenceClassification.from_pretrained(
+def new_classifier(start: FinetuneArguments, classes: Sequence[str], *, seed: int) -> PreTrainedModel:
+    """The body of the checkpoint under a new head, whose classes stand in the config by their names."""
+    set_seed(seed)
+    names = dict(enumerate(classes))
+    model: PreTrainedModel = Bert4RecForSequenceClassification.from_pretrained(
         start.model_name_or_path,
         revision=start.model_revision or "main",
-        num_labels=num_labels,
+        id2label=names,
+        label2id={name: number for number, name in names.items()},
         classifier_pooling="mean",
         problem_type="single_label_classification",
     )
-    if method == "frozen body":
-        freeze(model, "backbone")
-    callbacks: list[TrainerCallback] = []
-    if method == "fine-tuned + L2-SP":
-        alpha = (start.l2sp_alpha or 0.01) * trial["alpha"]
-        callbacks.append(L2SPCallback(start.model_name_or_path, alpha=alpha, mode=start.l2sp_mode))
-    kept, chosen = held_back(train, seed=training.seed)
-    with tempfile.TemporaryDirectory(prefix="hfrec-classification-") as folder:
-        settings = RecommenderTrainingArguments(
-            output_dir=folder,
-            learning_rate=training.learning_rate * trial["rate"],
-            num_train_epochs=training.num_train_epochs,
-            per_device_train_batch_size=training.per_device_train_batch_size,
-            seed=training.seed,
-            label_names=["labels"],
-            metric_for_best_model="accuracy",
-            save_total_limit=1,
-            save_only_model=True,
-            disable_tqdm=True,
-        )
-        trainer = Trainer(
-            model=model,
-            args=settings,
-            data_collator=DataCollatorForUsers(model.config.max_position_embeddings),
-            train_dataset=rows.select(kept),
-            eval_dataset=rows.select(chosen),
-            compute_metrics=share_right,
-        )
-        trainer.remove_callback(PrinterCallback)
-        trainer.callback_handler.callbacks[:0] = [*callbacks, EarlyStoppingCallback(PATIENCE)]
-        trainer.train()
-        logits = np.asarray(trainer.predict(rows.select(test)).predictions)  # (n_test, num_labels)
-    return np.asarray(logits.argmax(-1), dtype=np.int64), float(trainer.state.best_metric or 0.0)
+    return model
+
+
+def classifier_trainer(
+    model: PreTrainedModel,
+    train_rows: Any,
+    validation_rows: Any,
+    *,
+    training: RecommenderTrainingArguments,
+    updates: Updates,
+) -> Trainer:
+    """The stock `Trainer` of a classifier, whose best checkpoint is that of the highest accuracy on validation.
+
+    Args:
+        model: Of `new_classifier`.
+        train_rows, validation_rows: Of [`LabelledUsers`].
+        training: Arguments of the `Trainer`; what a recommender is chosen by is replaced.
+        updates: Callbacks and optimiser.
+    """
+    settings = copy.copy(training)
+    settings.label_names, settings.metric_for_best_model, settings.push_to_hub = ["labels"], "accuracy", False
+    trainer = Trainer(
+        model=model,
+        args=settings,
+        data_collator=DataCollatorForUsers(model.config.max_position_embeddings),
+        train_dataset=train_rows,
+        eval_dataset=validation_rows,
+        compute_metrics=share_right,
+        optimizers=(updates.optimizer, None),
+        callbacks=[StopOnNaN(), SealCheckpoint()],
+    )
+    trainer.remove_callback(PrinterCallback)
+    patience = training.early_stopping_patience
+    stops = [EarlyStoppingCallback(patience)] if patience and training.load_best_model_at_end else []
+    trainer.callback_handler.callbacks[:0] = [*updates.callbacks, *stops]
+    return trainer
+
+
+def divide_users(num_users: int, *, seed: int) -> tuple[IntArray, IntArray, IntArray]:
+    """Rows that train, a tenth that chooses the epoch, and a fifth that is only tested; at least one of each.
+
+    Raises:
+        ValueError: Fewer than three users.
+    """
+    if num_users < 3:
+        raise ValueError(f"Expected at least 3 users to train, choose and test on, found {num_users}. Label more.")
+    order = np.random.default_rng(seed).permutation(num_users)
+    tested, chosen = max(1, num_users // 5), max(1, num_users // 10)
+    test, validation, train = np.split(order, [tested, tested + chosen])
+    return train, validation, test
+
+
+def train_classifier(
+    model: PreTrainedModel,
+    users: LabelledUsers,
+    *,
+    training: RecommenderTrainingArguments,
+    updates: Updates,
+    checkpoint: str | None = None,
+) -> tuple[Trainer, dict[str, Any]]:
+    """Train a head, and the body as far as it is not frozen, and test it on users that were held out.
+
+    Args:
+        model: Of `new_classifier`.
+        users: Histories and classes.
+        training: Arguments of the `Trainer`.
+        updates: Callbacks and optimiser.
+        checkpoint: To go on from.
+
+    Returns:
+        The trainer, whose model is the best one, and `train`, `validation`, `split` and `test` of its results.
+    """
+    train, validation, test = divide_users(len(users.rows), seed=training.seed)
+    trainer = classifier_trainer(
+        model, users.rows.select(train), users.rows.select(validation), training=training, updates=updates
+    )
+    metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
+    logits = np.asarray(trainer.predict(users.rows.select(test)).predictions)  # (n_test, num_labels)
+    truth, number = users.truth, len(users.classes)
+    common = np.full(len(test), np.bincount(truth[train]).argmax())
+    results = {
+        "train": metrics,
+        "validation": {"accuracy": trainer.state.best_metric},
+        "split": {
+            "strategy": "users",
+            **{
+                f"num_{name}": len(part)
+                for name, part in (("train", train), ("validation", validation), ("test", test))
+            },
+        },
+        "test": {
+            "n_users": len(test),
+            "model": scores(truth[test], logits.argmax(-1), number),
+            "majority class": scores(truth[test], common, number),
+        },
+    }
+    return trainer, results
 
 
 def share_right(outcome: EvalPrediction) -> dict[str, float]:

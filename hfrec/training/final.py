@@ -21,8 +21,8 @@ from .arguments import DataArguments
 from .facts import log_sizes, run_facts
 from .rows import training_sequences
 from .run import FitRows, fit, save_checkpoint, whole_model
-from .trainer import STOCK_UPDATES, Updates
 from .trainer_arguments import RecommenderTrainingArguments
+from .updates import STOCK_UPDATES, Updates
 
 ALL_ROWS = "all_rows"  # the strategy of a split that holds nothing out
 

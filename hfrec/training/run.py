@@ -24,8 +24,9 @@ from .l2sp import L2SPCallback
 from .resuming import train
 from .rows import RunRows
 from .rowwise import rowwise_optimizer
-from .trainer import STOCK_UPDATES, Updates, build_trainer
+from .trainer import build_trainer
 from .trainer_arguments import RecommenderTrainingArguments
+from .updates import STOCK_UPDATES, Updates
 
 
 def check_output_folder(arguments: RecommenderTrainingArguments, *, final: bool = False) -> str | None:

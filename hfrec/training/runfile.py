@@ -15,7 +15,7 @@ from transformers.utils import logging
 from ..data.files import RUN_FILE, read_json_object, write_json
 from ..data.shards import StreamedBatches
 from ..data.splits import Split
-from .arguments import DataArguments
+from .arguments import DataArguments, FinetuneArguments
 from .checkpoints import last_whole_checkpoint
 from .trainer_arguments import RecommenderTrainingArguments
 
@@ -82,6 +82,12 @@ def streamed_content(train: StreamedBatches, info: Mapping[str, Any]) -> dict[st
         "rows": train.num_rows,
         "item counts": hashlib.sha256(counts.tobytes()).hexdigest(),
     }
+
+
+def start_settings(model: PreTrainedModel, start: FinetuneArguments) -> dict[str, Any]:
+    """What fine-tuning starts from and how it is held, for the comparison of a run with the one it goes on from."""
+    named = {name: value for name, value in vars(start).items() if not name.startswith("model_")}
+    return {**named, "weights": weights_digest(model)}
 
 
 def weights_digest(model: PreTrainedModel) -> str:

@@ -30,22 +30,6 @@ from .trainer_arguments import RecommenderTrainingArguments
 DEFAULT_MAX_LENGTH = 100
 
 
-@dataclass(frozen=True)
-class Updates:
-    """How weights are updated where it is not by the Trainer's own AdamW alone.
-
-    Args:
-        callbacks: Such as `L2SPCallback`, which pulls weights, and `GradualUnfreezingCallback`.
-        optimizer: In place of the Trainer's own.
-    """
-
-    callbacks: Sequence[TrainerCallback] = ()
-    optimizer: torch.optim.Optimizer | None = None
-
-
-STOCK_UPDATES = Updates()
-
-
 @dataclass
 class TrainAndEvaluateCollator:
     """Sends rows with a `target` to the evaluation collator and all others to the training one."""

@@ -1,18 +1,22 @@
 """Labels of users: folds, baselines, and what is refused."""
 
 import json
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.csv
 import pytest
 from sklearn.metrics import accuracy_score, f1_score
+from transformers import AutoModelForSequenceClassification, pipeline
 
 from hfrec import load_interactions, synthetic_tables
 from hfrec.training.arguments import TaskArguments
 from hfrec.training.classification import read_labels, scores
 from hfrec_command import main
 
+TEXT = {"user_id": pa.string(), "item_id": pa.string()}
 QUIET = ["--disable_tqdm", "true", "--early_stopping_patience", "0"]
 
 
@@ -47,6 +51,8 @@ def test_classification_tells_apart_what_can_be(files: Path, tmp_path: Path) -> 
         "side",
     ]
     words += [
+        "--cross_validate",
+        "true",
         "--folds",
         "2",
         "--num_train_epochs",
@@ -63,6 +69,36 @@ def test_classification_tells_apart_what_can_be(files: Path, tmp_path: Path) -> 
     assert methods["majority class"]["accuracy"] <= 0.55
     assert methods["logistic regression"]["accuracy"] > 0.9
     assert methods["fine-tuned"]["accuracy"] > 0.9
+
+
+def test_the_classifier_is_a_checkpoint_of_transformers(files: Path, tmp_path: Path) -> None:
+    """A head that was trained and thrown away, or classes that are numbers to whoever loads them, are of no use."""
+    folder = tmp_path / "classifier"
+    words = ["finetune", str(files / "checkpoint"), str(files / "log.csv"), "--task", "classification"]
+    words += ["--label_file", str(files / "users.csv"), "--label_column", "side", "--output_dir", str(folder)]
+    words += ["--num_train_epochs", "8", "--learning_rate", "0.01", "--per_device_train_batch_size", "4"]
+    words += ["--l2sp_alpha", "0.001", "--license", "apache-2.0", "--disable_tqdm", "true"]
+    assert main(words) == 0
+    results = json.loads((folder / "all_results.json").read_text())
+    assert results["split"] == {"strategy": "users", "num_train": 42, "num_validation": 6, "num_test": 12}
+    test = results["test"]
+    assert test["model"]["accuracy"] > test["majority class"]["accuracy"]
+    assert results["l2sp"]["l2sp_penalty"] > 0
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    assert model.config.id2label == {0: "a", 1: "b"} and model.config.architectures == [type(model).__name__]
+    histories: dict[str, list[str]] = defaultdict(list)
+    log = pyarrow.csv.read_csv(files / "log.csv", convert_options=pyarrow.csv.ConvertOptions(column_types=TEXT))
+    for row in log.to_pylist():
+        histories[row["user_id"]].append(row["item_id"])
+    classify = pipeline("text-classification", model=str(folder))
+    sides = dict(line.split(",") for line in (files / "users.csv").read_text().splitlines()[1:])
+    asked = [{"text": items[-12:], "is_split_into_words": True} for items in histories.values()]
+    guessed = [classify(item)["label"] for item in asked]
+    right = sum(guess == sides[user] for guess, user in zip(guessed, histories, strict=True))
+    assert right / len(sides) > 0.8
+    card = (folder / "README.md").read_text()
+    assert "| majority class | " in card and "one of\n`a`, `b`" in card and "license: apache-2.0" in card
+    assert main(words) == 1  # a finished run is never written over
 
 
 def test_scores_are_those_of_scikit_learn() -> None:
