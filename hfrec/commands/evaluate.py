@@ -176,7 +176,8 @@ def as_trained(protocol: ProtocolArguments, trained: Mapping[str, Any]) -> Proto
     if any(getattr(protocol, name) is not None for name in TEMPORAL_FLAGS):
         return protocol
     if protocol.protocol == "user_ratio" and trained.get("strategy") == "user_ratio":
-        return replace(protocol, **{name: trained.get(name) for name in TEMPORAL_FLAGS[2:]})
+        ratios: dict[str, Any] = {name: trained.get(name) for name in TEMPORAL_FLAGS[2:]}
+        return replace(protocol, **ratios)
     if protocol.protocol != "temporal":
         return protocol
     starts = [None if trained.get(name) is None else str(trained[name]) for name in TEMPORAL_FLAGS[:2]]

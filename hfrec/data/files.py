@@ -191,10 +191,13 @@ def fault_of(folder: Path, suffixes: tuple[str, ...] | None = None) -> str | Non
         folder: Sealed by `seal`.
         suffixes: Only files of the folder itself whose names end so are looked at; all unless given.
     """
+    unfinished = "it was not written to its end"
+    if not (folder / SEAL_FILE).is_file():
+        return unfinished
     try:
         hashed = json.loads((folder / SEAL_FILE).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError, RecursionError):
-        return "it was not written to its end"
+    except (ValueError, RecursionError):
+        return unfinished
     if not isinstance(hashed, dict) or not hashed:
         return f"{SEAL_FILE} is damaged"
     names = [name for name in hashed if suffixes is None or (name.endswith(suffixes) and "/" not in name)]

@@ -76,7 +76,7 @@ def check_space(space_id: str) -> None:
         ImportError: As `write_space`.
         ValueError: The name.
     """
-    from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # it is imported there
 
     validate_repo_id(space_id)
     _versioned(space_id, space_id)

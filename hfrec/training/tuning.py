@@ -101,6 +101,8 @@ def _check_whole(folder: Path) -> None:
         ValueError: With what is wrong.
     """
     path = folder / STUDY_FILE
+    if not path.is_file():
+        raise ValueError(f"{path} is no file: choose another `output_dir`.")
     with readable_study(folder), closing(sqlite3.connect(path, timeout=SQLITE_TIMEOUT)) as database:
         (found,) = database.execute("PRAGMA quick_check(1)").fetchone()
         if found == "ok" and not database.execute("SELECT 1 FROM sqlite_master").fetchone():

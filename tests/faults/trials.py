@@ -16,7 +16,7 @@ from typing import Any
 
 from hfrec.data.files import SEAL_FILE
 
-from .commands import COMMANDS, ONE_EPOCH, SMALL, Inputs, digests
+from .commands import COMMANDS, ONE_EPOCH, SMALL, Inputs, digests, run_whole
 from .harness import Outcome, Server
 from .kills import Trial, Whole, again, judge, whole_run
 from .mutations import copy_of, mutate
@@ -65,19 +65,36 @@ def mutated_checkpoints(
         yield trial
 
 
-def mutated_sequences(
-    server: Server, inputs: Inputs, output: Path, *, draw: random.Random, count: int
+# What is damaged: the command that writes it, the input in whose place it stands, and commands that read it.
+DATA = {
+    "sequences": ("prepare sequences", "sequences", ("pretrain streaming",)),
+    "prepared": ("prepare", "log", ("recommend", "recommend", "pretrain", "evaluate", "prepare")),
+    "ranks": ("evaluate", "model", ("compare",)),
+}
+
+
+def mutated_data(
+    server: Server, inputs: Inputs, output: Path, *, draw: random.Random, count: int, kind: str
 ) -> Iterator[Trial]:
-    """One mutation of one file of prepared sequences, which are then trained on."""
-    target = output.with_name(f"{output.name}-sequences")
-    words = COMMANDS["pretrain streaming"](Inputs(**{**vars(inputs), "sequences": target}), output)
-    copy_of(inputs.sequences, target)
-    whole = _whole(server, words, output)
+    """One mutation of one file that a command wrote, which others then read.
+
+    Args:
+        server, inputs, output, draw, count: As of every kind.
+        kind: Of `DATA`.
+    """
+    writer, place, readers = DATA[kind]
+    source, target = output.with_name(f"{output.name}-whole"), output.with_name(f"{output.name}-{kind}")
+    run_whole(server, COMMANDS[writer](inputs, source))
+    wholes: dict[str, Whole] = {}
     for _ in range(count):
-        copy_of(inputs.sequences, target)
+        name = draw.choice(readers)
+        words = COMMANDS[name](Inputs(**{**vars(inputs), place: target}), output)
+        copy_of(source, target)
+        if name not in wholes:
+            wholes[name] = _whole(server, words, output)
         file, done = mutate(target, draw)
-        fault = "one mutation of prepared sequences"
-        yield _used(server, "pretrain streaming", words, output, whole, fault, f"{file} {done}")
+        fault = f"one mutation of {'prepared sequences' if kind == 'sequences' else f'{kind} data'}"
+        yield _used(server, name, words, output, wholes[name], fault, f"{file} {done}")
 
 
 def mutated_runs(server: Server, inputs: Inputs, output: Path, *, draw: random.Random, count: int) -> Iterator[Trial]:
