@@ -41,6 +41,9 @@ def test_an_installed_wheel_trains(tmp_path: Path) -> None:
     run(sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(target), str(wheel), folder=tmp_path)
     environment = {"PYTHONPATH": str(target), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     run(sys.executable, "-c", TRY, str(target), folder=tmp_path, **environment)
+    ask = [sys.executable, "-c", "import sys, hfrec_command; sys.exit(hfrec_command.main(['study', '--help']))"]
+    told = subprocess.run(ask, cwd=tmp_path, env={**os.environ, **environment}, capture_output=True, text=True)
+    assert told.returncode == 1 and "pip install -e '.[study]'" in told.stderr  # the harness is not in the wheel
     assert (tmp_path / "run" / "README.md").is_file()
     for name in ("modeling_bert4rec.py", "model.safetensors", "items.parquet"):
         assert (tmp_path / "run" / name).is_file()

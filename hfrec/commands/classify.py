@@ -21,7 +21,7 @@ from ..training.run import check_output_folder, save_checkpoint, whole_model
 from ..training.runfile import begin_run, start_settings
 from ..training.trainer_arguments import RecommenderTrainingArguments
 from ..training.updates import build_updates
-from .pretrain import push_run
+from .reporting import push_run
 
 
 def main_classification(

@@ -43,7 +43,7 @@ from ..training.trainer_arguments import RecommenderTrainingArguments
 from ..training.updates import build_updates
 from .flags import FLAGS
 from .parsing import parse_arguments
-from .pretrain import finish_card, report
+from .reporting import finish_card, report
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -77,6 +77,7 @@ def split_periods(
         ValueError: Times of another kind or out of order, or a period without interactions.
 
     Example:
+        >>> import pyarrow as pa
         >>> from hfrec.data.interactions import load_interactions
         >>> table = pa.table({"user_id": ["u"] * 4, "item_id": list("abcd"), "timestamp": [1, 2, 3, 4]})
         >>> periods = split_periods(load_interactions(table), test_start=3, refresh_start=2, test_end=None)
