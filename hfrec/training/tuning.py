@@ -120,12 +120,14 @@ def readable_study(folder: Path) -> Iterator[None]:
         ValueError: In place of the errors of SQLite, its toolkit and optuna.
     """
     import optuna
-    from sqlalchemy.exc import SQLAlchemyError
 
-    kinds = (sqlite3.Error, SQLAlchemyError, optuna.exceptions.StorageInternalError)
     try:
         yield
-    except kinds as error:
+    except Exception as error:
+        # SQLAlchemy, which comes along with optuna, has errors of its own.
+        known = isinstance(error, (sqlite3.Error, optuna.exceptions.StorageInternalError))
+        if not known and type(error).__module__.split(".")[0] != "sqlalchemy":
+            raise
         reason = error.__cause__ or error  # what a toolkit says around it is its own SQL
         raise ValueError(
             f"{folder / STUDY_FILE} cannot be read or written: {reason}. Copy it back or free disk space; where it is "

@@ -65,11 +65,11 @@ def mutated_checkpoints(
         yield trial
 
 
-# What is damaged: the command that writes it, the input in whose place it stands, and commands that read it.
+# What is damaged: its name, the command that writes it, the input in whose place it stands, and commands that read it.
 DATA = {
-    "sequences": ("prepare sequences", "sequences", ("pretrain streaming",)),
-    "prepared": ("prepare", "log", ("recommend", "recommend", "pretrain", "evaluate", "prepare")),
-    "ranks": ("evaluate", "model", ("compare",)),
+    "sequences": ("prepared sequences", "prepare sequences", "sequences", ("pretrain streaming",)),
+    "prepared": ("a prepared log", "prepare", "log", ("recommend", "recommend", "pretrain", "evaluate", "prepare")),
+    "ranks": ("an evaluation", "evaluate", "model", ("compare",)),
 }
 
 
@@ -82,7 +82,7 @@ def mutated_data(
         server, inputs, output, draw, count: As of every kind.
         kind: Of `DATA`.
     """
-    writer, place, readers = DATA[kind]
+    called, writer, place, readers = DATA[kind]
     source, target = output.with_name(f"{output.name}-whole"), output.with_name(f"{output.name}-{kind}")
     run_whole(server, COMMANDS[writer](inputs, source))
     wholes: dict[str, Whole] = {}
@@ -93,8 +93,7 @@ def mutated_data(
         if name not in wholes:
             wholes[name] = _whole(server, words, output)
         file, done = mutate(target, draw)
-        fault = f"one mutation of {'prepared sequences' if kind == 'sequences' else f'{kind} data'}"
-        yield _used(server, name, words, output, wholes[name], fault, f"{file} {done}")
+        yield _used(server, name, words, output, wholes[name], f"one mutation of {called}", f"{file} {done}")
 
 
 def mutated_runs(server: Server, inputs: Inputs, output: Path, *, draw: random.Random, count: int) -> Iterator[Trial]:
