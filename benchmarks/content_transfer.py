@@ -1,11 +1,15 @@
 """A source teaches a target with which it shares no item: at home, zero-shot, and fine-tuned on a share of its users.
 
 python benchmarks/content_transfer.py --source data/amazon-beauty --target data/amazon-toys --encoder path/to/encoder \
-  --text_column text_keywords --output_dir outputs/beauty-toys
+  --text_column text_keywords --category_column attributes --output_dir outputs/beauty-toys
 
-Nothing is tuned: one set of settings for every network. The source model is kept in the output folder. Test users are
+Nothing is tuned: one set of settings for every network. The source models are kept in the output folder. Test users are
 drawn once; on the target, nobody trains on them. Each test user's last item is ranked over the whole catalogue, seen
-items filtered.
+items filtered. Ids never meet, whatever the logs call their items.
+
+Arms on a share of the target's users: popularity, item-kNN, EASE, item-kNN and the cosine of content mixed half and
+half; networks of ids and of content from scratch; the source's network fine-tuned, with L2-SP, with a frozen body, and
+from a source whose items had each other's content.
 """
 
 from __future__ import annotations
@@ -50,11 +54,13 @@ from hfrec import (
 )
 from hfrec.data.files import write_json
 from hfrec.training.arguments import DataArguments
+from hfrec.training.freezing import freeze
 from hfrec.training.rows import build_tokenizer, training_sequences
 from hfrec.training.start import histories_and_counts, start_from_log, start_residuals
 from hfrec.training.trainer import build_trainer
 
-LENGTH, BATCH = 20, 128
+BATCH = 128
+ALPHA = 0.1  # of L2-SP
 Ranks = dict[str, Any]
 
 
@@ -64,8 +70,17 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--target", required=True)
     parser.add_argument("--encoder", required=True)
     parser.add_argument("--text_column", default="title")
+    parser.add_argument("--category_column")
+    parser.add_argument("--category_separator", default="|")
+    parser.add_argument("--target_category_separator", help="Where the target's differs.")
+    parser.add_argument("--max_length", type=int, default=20)
+    parser.add_argument(
+        "--representation", choices=("content", "content+id"), default="content+id", help="Of the source."
+    )
+    parser.add_argument("--shuffled", action="store_true", help="A source of shuffled content too.")
+    parser.add_argument("--home", action="store_true", help="The networks at home too, with one of ids.")
     parser.add_argument("--output_dir", required=True, type=Path)
-    parser.add_argument("--source_epochs", type=int, default=3)
+    parser.add_argument("--source_epochs", type=float, default=3)
     parser.add_argument("--fractions", type=float, nargs="+", default=[0.01, 0.1])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--max_steps", type=int, default=200, help="Of fine-tuning, at most 5 epochs.")
@@ -84,12 +99,15 @@ def of_users(log: Interactions, users: Sequence[str]) -> Interactions:
     return log.select(np.asarray(pc.is_in(log.table["user_id"], value_set=pa.array(users, pa.string()))))
 
 
-def shape(vocab_size: int, specification: ContentSpecification | None) -> Bert4RecConfig:
+def shape(
+    arguments: argparse.Namespace, vocab_size: int, specification: ContentSpecification | None, representation: str
+) -> Bert4RecConfig:
     """Of every network here; ids alone where there is no specification."""
-    content = {"item_representation": "content+id", "item_content": specification.to_dict()} if specification else {}
+    content = {"item_representation": representation, "item_content": specification.to_dict()} if specification else {}
     return Bert4RecConfig(
         vocab_size=vocab_size,
-        max_position_embeddings=LENGTH,
+        max_position_embeddings=arguments.max_length,
+        position_embedding_type="rotary",
         head_transform=False,
         loss="sampled_softmax",
         hidden_dropout_prob=0.4,
@@ -110,7 +128,7 @@ def train(
 ) -> Any:
     """The stock `Trainer`, without validation: for so many epochs, and at most so many steps."""
     data = DataArguments(train_file="given")
-    rows = training_sequences(log, tokenizer, "causal", data, LENGTH)
+    rows = training_sequences(log, tokenizer, "causal", data, arguments.max_length)
     batch = min(BATCH, max(16, len(rows) // 8))
     steps = round(epochs * len(rows) / batch)
     training = RecommenderTrainingArguments(
@@ -132,11 +150,11 @@ def train(
 class Test:
     """Users whose last items are ranked among all items of a tokenizer."""
 
-    def __init__(self, history: Interactions, targets: Interactions) -> None:
-        self.history, self.targets = history, targets
+    def __init__(self, history: Interactions, targets: Interactions, max_length: int) -> None:
+        self.history, self.targets, self.max_length = history, targets, max_length
 
     def ranks(self, model: Any, tokenizer: ItemTokenizer) -> Ranks:
-        collator = DataCollatorForNextItem(tokenizer, "causal", max_length=LENGTH)
+        collator = DataCollatorForNextItem(tokenizer, "causal", max_length=self.max_length)
         rows = to_evaluation_sequences(self.history, self.targets, tokenizer)
         return rank_dataset(model, rows, collator)["filter_seen"]  # type: ignore[return-value]
 
@@ -149,25 +167,40 @@ class Test:
 class ContentCosine:
     """The cosine between an item's content and the mean content of the newest items; no model at all."""
 
-    def __init__(self, features: torch.Tensor, decay: float = 0.8) -> None:
+    def __init__(self, features: torch.Tensor, max_length: int, decay: float = 0.6) -> None:
         self.table = F.pad(F.normalize(features, dim=1), (0, 0, 3, 0))  # (vocab_size, width)
-        self.decay = decay
+        self.max_length, self.decay = max_length, decay
 
     def score(self, histories: Any) -> Any:
         lists = [history.as_py() for history in histories]
-        newest = [torch.tensor(history[-LENGTH:], dtype=torch.long) for history in lists]
+        newest = [torch.tensor(history[-self.max_length :], dtype=torch.long) for history in lists]
         ages = [self.decay ** torch.arange(len(history) - 1, -1, -1) for history in newest]
         profiles = [age @ self.table[history] for age, history in zip(ages, newest, strict=True)]
-        return (torch.stack(profiles) @ self.table.T).numpy()
+        return (F.normalize(torch.stack(profiles), dim=1) @ self.table.T).numpy()
 
 
-def baselines(train_log: Interactions, tokenizer: ItemTokenizer, test: Test, *, ease: bool) -> dict[str, Ranks]:
-    """Popularity, item-kNN and, where asked for, EASE, with recency, fitted on the users that a network gets."""
+class HalfAndHalf:
+    """Two methods' scores, each divided by its largest of a user, added."""
+
+    def __init__(self, *methods: Any) -> None:
+        self.methods = methods
+
+    def score(self, histories: Any) -> Any:
+        scores = [np.nan_to_num(np.asarray(method.score(histories)), neginf=0.0) for method in self.methods]
+        return sum(found / np.maximum(np.abs(found).max(axis=1, keepdims=True), 1e-9) for found in scores)
+
+
+def baselines(
+    train_log: Interactions, tokenizer: ItemTokenizer, test: Test, cosine: ContentCosine, *, ease: bool
+) -> dict[str, Ranks]:
+    """The classical methods, with recency, fitted on the users that a network gets."""
     histories = to_lists(train_log, tokenizer)
     made: dict[str, Any] = {"popularity": PopularityBaseline(), "item-kNN": ItemKNNBaseline()}
     if ease:
         made["EASE"] = EASEBaseline()
-    return {name: test.baseline_ranks(one.fit(histories, len(tokenizer)), tokenizer) for name, one in made.items()}
+    fitted = {name: one.fit(histories, len(tokenizer)) for name, one in made.items()}
+    fitted["item-kNN + cosine of content"] = HalfAndHalf(fitted["item-kNN"], cosine)
+    return {name: test.baseline_ranks(one, tokenizer) for name, one in fitted.items()}
 
 
 def to_lists(log: Interactions, tokenizer: ItemTokenizer) -> Any:
@@ -175,71 +208,109 @@ def to_lists(log: Interactions, tokenizer: ItemTokenizer) -> Any:
     return pa.chunked_array(pieces).combine_chunks()
 
 
-def pretrained(arguments: argparse.Namespace, log: Interactions, say: Callable[..., None]) -> tuple[Any, Any]:
-    """The source model at its best place, its home results said; kept in the output folder."""
-    folder = arguments.output_dir / "source"
+def pretrained(
+    arguments: argparse.Namespace, log: Interactions, say: Callable[..., None]
+) -> dict[str, tuple[Any, Any]]:
+    """The source models, kept in the output folder; at home they are ranked too where that is asked for."""
     parts = leave_one_out(log)
-    if not folder.exists():
-        tokenizer = build_tokenizer(parts.history)
-        columns = {"encoder": arguments.encoder, "text_column": arguments.text_column}
-        specification = describe_content(tokenizer.items, **columns)
-        features = content_features(specification, tokenizer.items)
-        drawn = np.random.default_rng(0).permutation(users_of(log))[: arguments.test_users].tolist()
-        test = Test(of_users(parts.history, drawn), of_users(parts.test, drawn))
-        for name, ranks in baselines(parts.history, tokenizer, test, ease=arguments.ease).items():
+    tokenizer = build_tokenizer(parts.history)
+    columns = ("encoder", "text_column", "category_column", "category_separator")
+    specification = describe_content(tokenizer.items, **{name: getattr(arguments, name) for name in columns})
+    features = content_features(specification, tokenizer.items)
+    counted = histories_and_counts(parts.history, tokenizer)
+    drawn = np.random.default_rng(0).permutation(users_of(log))[: arguments.test_users].tolist()
+    test = Test(of_users(parts.history, drawn), of_users(parts.test, drawn), arguments.max_length)
+    if arguments.home:
+        cosine = ContentCosine(features, arguments.max_length)
+        for name, ranks in baselines(parts.history, tokenizer, test, cosine, ease=arguments.ease).items():
             say("home", name, ranks)
-        say("home", "cosine of content", test.baseline_ranks(ContentCosine(features), tokenizer))
-        for name, made_of in (("ids", None), ("content+id", specification)):
-            torch.manual_seed(0)
-            model = Bert4RecForCausalLM(shape(len(tokenizer), made_of))
-            if made_of is not None:
-                set_item_features(model, features)
-            start_from_log(model, *histories_and_counts(parts.history, tokenizer), seed=0)
+        say("home", "cosine of content", test.baseline_ranks(cosine, tokenizer))
+    orders = {"source": features}
+    if arguments.shuffled:
+        orders["shuffled"] = features[torch.randperm(len(features), generator=torch.Generator().manual_seed(0))]
+    if arguments.home:
+        orders = {"ids": torch.zeros(0), **orders}
+    for name, rows in orders.items():
+        folder = arguments.output_dir / name
+        if folder.exists():
+            continue
+        torch.manual_seed(0)
+        described = None if name == "ids" else specification
+        model = Bert4RecForCausalLM(shape(arguments, len(tokenizer), described, arguments.representation))
+        if described is not None:
+            set_item_features(model, rows)
+        start_from_log(model, *counted, seed=0)
+        if arguments.home:
             say("home", f"{name}, before the first step", test.ranks(model, tokenizer))
-            train(model, tokenizer, parts.history, arguments, 0, epochs=arguments.source_epochs)
+        train(model, tokenizer, parts.history, arguments, 0, epochs=arguments.source_epochs)
+        if arguments.home:
             say("home", name, test.ranks(model, tokenizer))
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-    return load_checkpoint(folder)
+    return {name: load_checkpoint(arguments.output_dir / name) for name in orders if name != "ids"}
+
+
+def apart(log: Interactions, arguments: argparse.Namespace) -> Interactions:
+    """The target with ids that no other log has, and categories joined as the source's are."""
+    joined = arguments.target_category_separator
+    tables = []
+    for table in (log.table, log.items):
+        ids = pc.binary_join_element_wise("target", table["item_id"].cast(pa.string()), ":")
+        tables.append(table.set_column(table.column_names.index("item_id"), "item_id", ids))
+    if joined is not None:
+        place = tables[1].column_names.index(arguments.category_column)
+        texts = pc.replace_substring(tables[1].column(place), joined, arguments.category_separator)
+        tables[1] = tables[1].set_column(place, arguments.category_column, texts)
+    return load_interactions(tables[0], items=tables[1])
 
 
 def on_target(
-    arguments: argparse.Namespace, log: Interactions, source: tuple[Any, Any], say: Callable[..., None]
+    arguments: argparse.Namespace, log: Interactions, sources: dict[str, tuple[Any, Any]], say: Callable[..., None]
 ) -> None:
     """Every arm on every share of the target's users."""
+    log = apart(log, arguments)
+    length = arguments.max_length
     parts = leave_one_out(log)
     order = np.random.default_rng(0).permutation(users_of(log)).tolist()
     held_out, rest = order[: arguments.test_users], order[arguments.test_users :]
-    test = Test(of_users(parts.history, held_out), of_users(parts.test, held_out))
-    untrained = deepcopy(source[0])
-    specification = ContentSpecification.from_dict(untrained.config.item_content)
+    test = Test(of_users(parts.history, held_out), of_users(parts.test, held_out), length)
+    specification = ContentSpecification.from_dict(sources["source"][0].config.item_content)
     features = content_features(specification, log.items, encoder=arguments.encoder)
-    adopted = deepcopy(source[0])
-    tokenizer = adopt_catalogue(adopted, source[1], log.items, encoder=arguments.encoder)
-    say("target", "cosine of content", test.baseline_ranks(ContentCosine(features), tokenizer))
-    say("target", "content+id, zero-shot", test.ranks(adopted, tokenizer))
+    cosine = ContentCosine(features, length)
+    adopted: dict[str, Any] = {}
+    for source, (model, known) in sources.items():
+        model = deepcopy(model)
+        tokenizer = adopt_catalogue(model, known, log.items, encoder=arguments.encoder)
+        say("target", f"{source}, zero-shot", test.ranks(model, tokenizer))
+        adopted[source] = model
+    say("target", "cosine of content", test.baseline_ranks(cosine, tokenizer))
     for seed in arguments.seeds:
         for fraction in arguments.fractions:
             drawn = np.random.default_rng(seed + 1).permutation(rest)[: max(2, round(fraction * len(rest)))].tolist()
             share = of_users(log, drawn)
             where = f"target {fraction:.0%}"
-            for name, ranks in baselines(share, tokenizer, test, ease=arguments.ease).items():
+            for name, ranks in baselines(share, tokenizer, test, cosine, ease=arguments.ease).items():
                 say(where, name, ranks, seed)
             counted = histories_and_counts(share, tokenizer)
-            arms = {
-                "ids from scratch": None,
-                "content+id from scratch": None,
-                "fine-tuned": 0.0,
-                "fine-tuned, L2-SP": 0.1,
+            arms: dict[str, tuple[str | None, float, str]] = {
+                "ids from scratch": (None, 0.0, "none"),
+                "content+id from scratch": (None, 0.0, "none"),
+                "fine-tuned": ("source", 0.0, "none"),
+                "fine-tuned, L2-SP": ("source", ALPHA, "none"),
+                "fine-tuned, body frozen": ("source", 0.0, "backbone"),
             }
-            for name, alpha in arms.items():
+            if "shuffled" in adopted:
+                arms["fine-tuned, shuffled source"] = ("shuffled", 0.0, "none")
+            for name, (start, alpha, frozen) in arms.items():
                 torch.manual_seed(seed)
-                if alpha is not None:
-                    model = deepcopy(adopted)
+                if start is not None:
+                    model = deepcopy(adopted[start])
                     start_residuals(model, *counted, seed=seed)
+                    freeze(model, frozen)
                 else:
-                    model = Bert4RecForCausalLM(shape(len(tokenizer), specification if "content" in name else None))
-                    if "content" in name:
+                    described = specification if "content" in name else None
+                    model = Bert4RecForCausalLM(shape(arguments, len(tokenizer), described, "content+id"))
+                    if described is not None:
                         set_item_features(model, features)
                     start_from_log(model, *counted, seed=seed)
                 folder = str(arguments.output_dir / "source")

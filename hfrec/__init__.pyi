@@ -10,10 +10,12 @@ from .data.collators import DataCollatorForMaskedItems as DataCollatorForMaskedI
 from .data.collators import DataCollatorForNextItem as DataCollatorForNextItem
 from .data.columns import LogColumns as LogColumns
 from .data.filters import LogFilters as LogFilters
+from .data.inputs import declare_inputs as declare_inputs
 from .data.interactions import Interactions as Interactions
 from .data.interactions import concatenate_interactions as concatenate_interactions
 from .data.interactions import load_interactions as load_interactions
 from .data.sequences import to_evaluation_sequences as to_evaluation_sequences
+from .data.sequences import to_requests as to_requests
 from .data.sequences import to_sequences as to_sequences
 from .data.sessions import split_sessions as split_sessions
 from .data.shards import SequenceShards as SequenceShards

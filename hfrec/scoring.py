@@ -6,7 +6,8 @@ users get, because both come from here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,6 +27,20 @@ def chunk_bounds(vocab_size: int, item_chunk_size: int) -> list[tuple[int, int]]
         [(0, 2), (2, 4), (4, 5)]
     """
     return [(start, min(start + item_chunk_size, vocab_size)) for start in range(0, vocab_size, item_chunk_size)]
+
+
+def encode_batch(model: Any, batch: Mapping[str, Any], device: torch.device) -> Any:
+    """What `score_items` of the model takes of the histories of a batch, such as `(batch, embedding_size)`.
+
+    Args:
+        model: With `encode_history`.
+        batch: `input_ids`, `attention_mask` and, of a model that reads more than items, `inputs`.
+        device: Where the model is.
+    """
+    tokens = {name: batch[name].to(device) for name in ("input_ids", "attention_mask")}
+    inputs = {name: codes.to(device) for name, codes in batch.get("inputs", {}).items()}
+    found: Any = model.encode_history(**tokens, **({"inputs": inputs} if inputs else {}))
+    return found
 
 
 def rankable_mask(

@@ -19,6 +19,7 @@ import sys
 from hfrec_command import main
 words = ["pretrain", "--dataset", "synthetic", "--output_dir", sys.argv[1], "--loss", "bpr", "--embedding_norm", "true"]
 words += ["--num_train_epochs", "1", "--hidden_size", "16", "--num_hidden_layers", "1", "--disable_tqdm", "true"]
+words += ["--inputs", "hour"]
 sys.exit(main(words))
 """
 
@@ -57,7 +58,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_diffs_fit_the_tree_and_touch_few_files(copy: Path) -> None:
     """A diff that no longer fits sends the newcomer to where nothing is, and a fourth file is a fact in two places."""
-    assert [len(changes(diff)) for diff in DIFFS][:3] == [2, 1, 3]
+    assert [len(changes(diff)) for diff in DIFFS] == [2, 1, 3, 1]
     for diff in DIFFS:
         for name in changes(diff):
             compile((copy / name).read_text(encoding="utf-8"), name, "exec")
@@ -72,4 +73,5 @@ def test_what_the_exercises_add_works(copy: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert (config["loss"], config["embedding_norm"]) == ("bpr", True)
+    assert config["inputs"] == [{"name": "hour", "kind": "time", "size": 25}]
     assert "rbp@10" in json.loads((tmp_path / "out" / "all_results.json").read_text())["test"]["filter_seen"]

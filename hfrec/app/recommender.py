@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.collators import objective_of
+from ..data.inputs import refuse_inputs
 from ..data.repeats import filters_seen
 from ..data.titles import TitleIndex
 from ..hub.checkpoint import load_checkpoint
@@ -79,6 +80,7 @@ class Recommender:
             options: `category_column` and `separator`.
         """
         model, tokenizer = load_checkpoint(name_or_path, revision=revision)
+        refuse_inputs(model, "the page")
         prior = load_prior(name_or_path, tokenizer, revision=revision)
         return cls(label or Path(name_or_path).name, model, tokenizer, prior=prior, **options)
 

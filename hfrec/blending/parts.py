@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from transformers import PreTrainedModel
 
 from ..classical import EASEBaseline, PopularityBaseline
+from ..data.inputs import refuse_inputs
 from ..models import Blend, BlendConfig
 from ..models.modeling_blend import NeighbourComponent, NetworkComponent, PopularityComponent
 from ..tokenization import NUM_SPECIAL_TOKENS
@@ -62,6 +64,9 @@ def make_blend(parts: Mapping[str, Any], weights: Sequence[float], *, counts: ND
     if not parts:
         raise ValueError("A blend needs at least one part, found none. Name a method or a checkpoint.")
     _check_vocabularies(parts, len(counts))
+    for part in parts.values():
+        if isinstance(part, PreTrainedModel):
+            refuse_inputs(part, "a blend")
     tables = {name: Table.of(part) for name, part in parts.items() if hasattr(part, "table")}
     entries = [
         {"name": name, "weight": float(weight), **_entry(part, tables.get(name))}

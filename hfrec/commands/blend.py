@@ -135,6 +135,7 @@ def load_networks(blend: BlendArguments, subfolder: str = "") -> tuple[dict[str,
     Raises:
         ValueError: Two of them have different items.
     """
+    from ..data.inputs import refuse_inputs
     from ..hub.checkpoint import load_network
 
     networks: dict[str, Any] = {}
@@ -142,6 +143,7 @@ def load_networks(blend: BlendArguments, subfolder: str = "") -> tuple[dict[str,
     for path in blend.model_name_or_path:
         place = str(Path(path) / subfolder) if subfolder else path
         model, tokenizer = load_network(place, revision=blend.revision)
+        refuse_inputs(model, "a blend")
         first = first or tokenizer
         if tokenizer.get_vocab() != first.get_vocab():
             raise ValueError(

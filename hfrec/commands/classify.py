@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data.files import check_new_folder, whole_files, write_json
+from ..data.inputs import refuse_inputs
 from ..evaluation.protocol import versions
 from ..evaluation.table import align, cell
 from ..hub.checkpoint import load_network
@@ -39,7 +40,8 @@ def main_classification(
         return cross_validate(data, start, task, training)
     checkpoint = check_output_folder(training)
     repo_id = hub_target(training)
-    _, tokenizer = load_network(start.model_name_or_path, revision=start.model_revision)
+    recommender, tokenizer = load_network(start.model_name_or_path, revision=start.model_revision)
+    refuse_inputs(recommender, "`--task classification`")
     log = load_log(data)
     users = labelled_users(log, tokenizer, task)
     model = new_classifier(start, users.classes, seed=training.seed)
@@ -86,7 +88,8 @@ def cross_validate(
     from ..training.cross_validation import classify
 
     check_new_folder(Path(training.output_dir))
-    _, tokenizer = load_network(start.model_name_or_path, revision=start.model_revision)
+    recommender, tokenizer = load_network(start.model_name_or_path, revision=start.model_revision)
+    refuse_inputs(recommender, "`--task classification`")
     results = classify(load_log(data), tokenizer, start, task, training)
     write_json(Path(training.output_dir) / "classification_results.json", {**results, "versions": versions()})
     print(table(f"{task.label_column}, {results['n_users']:,} users", results["methods"]))

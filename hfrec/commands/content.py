@@ -13,7 +13,12 @@ class ContentArguments:
     """What the content of an item is."""
 
     encoder: str | None = field(default=None, metadata={"help": "Text encoder: a folder or a hub id."})
-    text_column: str = field(default="title", metadata={"help": "Column of the texts (with --encoder)."})
+    text_column: str | None = field(
+        default=None,
+        metadata={
+            "help": "Column of the texts: their words and, with --encoder, what it makes of them. (--encoder: title)"
+        },
+    )
     category_column: str | None = field(default=None, metadata={"help": "Column of the categories."})
     category_separator: str = field(default="|", metadata={"help": "What joins the categories of an item."})
     vector_column: str | None = field(default=None, metadata={"help": "Column of given vectors (Parquet, JSON lines)."})
@@ -25,7 +30,7 @@ class ContentArguments:
     @property
     def given(self) -> bool:
         """Whether any content is named."""
-        return any((self.encoder, self.category_column, self.number_columns, self.vector_column))
+        return any((self.encoder, self.text_column, self.category_column, self.number_columns, self.vector_column))
 
     def columns(self) -> dict[str, Any]:
         """The arguments of `describe_content`."""
@@ -41,7 +46,7 @@ def read_content(items: Any, content: ContentArguments) -> dict[str, Any]:
     from ..transfer.content import category_vectors, given_vectors, text_vectors
 
     asked = {
-        "text": content.text_column if content.encoder is not None else None,
+        "text": (content.text_column or "title") if content.encoder is not None else None,
         "categories": content.category_column,
         "vectors": content.vector_column,
     }

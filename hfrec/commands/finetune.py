@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from transformers import PreTrainedModel
 
 from ..data.arguments import ProtocolArguments
+from ..data.inputs import declare_inputs, input_content, inputs_of
 from ..data.interactions import Interactions
 from ..data.splits import Split
 from ..hub.checkpoint import load_network
@@ -48,6 +49,8 @@ from .reporting import finish_card, report
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from ..models.body import Bert4RecPreTrainedModel
+
 Arguments = tuple[
     DataArguments,
     ProtocolArguments,
@@ -65,6 +68,8 @@ def parse(words: Sequence[str]) -> Arguments:
     data, protocol, start, task, card, training, final = parsed
     if task.cross_validate and (card.license is not None or training.push_to_hub):
         raise ValueError("`cross_validate` writes no checkpoint: leave out `license` and `push_to_hub`.")
+    if task.task == "classification" and start.inputs:
+        raise ValueError("`--inputs` is for a recommender, and `--task classification` makes none: leave it out.")
     if task.task == "classification" and final.final:
         raise ValueError("`--final true` is for a recommender, and `--task classification` makes none: leave it out.")
     if task.task == "classification" and (training.time_budget or training.rowwise_embeddings or training.eval_users):
@@ -117,7 +122,8 @@ def run_on_split(
 ) -> dict[str, Any]:
     """Fine-tune on the training part of a split and test; a validation run that is done already is only read."""
     model, tokenizer = load_network(start.model_name_or_path, revision=start.model_revision)
-    begin_run(data, training, split_content(split), start=start_settings(model, start), protocol=vars(protocol))
+    content = {**split_content(split), **input_content(read_inputs(model, start), split.train)}
+    begin_run(data, training, content, start=start_settings(model, start), protocol=vars(protocol))
     done = finished_validation(training)
     if done is not None:
         return done
@@ -145,7 +151,8 @@ def run_on_all(
 ) -> dict[str, Any]:
     """Fine-tune from the same checkpoint on all rows for as long as validation chose."""
     model, tokenizer = load_network(start.model_name_or_path, revision=start.model_revision)
-    begin_run(data, training, {"train": log.fingerprint}, start=start_settings(model, start), final=vars(chosen))
+    content = {"train": log.fingerprint, **input_content(read_inputs(model, start), log)}
+    begin_run(data, training, content, start=start_settings(model, start), final=vars(chosen))
     tokenizer = fit_to_log(model, tokenizer, log, data=data, start=start, training=training)
     return refit_on_log(
         model,
@@ -176,8 +183,16 @@ def fit_to_log(
         tokenizer = cover_items(model, tokenizer, train, start=start.new_item_start)
     if data.max_length is not None:
         model.resize_position_embeddings(data.max_length)
+    known = inputs_of(model) or []
+    new = declare_inputs(read_inputs(model, start)[len(known) :], train)
+    cast("Bert4RecPreTrainedModel", model).add_inputs(new or [])
     freeze(model, start.freeze)
     return tokenizer
+
+
+def read_inputs(model: PreTrainedModel, start: FinetuneArguments) -> list[str]:
+    """Names of what the model is to read beside the items: what the checkpoint reads, then what the flags add."""
+    return list(dict.fromkeys([*(entry["name"] for entry in inputs_of(model) or []), *start.inputs]))
 
 
 def adopts(model: PreTrainedModel, train: Interactions) -> bool:

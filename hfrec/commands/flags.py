@@ -11,7 +11,7 @@ from ..training.arguments import (
     DataArguments,
     FinalArguments,
     FinetuneArguments,
-    ModelArguments,
+    NewModelArguments,
     RecipeArguments,
     RefreshFinetuneArguments,
     TaskArguments,
@@ -26,7 +26,7 @@ from .content import ContentArguments
 PRETRAIN_RUN = (
     SourcesArguments,
     ProtocolArguments,
-    ModelArguments,
+    NewModelArguments,
     ContentArguments,
     CardArguments,
     TrainingFlags,

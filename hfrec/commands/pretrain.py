@@ -16,12 +16,13 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..data.arguments import ProtocolArguments
+from ..data.inputs import declare_inputs, input_content
 from ..data.interactions import Interactions, user_codes
 from ..data.shards import SequenceShards
 from ..data.splits import Split
 from ..evaluation.table import align
 from ..tokenization import ItemTokenizer
-from ..training.arguments import CardArguments, FinalArguments, ModelArguments, RecipeArguments
+from ..training.arguments import CardArguments, FinalArguments, NewModelArguments, RecipeArguments
 from ..training.final import (
     Chosen,
     check_final,
@@ -56,7 +57,7 @@ class PretrainArguments(NamedTuple):
     words: tuple[str, ...]
     data: SourcesArguments
     protocol: ProtocolArguments
-    shape: ModelArguments
+    shape: NewModelArguments
     content: ContentArguments
     card: CardArguments
     training: RecommenderTrainingArguments
@@ -70,9 +71,14 @@ def parse(words: Sequence[str], *, defaults: dict[str, Any] | None = None) -> Pr
     shape, content = parsed.shape, parsed.content
     if (shape.item_representation != "id") != content.given:
         raise ValueError(
-            "`--item_representation content` or `content+id` and content (`--encoder`, `--category_column`, "
-            f"`--number_columns` or `--vector_column`) go together: found {shape.item_representation!r}, content "
-            f"{'given' if content.given else 'missing'}."
+            "`--item_representation content` or `content+id` and content (`--text_column`, `--encoder`, "
+            f"`--category_column`, `--number_columns` or `--vector_column`) go together: found "
+            f"{shape.item_representation!r}, content {'given' if content.given else 'missing'}."
+        )
+    if shape.inputs and (parsed.data.streaming or parsed.data.several):
+        raise ValueError(
+            f"`--inputs {' '.join(shape.inputs)}` is for one log that fits into memory: leave out `--streaming` and "
+            "further sources."
         )
     if parsed.final.final and parsed.data.several:
         raise ValueError("`--final` is for one log: leave it out, or give one source.")
@@ -173,7 +179,8 @@ def run_on_split(
     """Train on the training part of a split and test; a validation run that is done already is only read."""
     seed_everything(training)
     tokenizer = vocabulary_of(split.train, arguments.data, arguments.data.source)
-    begin_run(arguments.data, training, split_content(split), **run_settings(arguments))
+    content = {**split_content(split), **input_content(arguments.shape.inputs, split.train)}
+    begin_run(arguments.data, training, content, **run_settings(arguments))
     done = finished_validation(training)
     if done is not None:
         return done
@@ -195,7 +202,8 @@ def run_on_all(
     seed_everything(training)
     tokenizer = vocabulary_of(log, arguments.data, arguments.data.source)
     model = start_model(arguments, log, tokenizer)
-    begin_run(arguments.data, training, {"train": log.fingerprint}, **run_settings(arguments), final=vars(chosen))
+    content = {"train": log.fingerprint, **input_content(arguments.shape.inputs, log)}
+    begin_run(arguments.data, training, content, **run_settings(arguments), final=vars(chosen))
     data = arguments.data
     return refit_on_log(model, tokenizer, log, validation=validation, data=data, training=training, extra=recipe)
 
@@ -231,7 +239,8 @@ def start_model(arguments: PretrainArguments, train: Interactions, tokenizer: It
     """A new model of a log that lies in memory, at its start."""
     shape, max_length = arguments.shape, arguments.data.max_length or DEFAULT_MAX_LENGTH
     content = item_content(tokenizer, arguments.content) if shape.item_representation != "id" else None
-    model = build_model(shape, len(tokenizer), max_length, content=content)
+    inputs = declare_inputs(shape.inputs, train)
+    model = build_model(shape, len(tokenizer), max_length, content=content, inputs=inputs)
     if shape.item_start == "svd":
         start_from_log(model, *histories_and_counts(train, tokenizer), seed=arguments.training.seed)
     return model

@@ -58,6 +58,13 @@ class RecommendArguments(ColumnFlags):
         default="drop",
         metadata={"help": "Items that the checkpoint does not know are left out and counted (drop), refused or [UNK]."},
     )
+    now: str | None = field(
+        default=None,
+        metadata={
+            "help": "Time of the request, as the log writes times, for a checkpoint that reads time gaps. Default: "
+            "unknown."
+        },
+    )
     revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit on the hub."})
     items_file: str | None = field(
         default=None, metadata={"help": "Rank these items instead of the checkpoint's, by their content (zero-shot)."}
@@ -109,6 +116,7 @@ def main(arguments: RecommendArguments) -> list[list[dict[str, Any]]]:
         histories = drop_unknown(histories, tokenizer)
         if prior is None and not arguments.approximate:
             prior = popular_for_empty(histories, model, tokenizer)
+    rows = requests_of(interactions, users, histories, model, tokenizer, arguments)
     state = PartialState(cpu=not torch.cuda.is_available())
     bounds = (len(users) * place // state.num_processes for place in (state.process_index, state.process_index + 1))
     mine = slice(*bounds)
@@ -123,11 +131,11 @@ def main(arguments: RecommendArguments) -> list[list[dict[str, Any]]]:
     number = pool_size(arguments.top_k, len(allowed)) if reranks else arguments.top_k
     if arguments.approximate:
         pool = replace(arguments, top_k=number)
-        found = approximate(model, tokenizer, histories[mine], pool, prior, options)
+        found = approximate(model, tokenizer, rows[mine], pool, prior, options)
     else:
         model.to(state.device)
         asked = model if prior is None else prior.over(model)
-        found = recommend(asked, tokenizer, histories[mine], number, **options)
+        found = recommend(asked, tokenizer, rows[mine], number, **options)
     if reranks:
         found = reranked(found, model, tokenizer, arguments)
     found = list(gather_object(found))
@@ -136,10 +144,34 @@ def main(arguments: RecommendArguments) -> list[list[dict[str, Any]]]:
     state.destroy_process_group()
     if not state.is_main_process:
         return found
-    rows = [{"user_id": user, **item} for user, items in zip(users, found, strict=True) for item in items]
-    write_rows(rows, output, escape_formulas=arguments.escape_formulas)
-    print(f"{len(rows):,} recommendations for {len(users):,} users: {output}")
+    lines = [{"user_id": user, **item} for user, items in zip(users, found, strict=True) for item in items]
+    write_rows(lines, output, escape_formulas=arguments.escape_formulas)
+    print(f"{len(lines):,} recommendations for {len(users):,} users: {output}")
     return found
+
+
+def requests_of(
+    interactions: Any, users: list[str], histories: list[list[str]], model: Any, tokenizer: Any, arguments: Any
+) -> list[Any]:
+    """What `recommend` takes: the histories or, of a model that reads more than items, rows with its inputs.
+
+    Raises:
+        ValueError: `now` for a checkpoint that reads no times, or a column that the log lacks.
+    """
+    from ..data.inputs import inputs_of
+    from ..data.sequences import to_requests
+
+    inputs = inputs_of(model) or []
+    if arguments.now is not None and not any(entry["kind"] == "time" for entry in inputs):
+        raise ValueError(
+            "`now` is for a checkpoint that reads times (`hfrec pretrain --inputs time_gap`), and this one does not: "
+            "leave it out."
+        )
+    if not inputs:
+        return histories
+    options: Any = {"inputs": inputs, "now": arguments.now, "unknown": arguments.unknown_items}
+    rows: list[Any] = to_requests(interactions, tokenizer, users, **options).to_list()
+    return rows
 
 
 def reranked(found: Any, model: Any, tokenizer: Any, arguments: RecommendArguments) -> list[list[dict[str, Any]]]:

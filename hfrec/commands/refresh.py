@@ -19,6 +19,7 @@ from transformers import PreTrainedModel, Trainer
 
 from ..data.collators import objective_of
 from ..data.files import seal, whole_files, write_json
+from ..data.inputs import input_content, inputs_of
 from ..data.interactions import Interactions
 from ..data.periods import Periods, split_periods
 from ..data.repeats import chosen_filter
@@ -49,7 +50,7 @@ from ..training.runfile import begin_run, start_settings
 from ..training.trainer import build_trainer
 from ..training.trainer_arguments import RecommenderTrainingArguments
 from ..training.updates import STOCK_UPDATES, Updates, build_updates
-from .finetune import fit_to_log
+from .finetune import fit_to_log, read_inputs
 from .flags import FLAGS
 from .parsing import given_values, parse_arguments
 
@@ -94,7 +95,8 @@ def main(arguments: Arguments) -> dict[str, Any]:
     old_model.config.filter_seen = chosen_filter(refresh.filter_seen, old_model.config)
     refresh = replace(refresh, filter_seen="true" if old_model.config.filter_seen else "false")
     named = {name: getattr(refresh, name) for name in ("test_start", "refresh_start", "context_items")}
-    begin_run(data, training, {"log": log.fingerprint}, start=start_settings(old_model, start), periods=named)
+    content = {"log": log.fingerprint, **input_content(read_inputs(old_model, start), log)}
+    begin_run(data, training, content, start=start_settings(old_model, start), periods=named)
     model = deepcopy(old_model)
     tokenizer = fit_to_log(model, old_tokenizer, periods.new, data=data, start=start, training=training)
     trainer = train_on_period(
@@ -209,14 +211,14 @@ def train_on_period(
     Returns:
         The trainer, whose model is the best one.
     """
-    length = model.config.max_position_embeddings
+    length, inputs = model.config.max_position_embeddings, inputs_of(model)
     train, history, validation = periods.training_parts(length // 2 if context_items is None else context_items)
     checkpoint = check_output_folder(training)
     trainer = build_trainer(
         model,
         tokenizer,
-        training_sequences(train, tokenizer, objective_of(model), data, length),
-        to_evaluation_sequences(history, validation, tokenizer),
+        training_sequences(train, tokenizer, objective_of(model), data, length, inputs=inputs),
+        to_evaluation_sequences(history, validation, tokenizer, inputs=inputs),
         data=data,
         training=training,
         callbacks=updates.callbacks,

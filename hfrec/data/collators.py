@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer
+from .inputs import Input, input_names, known_when_asked
 
 IGNORED = -100
 Objective = Literal["masked", "causal", "blend"]
@@ -68,6 +69,47 @@ def pad_newest(
     return torch.from_numpy(tokens), torch.from_numpy(mask.astype(np.int64))
 
 
+def pad_inputs(
+    features: Sequence[dict[str, Any]],
+    inputs: Sequence[Input],
+    attention_mask: torch.Tensor,
+    *,
+    next_item: bool = False,
+    padding_side: PaddingSide = "left",
+) -> dict[str, torch.Tensor]:
+    """The codes of each input as a tensor of the shape of the tokens `(batch, longest)`, 0 at the padding.
+
+    Args:
+        features: Rows with `inputs`, as `to_sequences` and `to_requests` make them.
+        inputs: As the model's config declares them.
+        attention_mask: Of the tokens `(batch, longest)`.
+        next_item: Each token asks for the next one, whose code it reads of what is known when an item is asked for.
+        padding_side: Of the tokens.
+
+    Raises:
+        ValueError: Rows without these inputs, or with codes for other tokens.
+    """
+    names = {entry["name"] for entry in inputs}
+    if any(set(feature.get("inputs") or ()) != names for feature in features):
+        raise ValueError(
+            f"`features` must hold `inputs` with {input_names(inputs)}, which the model reads beside the items, found "
+            f"{', '.join(features[0].get('inputs') or ()) or 'none'}: make the rows with `inputs=model.config.inputs`."
+        )
+    found = {}
+    for entry in inputs:
+        rows = [np.asarray(feature["inputs"][entry["name"]], dtype=np.int64) for feature in features]
+        if next_item:
+            part = slice(1, None) if known_when_asked(entry) else slice(-1)
+            rows = [row[part] if len(row) > 1 else row for row in rows]  # one code alone: of an empty history
+        found[entry["name"]], filled = pad_newest(rows, attention_mask.shape[1], padding_side)
+        if not torch.equal(filled, attention_mask):
+            raise ValueError(
+                f"`features` must hold a code of {entry['name']!r} for each item and, where something is asked, one "
+                "more: make them with `to_sequences`, `to_evaluation_sequences` or `to_requests`."
+            )
+    return found
+
+
 def _check_probability(name: str, value: float) -> None:
     if not 0.0 <= value <= 1.0:
         raise ValueError(f"`{name}` must be in [0, 1], found {value}.")
@@ -97,9 +139,12 @@ class DataCollatorForMaskedItems:
             draw the same, and so does a run that is resumed in the middle of an epoch. Each epoch must bring the rows
             in another order, as `Trainer`'s sampler does. None draws from torch's global generator, which is some
             batches ahead when a checkpoint is written.
+        inputs: What the model reads beside the items: `model.config.inputs`. What is known of an item afterwards alone
+            is hidden where it is to be predicted.
 
     Returns:
-        `input_ids`, `attention_mask` and `labels`, int64 `(batch, longest)`, -100 where nothing is predicted.
+        `input_ids`, `attention_mask` and `labels`, int64 `(batch, longest)`, -100 where nothing is predicted; with
+        inputs also `inputs`, the codes of each `(batch, longest)`.
 
     Example:
         >>> tokenizer = ItemTokenizer.from_items(["a", "b", "c"])
@@ -117,6 +162,7 @@ class DataCollatorForMaskedItems:
     max_length: int | None = None
     padding_side: PaddingSide = "left"
     seed: int | None = None
+    inputs: Sequence[Input] | None = None
 
     def __post_init__(self) -> None:
         for name in ("mlm_probability", "mask_last_probability", "mask_replace_prob", "random_replace_prob"):
@@ -146,7 +192,12 @@ class DataCollatorForMaskedItems:
         if self.random_replace_prob:
             draws = torch.randint(NUM_SPECIAL_TOKENS, len(self.tokenizer), input_ids.shape, generator=generator)
             input_ids = torch.where(swapped, draws, input_ids)
-        return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
+        batch: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
+        if self.inputs:
+            found = pad_inputs(features, self.inputs, attention_mask, padding_side=self.padding_side)
+            hidden = [entry["name"] for entry in self.inputs if not known_when_asked(entry)]
+            batch["inputs"] = {**found, **{name: found[name].masked_fill(chosen, 0) for name in hidden}}
+        return batch
 
     def _generator(self, input_ids: torch.Tensor) -> torch.Generator | None:
         """A generator that this batch alone decides on, or None for torch's global one."""
@@ -181,10 +232,13 @@ class DataCollatorForNextItem:
         max_length: Newest tokens that are kept, the `[MASK]` included.
         padding_side: Where short rows are filled up.
         train: Causal training: each row `s` becomes the input `s[:-1]` with the labels `s[1:]`.
+        inputs: What the model reads beside the items: `model.config.inputs`. What is known when an item is asked for
+            the masked model reads at its `[MASK]`, the causal one at the item before it.
 
     Returns:
         `input_ids`, `attention_mask` and, where there is something to predict, `labels`, int64 `(batch, longest)`;
-        outside training also `seen_ids` `(batch, longest history)`, the whole histories filled with 0.
+        outside training also `seen_ids` `(batch, longest history)`, the whole histories filled with 0; with inputs also
+        `inputs`, the codes of each `(batch, longest)`.
 
     Example:
         >>> tokenizer = ItemTokenizer.from_items(["a", "b", "c"])
@@ -202,6 +256,7 @@ class DataCollatorForNextItem:
     max_length: int | None = None
     padding_side: PaddingSide = "left"
     train: bool = False
+    inputs: Sequence[Input] | None = None
 
     def __post_init__(self) -> None:
         if self.objective not in OBJECTIVES.values():
@@ -213,10 +268,10 @@ class DataCollatorForNextItem:
     def __call__(self, features: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         histories = [np.asarray(feature["input_ids"], dtype=np.int64) for feature in features]
         if self.train:
-            return self._training_batch(histories)
+            return self._training_batch(histories, features)
         prompts = [self._prompt(history) for history in histories]
         input_ids, attention_mask = pad_newest(prompts, self.max_length, self.padding_side)
-        batch = {"input_ids": input_ids, "attention_mask": attention_mask}
+        batch: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask}
         if features and "target" in features[0]:
             steps = torch.arange(1, input_ids.shape[1] + 1)
             newest = (attention_mask * steps).argmax(dim=-1)  # (batch,)
@@ -224,7 +279,7 @@ class DataCollatorForNextItem:
             labels[torch.arange(len(newest)), newest] = torch.tensor([int(feature["target"]) for feature in features])
             batch["labels"] = labels
         batch["seen_ids"] = pad_newest(histories)[0]
-        return batch
+        return self._with_inputs(batch, features)
 
     def _prompt(self, history: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         if self.objective == "masked":
@@ -232,7 +287,16 @@ class DataCollatorForNextItem:
         nothing = self.tokenizer.unk_token_id if self.objective == "causal" else self.tokenizer.pad_token_id
         return history if len(history) else np.array([nothing])
 
-    def _training_batch(self, histories: list[np.ndarray[Any, Any]]) -> dict[str, torch.Tensor]:
+    def _with_inputs(self, batch: dict[str, Any], features: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """The batch with the codes of its tokens, where the model reads any."""
+        if not self.inputs:
+            return batch
+        given: Any = {"next_item": self.objective == "causal", "padding_side": self.padding_side}
+        return {**batch, "inputs": pad_inputs(features, self.inputs, batch["attention_mask"], **given)}
+
+    def _training_batch(
+        self, histories: list[np.ndarray[Any, Any]], features: Sequence[dict[str, Any]]
+    ) -> dict[str, Any]:
         if any(len(history) < 2 for history in histories):
             raise ValueError(
                 "`features` holds a history of fewer than 2 items: the causal objective has no label there."
@@ -240,4 +304,5 @@ class DataCollatorForNextItem:
         input_ids, attention_mask = pad_newest([row[:-1] for row in histories], self.max_length, self.padding_side)
         labels, _ = pad_newest([row[1:] for row in histories], self.max_length, self.padding_side)
         labels = labels.masked_fill(labels < NUM_SPECIAL_TOKENS, IGNORED)  # neither padding nor [UNK] is predicted
-        return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
+        batch = {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
+        return self._with_inputs(batch, features)

@@ -352,7 +352,7 @@ def time_value(value: Time, kind: pa.DataType, name: str) -> int | float:
     return int(pa.scalar(value, pa.timestamp("us", tz=zone)).cast(pa.int64()).as_py())
 
 
-def time_of_flag(value: str | float, kind: pa.DataType, name: str) -> int | float:
+def time_of_flag(value: Time, kind: pa.DataType, name: str) -> int | float:
     """`time_value` of a flag, which is text: a number where the log has numbers."""
     if isinstance(value, str) and not pa.types.is_timestamp(kind):
         try:

@@ -55,12 +55,8 @@ def ids_to_strings(part: Part, column: str) -> pa.ChunkedArray:
         _exact(part, column, values)
         values = pc.if_else(pc.is_nan(values.cast(pa.float64())), None, values.cast(pa.float64()))
     _check_nulls(part, column, values)
-    if pa.types.is_floating(values.type):
-        whole = pc.equal(pc.floor(values), values)
-        digits = pc.if_else(whole, values, 0.0).cast(pa.int64()).cast(pa.string())  # as text, 1e12 is "1e+12"
-        values = pc.if_else(whole, digits, values.cast(pa.string()))
     try:
-        strings = values.cast(pa.string())
+        strings = as_texts(values)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise ValueError(
             f"{part.name}, column {column!r}: ids of type {values.type} cannot be read as strings ({error}). "
@@ -70,6 +66,17 @@ def ids_to_strings(part: Part, column: str) -> pa.ChunkedArray:
     if empty >= 0:
         raise _bad_value(part, column, empty, strings[empty].as_py(), "a non-empty id")
     return strings
+
+
+def as_texts(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Values of any flat type as strings, NaN as null; whole floats (pandas' integers with gaps) lose their ".0"."""
+    values = _flat(values)
+    if pa.types.is_floating(values.type):
+        values = pc.if_else(pc.is_nan(values.cast(pa.float64())), None, values.cast(pa.float64()))
+        whole = pc.equal(pc.floor(values), values)
+        digits = pc.if_else(whole, values, 0.0).cast(pa.int64()).cast(pa.string())  # as text, 1e12 is "1e+12"
+        values = pc.if_else(whole, digits, values.cast(pa.string()))
+    return values.cast(pa.string())
 
 
 def _exact(part: Part, column: str, values: pa.ChunkedArray) -> None:

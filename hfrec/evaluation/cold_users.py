@@ -11,9 +11,11 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
+from ..data.inputs import inputs_of
 from ..data.sequences import to_evaluation_sequences
 from ..data.splits import Split
 from ..inference.prior import PopularityPrior, item_counts, log_normaliser
+from ..scoring import encode_batch
 from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer
 from .metrics.functions import paired_bootstrap, ranking_metrics
 from .protocol import evaluation_collator
@@ -41,7 +43,8 @@ def fit_prior(
         ValueError: No counts, or no validation target that the vocabulary has.
     """
     prior = PopularityPrior(item_counts(tokenizer))
-    rows = without_history(to_evaluation_sequences(split.train, split.validation_targets, tokenizer))
+    inputs = inputs_of(model)
+    rows = without_history(to_evaluation_sequences(split.train, split.validation_targets, tokenizer, inputs=inputs))
     rows = [row for row in rows if row["target"] >= NUM_SPECIAL_TOKENS]
     if not rows:
         raise ValueError("The prior is fitted on the validation targets, and the vocabulary has none of them.")
@@ -92,7 +95,7 @@ def target_probabilities(
     try:
         for start in range(0, len(rows), batch_size):
             batch = collator(rows[start : start + batch_size])
-            states = scorer.encode_history(batch["input_ids"].to(device), batch["attention_mask"].to(device))
+            states = encode_batch(scorer, batch, device)
             total = log_normaliser(partial(scorer.score_items, states), len(tokenizer))
             for place, row in enumerate(rows[start : start + batch_size]):
                 target = int(row["target"])
@@ -121,7 +124,8 @@ def measure_cold_users(
         `n`, `weight`, and for each protocol `model`, `prior`, `mix` with metrics and intervals, and `mix_minus_model`,
         `mix_minus_prior` with paired intervals of ndcg@10.
     """
-    rows = without_history(to_evaluation_sequences(split.history, split.test_targets, tokenizer))
+    inputs = inputs_of(model)
+    rows = without_history(to_evaluation_sequences(split.history, split.test_targets, tokenizer, inputs=inputs))
     collator = evaluation_collator(model, tokenizer)
     scorers: dict[str, Any] = {
         "model": model,
@@ -134,7 +138,11 @@ def measure_cold_users(
 
 def without_history(rows: Any) -> list[Row]:
     """Rows of `to_evaluation_sequences` as those of users who have just come."""
-    return [{**row, "input_ids": []} for row in rows.to_list()]
+    found = [{**row, "input_ids": []} for row in rows.to_list()]
+    for row in found:
+        if "inputs" in row:
+            row["inputs"] = {name: codes[-1:] for name, codes in row["inputs"].items()}
+    return found
 
 
 def _compare(ranks: dict[str, dict[str, NDArray[np.int64]]], setting: str) -> dict[str, Any]:

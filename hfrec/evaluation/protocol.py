@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from ..classical import PopularityBaseline
 from ..data.collators import DataCollatorForNextItem, objective_of
+from ..data.inputs import input_names, inputs_of
 from ..data.repeats import filters_seen
 from ..data.sequences import to_evaluation_sequences, to_sequences
 from ..data.splits import Split
@@ -41,7 +42,8 @@ def versions() -> dict[str, str]:
 
 def evaluation_collator(model: PreTrainedModel, tokenizer: ItemTokenizer) -> DataCollatorForNextItem:
     """Makes rows of `to_evaluation_sequences` the model's batches, no longer than it reads."""
-    return DataCollatorForNextItem(tokenizer, objective_of(model), max_length=model.config.max_position_embeddings)
+    length, inputs = model.config.max_position_embeddings, inputs_of(model)
+    return DataCollatorForNextItem(tokenizer, objective_of(model), max_length=length, inputs=inputs)
 
 
 def rows_to_rank(
@@ -68,9 +70,9 @@ def rows_to_rank(
         ValueError: There are no targets, or none that the model can rank.
     """
     if part == "validation":
-        rows = to_evaluation_sequences(split.train, split.validation_targets, tokenizer)
+        rows = to_evaluation_sequences(split.train, split.validation_targets, tokenizer, inputs=inputs_of(model))
     else:
-        rows = to_evaluation_sequences(split.history, split.test_targets, tokenizer)
+        rows = to_evaluation_sequences(split.history, split.test_targets, tokenizer, inputs=inputs_of(model))
     if split.targets == "all" or objective_of(model) == "masked" or prior is not None:
         return rows
     filled = pc.greater(pc.list_value_length(rows.data["input_ids"]), 0)
@@ -179,7 +181,7 @@ def rank_checkpoint(
         dataset,
         split,
         counts=counts,
-        protocol={} if prior is None else {"prior": _prior_note(prior)},
+        protocol={**({} if prior is None else {"prior": _prior_note(prior)}), **_inputs_note(model)},
         filter_seen=filters_seen(model.config) if filter_seen is None else filter_seen,
         settings={name: found.settings for name, found in fitted.items()},
         skipped=skipped,
@@ -235,6 +237,11 @@ def rank_rows(
 def top_items(tokenizer: ItemTokenizer) -> int:
     """Recommendations of each user that coverage and mean popularity are measured on."""
     return min(TOP_K, len(tokenizer) - NUM_SPECIAL_TOKENS)
+
+
+def _inputs_note(model: PreTrainedModel) -> dict[str, str]:
+    inputs = inputs_of(model)
+    return {"inputs": f"{input_names(inputs)}; the time of a target is that of the request"} if inputs else {}
 
 
 def _prior_note(prior: PopularityPrior) -> str:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hfrec.evaluation.metrics import ranking_metrics
-from hfrec.scoring import ITEM_CHUNK_SIZE, TopItems, chunk_bounds, rankable_mask, without_nan
+from hfrec.scoring import ITEM_CHUNK_SIZE, TopItems, chunk_bounds, encode_batch, rankable_mask, without_nan
 
 IGNORE_INDEX = -100
 PROTOCOLS = ("filter_seen", "unfiltered")  # the order of the columns wherever ranks stand side by side
@@ -138,7 +138,7 @@ def _rank_batch(
             "Use DataCollatorForNextItem on rows with a `target`."
         )
     targets, _ = _row_targets(batch["labels"].to(device))
-    representation = model.encode_history(batch["input_ids"].to(device), batch["attention_mask"].to(device))
+    representation = encode_batch(model, batch, device)
     return rank_catalogue(
         lambda start, stop: model.score_items(representation, start, stop),
         targets,

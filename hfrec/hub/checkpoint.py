@@ -218,6 +218,9 @@ def check_sizes(
         if name in shapes:
             found[key] = shapes[name][dimension]
     _compare_sizes(config, found, name_or_path)
+    tables = {name: shape[0] for name, shape in shapes.items() if name.startswith("model.embeddings.input_tables.")}
+    sizes = [tables[name] for name in sorted(tables, key=lambda name: int(name.split(".")[3]))]
+    _compare_sizes({"inputs": [entry["size"] for entry in config.get("inputs") or []]}, {"inputs": sizes}, name_or_path)
 
 
 def _check_component_sizes(
@@ -241,7 +244,7 @@ def _check_component_sizes(
             _compare_sizes(config, {"vocab_size": own.get("shares", (0,))[0]}, name_or_path)
 
 
-def _compare_sizes(config: dict[str, Any], found: dict[str, int], name_or_path: str | os.PathLike[str]) -> None:
+def _compare_sizes(config: dict[str, Any], found: dict[str, Any], name_or_path: str | os.PathLike[str]) -> None:
     for key, size in found.items():
         claimed = config.get(key)
         if claimed is not None and claimed != size:

@@ -71,6 +71,7 @@ def write_model_card(
         "repo_id": repo_id or PLACEHOLDER,
         "num_parameters": _num_parameters(folder),
         "num_items": f"{config['vocab_size'] - config['num_special_tokens']:,}",
+        "inputs": _inputs(config),
         "example_history": ", ".join(json.dumps(item, ensure_ascii=False) for item in items),
     }
     data = _metadata(config, results, title, license)
@@ -91,6 +92,15 @@ def _plain(name: str, value: Any) -> Any:
     if isinstance(value, list):
         return [_plain(name, part) for part in value]
     return value.replace("<", "&lt;") if isinstance(value, str) else value
+
+
+def _inputs(config: Mapping[str, Any]) -> str | None:
+    """What the model reads beside the items, with the number of values of each column."""
+    found = [
+        f"{entry['name']} ({entry['size'] - 1:,} values)" if entry["kind"] == "column" else str(entry["name"])
+        for entry in config.get("inputs") or []
+    ]
+    return ", ".join(found) or None
 
 
 def set_license(folder: str | os.PathLike[str], license: str) -> None:

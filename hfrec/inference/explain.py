@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..data.collators import DataCollatorForNextItem, objective_of
+from ..data.inputs import refuse_inputs
 from ..scoring import ITEM_CHUNK_SIZE, chunk_bounds, without_nan
 from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer, UnknownPolicy
 from .recommend import checked_vocab_size, encode_histories, name_items
@@ -59,6 +60,7 @@ def explain(
         ['a', 'b']
     """
     checked_vocab_size(model, tokenizer)
+    refuse_inputs(model, "an explanation")
     for name, value in (("top_k", top_k), ("max_items", max_items)):
         if value < 1:
             raise ValueError(f"`{name}` must be at least 1, found {value}.")

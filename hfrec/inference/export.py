@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from ..data.collators import objective_of
 from ..data.files import check_new_folder, read_json_object, seal, sha256_of, whole_files, write_json
+from ..data.inputs import refuse_inputs
 from ..data.repeats import filters_seen
 from ..models import Bert4RecForCausalLM, Bert4RecForMaskedLM
 from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer
@@ -80,6 +81,7 @@ def export_onnx(
         raise ImportError(f"exporting needs {', '.join(missing)}: `pip install 'hfrec[onnx]'`.")
     folder = Path(output_dir)
     check_new_folder(folder)
+    refuse_inputs(model, "an export to ONNX")
     objective = objective_of(model)
     num_items = checked_vocab_size(model, tokenizer) - NUM_SPECIAL_TOKENS
     top_k = min(TOP_K, num_items) if top_k is None else top_k

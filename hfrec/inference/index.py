@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..data.collators import DataCollatorForNextItem, objective_of
+from ..data.inputs import refuse_inputs
 from ..data.repeats import filters_seen
 from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer, UnknownPolicy
 from .recommend import (
@@ -53,6 +54,7 @@ class ItemIndex:
                 "`model` is a blend, whose scores are no product of vectors: expected a masked or causal model. "
                 "Recommend with `recommend`, which scores every item."
             )
+        refuse_inputs(model, "an approximate index")
         self.model, self.tokenizer = model.eval(), tokenizer
         vocab_size = checked_vocab_size(model, tokenizer)
         vectors = _item_vectors(model)  # (num_items, embedding_size + 1)

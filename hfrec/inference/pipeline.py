@@ -11,6 +11,7 @@ from transformers.pipelines.base import Pipeline
 
 from ..data.collators import objective_of
 from ..data.files import check_seal
+from ..data.inputs import refuse_inputs
 from ..models import Bert4RecForCausalLM, Bert4RecForMaskedLM, Blend
 from ..tokenization import ItemTokenizer
 from .prior import PopularityPrior, load_prior
@@ -88,6 +89,7 @@ class RecommendationPipeline(Pipeline):
     _load_feature_extractor: Any = False
 
     def __init__(self, model: Any, tokenizer: Any = None, **kwargs: Any) -> None:
+        refuse_inputs(model, "a pipeline")
         objective_of(model)  # transformers falls back to the class that a foreign checkpoint names
         items: Any = _item_tokenizer(model, tokenizer)  # the parent declares the slow tokenizer only
         kwargs.setdefault("filter_seen", None)

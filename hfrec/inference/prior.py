@@ -104,9 +104,9 @@ class WithPrior(nn.Module):
         self.register_buffer("popular", popular, persistent=False)  # (vocab_size,)
         self.train(model.training)
 
-    def encode_history(self, input_ids: Tensor, attention_mask: Tensor) -> Any:
+    def encode_history(self, input_ids: Tensor, attention_mask: Tensor, **inputs: Any) -> Any:
         """What `score_items` takes; special tokens are no known items."""
-        states = self.model.encode_history(input_ids, attention_mask)
+        states = self.model.encode_history(input_ids, attention_mask, **inputs)
         items = attention_mask.bool() & (input_ids >= NUM_SPECIAL_TOKENS)
         empty = ~items.any(dim=1) & (self.weight > 0.0)  # (batch,)
         total = None

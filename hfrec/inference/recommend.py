@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..data.collators import DataCollatorForNextItem, objective_of
+from ..data.inputs import input_names, inputs_of
 from ..data.repeats import filters_seen
-from ..scoring import ITEM_CHUNK_SIZE, TopItems, chunk_bounds, rankable_mask, without_nan
+from ..scoring import ITEM_CHUNK_SIZE, TopItems, chunk_bounds, encode_batch, rankable_mask, without_nan
 from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer, UnknownPolicy
 from .prior import WithPrior
 
@@ -43,7 +44,7 @@ def recommend(
             history (`load_prior(folder, tokenizer).over(model)`); computes where it is, its training mode is restored.
         tokenizer: The tokenizer of this model.
         histories: Raw item ids of each user, oldest first, of any length; ids that are not strings are turned into
-            strings. Lists, or an Arrow list array.
+            strings. Lists, or an Arrow list array. For a model that reads more than items, rows of [`to_requests`].
         top_k: Items for each history.
         filter_seen: Leave out the items of the history; a user with fewer unseen items than `top_k` gets a shorter
             list. None does as the checkpoint says (`model.config.filter_seen`).
@@ -76,7 +77,7 @@ def recommend(
         raise ValueError(f"`batch_size` must be at least 1, found {batch_size}.")
     rankable = rankable_items(tokenizer, vocab_size, allow, deny)
     check_top_k(top_k, int(rankable.sum()))
-    rows = encode_histories(tokenizer, histories, unknown_items)
+    rows, inputs = request_rows(model, tokenizer, histories, unknown_items)
     if not isinstance(model, WithPrior):
         check_not_empty(rows, objective)
     filter_seen = filters_seen(model.config) if filter_seen is None else filter_seen
@@ -86,7 +87,8 @@ def recommend(
         model.eval()
     try:
         for start in range(0, len(rows), batch_size):
-            part = Batch(rows[start : start + batch_size], start, room=batch_size)
+            place = slice(start, start + batch_size)
+            part = Batch(rows[place], start, room=batch_size, inputs=inputs and inputs[place])
             found += name_items(tokenizer, *best_of_batch(model, tokenizer, part, rankable, top_k, filter_seen))
     finally:
         if was_training:
@@ -102,11 +104,13 @@ class Batch:
         rows: Token ids of each, oldest first.
         first_row: Number of the first one, for messages.
         room: Histories that there is memory for; where there are fewer, more items are scored at a time.
+        inputs: Of each the codes of what the model reads beside the items; None for a model of items alone.
     """
 
     rows: Sequence[NDArray[np.int64]]
     first_row: int = 0
     room: int = 1
+    inputs: Sequence[dict[str, Any]] | None = None
 
 
 @torch.no_grad()
@@ -115,10 +119,14 @@ def best_of_batch(
 ) -> tuple[Tensor, Tensor]:
     """Scores and token ids `(batch, top_k)`, 0 where a user has no further item; `rankable` is `(vocab_size,)`."""
     device = next(model.parameters()).device
-    collator = DataCollatorForNextItem(tokenizer, objective_of(model), max_length=model.config.max_position_embeddings)
-    batch = {name: value.to(device) for name, value in collator([{"input_ids": row} for row in part.rows]).items()}
-    representation = model.encode_history(batch["input_ids"], batch["attention_mask"])  # (batch, embedding_size)
-    seen = batch["seen_ids"] if filter_seen else batch["seen_ids"][:, :0]  # (batch, longest)
+    given: Any = {"max_length": model.config.max_position_embeddings, "inputs": inputs_of(model)}
+    collator = DataCollatorForNextItem(tokenizer, objective_of(model), **given)
+    features: list[dict[str, Any]] = [{"input_ids": row} for row in part.rows]
+    if part.inputs is not None:
+        features = [{**feature, "inputs": codes} for feature, codes in zip(features, part.inputs, strict=True)]
+    batch = collator(features)
+    representation, seen = encode_batch(model, batch, device), batch["seen_ids"].to(device)
+    seen = seen if filter_seen else seen[:, :0]  # (batch, longest)
 
     def score(start: int, stop: int) -> Tensor:
         scores: Tensor = model.score_items(representation, start, stop)
@@ -146,6 +154,26 @@ def name_items(tokenizer: ItemTokenizer, scores: Tensor, token_ids: Tensor) -> l
             [{"item_id": item, "score": score, "rank": rank, **title} for rank, score, (item, title) in ranked]
         )
     return found
+
+
+def request_rows(
+    model: Any, tokenizer: ItemTokenizer, histories: Any, unknown: UnknownPolicy
+) -> tuple[list[NDArray[np.int64]], list[dict[str, Any]] | None]:
+    """Token ids of each history and, of a model that reads more than items, the codes of its inputs.
+
+    Raises:
+        ValueError: Histories of items alone for a model that reads more, or what `encode_histories` refuses.
+    """
+    inputs = inputs_of(model)
+    if not inputs:
+        return encode_histories(tokenizer, histories, unknown), None
+    rows = list(histories)
+    if not all(isinstance(row, dict) and "inputs" in row for row in rows):
+        raise ValueError(
+            f"`histories` must be rows of `to_requests(log, …, inputs=model.config.inputs)` for this model, which "
+            f"reads {input_names(inputs)} beside the items, found items alone. `hfrec recommend` makes them of a log."
+        )
+    return [np.asarray(row["input_ids"], dtype=np.int64) for row in rows], [row["inputs"] for row in rows]
 
 
 def encode_histories(

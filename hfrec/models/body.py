@@ -10,12 +10,13 @@ from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils.generic import is_flash_attention_requested, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
-from .configuration_bert4rec import Bert4RecConfig
+from .configuration_bert4rec import Bert4RecConfig, check_inputs
 from .content import initialise_content
 from .layers import (
     Bert4RecAttention,
     Bert4RecEmbeddings,
     Bert4RecLayer,
+    InputTable,
     check_flex_attention,
     positions_from_newest,
     rotary_angles,
@@ -68,6 +69,9 @@ class Bert4RecPreTrainedModel(SelfContainedModel):
             self.get_input_embeddings().weight.requires_grad_(False)
 
     def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, InputTable):
+            initialization.zeros_(module.weight)
+            return
         super()._init_weights(module)
         if self.config.item_representation != "id":
             initialise_content(module, self.config.initializer_range, initialization)
@@ -89,6 +93,24 @@ class Bert4RecPreTrainedModel(SelfContainedModel):
             new.weight[:kept] = old.weight[:kept]
         new.weight.requires_grad_(old.weight.requires_grad)
         embeddings.position_embeddings = new
+
+    def add_inputs(self, inputs: list[dict[str, Any]]) -> None:
+        """Make the model read more than it does; its scores stay as they are until the new tables are trained.
+
+        Args:
+            inputs: As `config.inputs` describes them.
+        """
+        if not inputs:
+            return
+        config = cast(Bert4RecConfig, self.config)
+        everything = [*(config.inputs or []), *inputs]
+        check_inputs(everything)
+        config.inputs = everything
+        embeddings = cast(Bert4RecModel, self.base_model).embeddings
+        weight = embeddings.item_embeddings.weight
+        tables = [InputTable(entry["size"], config.hidden_size).to(weight.device, weight.dtype) for entry in inputs]
+        embeddings.input_tables = nn.ModuleList([*(embeddings.input_tables or []), *tables])
+        embeddings.inputs = [entry["name"] for entry in everything]
 
     def get_position_embeddings(self) -> nn.Embedding | None:  # type: ignore[override]  # rotary has no table
         """The table of positions, or None for rotary and no positions."""
@@ -138,6 +160,7 @@ class Bert4RecModel(Bert4RecPreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
         last_only: bool = False,
+        inputs: dict[str, torch.Tensor] | None = None,
         **kwargs: Any,
     ) -> BaseModelOutput:
         """Encode histories.
@@ -147,10 +170,12 @@ class Bert4RecModel(Bert4RecPreTrainedModel):
             attention_mask: 1 for items, 0 for padding, on either side, `(batch, length)`.
             inputs_embeds: Item embeddings `(batch, length, embedding_size)` in place of `input_ids`.
             last_only: Give the last column alone, `(batch, 1, hidden_size)`; the last layer computes no other.
+            inputs: Of each of `config.inputs` the codes `(batch, length)`, 0 where unknown.
 
         Raises:
             ValueError: Both or neither of `input_ids` and `inputs_embeds`, more tokens than there are positions, or
-                flex attention on a CPU with heads below 24 units, for which torch's kernel gives wrong scores.
+                flex attention on a CPU with heads below 24 units, for which torch's kernel gives wrong scores; other
+                inputs than those of the config.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Expected exactly one of `input_ids` and `inputs_embeds`.")
@@ -163,7 +188,7 @@ class Bert4RecModel(Bert4RecPreTrainedModel):
             position_ids = torch.arange(length - 1, -1, -1, device=inputs_embeds.device).expand(batch, length)
         else:
             position_ids = positions_from_newest(attention_mask)
-        hidden_states = self.embeddings(inputs_embeds, position_ids)
+        hidden_states = self.embeddings(inputs_embeds, position_ids, inputs)
         make_mask = create_causal_mask if self.is_causal else create_bidirectional_mask
         extra: dict[str, Any] = {"past_key_values": None} if self.is_causal else {}
         mask = make_mask(config=self.config, inputs_embeds=hidden_states, attention_mask=attention_mask, **extra)
@@ -189,6 +214,7 @@ class Bert4RecModel(Bert4RecPreTrainedModel):
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
+        inputs: dict[str, torch.Tensor] | None = None,
     ) -> torch.Tensor:
         """Hidden states `(num_labelled, hidden_size)` as in `forward`, without work on padding and unlabelled outputs.
 
@@ -197,6 +223,7 @@ class Bert4RecModel(Bert4RecPreTrainedModel):
             input_ids: As in `forward`.
             attention_mask: As in `forward`.
             inputs_embeds: As in `forward`.
+            inputs: As in `forward`.
         """
         self._check_length(labelled.shape[1])
         real = torch.ones_like(labelled) if attention_mask is None else attention_mask.bool()
@@ -208,7 +235,9 @@ class Bert4RecModel(Bert4RecPreTrainedModel):
         else:
             embeds = inputs_embeds.flatten(0, 1)[packing.source]
         position_ids = positions_from_newest(real).flatten()[packing.source]
-        hidden_states = self.embeddings(embeds, position_ids)  # (num_tokens, hidden_size)
+        if inputs is not None:
+            inputs = {name: codes.flatten()[packing.source] for name, codes in inputs.items()}  # each (num_tokens,)
+        hidden_states = self.embeddings(embeds, position_ids, inputs)  # (num_tokens, hidden_size)
         rotary = None
         if self.config.position_embedding_type == "rotary":
             head_size = self.config.hidden_size // self.config.num_attention_heads

@@ -35,6 +35,26 @@ def refuse_named_weights(settings: dict[str, Any]) -> None:
         )
 
 
+def check_inputs(inputs: list[dict[str, Any]]) -> None:
+    """Refuse inputs without a name, a kind or a table of at least two rows, of which the first is unknown.
+
+    Raises:
+        ValueError: One of another form, or two of one name.
+    """
+    for entry in inputs:
+        sized = isinstance(entry.get("size"), int) and entry["size"] > 1
+        values = entry.get("values")
+        fits = values is None or (isinstance(values, list) and sized and len(values) == entry["size"] - 1)
+        if not (sized and fits and entry.get("name") and entry.get("kind") in ("column", "time")):
+            raise ValueError(
+                "`inputs` must each have a `name`, a `kind` ('column' or 'time'), a `size` above 1 and one value less "
+                f"in `values`, found {str(entry)[:200]}."
+            )
+    names = [entry["name"] for entry in inputs]
+    if len(set(names)) < len(names):
+        raise ValueError(f"`inputs` must have different names, found {', '.join(names)}.")
+
+
 @strict
 class Bert4RecConfig(PreTrainedConfig):
     r"""Configuration of [`Bert4RecModel`] and its heads.
@@ -80,6 +100,9 @@ class Bert4RecConfig(PreTrainedConfig):
             wants token ids in order of frequency. gBCE knows uniform ones only.
         gbce_t (`float`): Calibration of gBCE, from 0 (plain binary cross-entropy) to 1.
         label_smoothing (`float`): Share of each training target that is spread evenly over the catalogue, in [0, 1).
+        inputs (`list[dict]`, *optional*): What the model reads of an interaction beside its item, each with its `name`,
+            `kind` and `size`, as `hfrec pretrain --inputs` declares it; each has a table of its own, which starts at
+            zero and is added to the item embeddings.
         filter_seen (`bool`): Whether recommending leaves out the items of the history where nothing else is asked for;
             training sets it by how often the log's users take an item again.
         initializer_range (`float`): Standard deviation of the initial weights.
@@ -121,6 +144,7 @@ class Bert4RecConfig(PreTrainedConfig):
     negative_sampling: Literal["uniform", "log_uniform", "in_batch", "mixed"] = "uniform"
     gbce_t: float = 0.75
     label_smoothing: float = 0.0
+    inputs: list[dict[str, Any]] | None = None
     filter_seen: bool = True
     initializer_range: float = 0.02
     layer_norm_eps: float = 1e-12
@@ -164,6 +188,11 @@ class Bert4RecConfig(PreTrainedConfig):
                 )
         return super().from_dict(config_dict, **kwargs)
 
+    def to_dict(self) -> dict[str, Any]:
+        """As the parent's; a model that reads items alone does not speak of inputs."""
+        settings: dict[str, Any] = super().to_dict()
+        return {name: value for name, value in settings.items() if name != "inputs" or value is not None}
+
     def content_widths(self) -> list[int]:
         """Columns of features of each block of content; none for `item_representation="id"`."""
         blocks = (self.item_content or {}).get("blocks", []) if self.item_representation != "id" else []
@@ -192,6 +221,10 @@ class Bert4RecConfig(PreTrainedConfig):
                 f"`embedding_size` must be at least {sum(self.content_ranks())}, the axes of content that are kept, "
                 f"found {self.embedding_size}. Raise it, or lower `content_rank`."
             )
+
+    def validate_inputs(self) -> None:
+        """Refuse inputs of another form, or two of one name."""
+        check_inputs(self.inputs or [])
 
     def validate_shape(self) -> None:
         """Refuse sizes that no model can have."""

@@ -19,7 +19,7 @@ from .configuration_bert4rec import Bert4RecConfig
 
 NUM_EXPERTS = 4
 FIRST_SCALE = 14.0  # inverse temperature of a new model's cosines
-FIRST_DECAY = 0.8  # weight of an item against that of the next newer one
+FIRST_DECAY = 0.6  # weight of an item against that of the next newer one
 
 
 class ContentBlock(nn.Module):

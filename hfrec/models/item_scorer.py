@@ -60,34 +60,40 @@ class ItemScorer(Bert4RecPreTrainedModel):
         self.decoder = new_embeddings
 
     def encode_history(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, *, newest_last: bool = False
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        *,
+        inputs: dict[str, torch.Tensor] | None = None,
+        newest_last: bool = False,
     ) -> torch.Tensor:
         """Representation `(batch, embedding_size)` at the newest token, against which items are scored.
 
         Args:
             input_ids: Token ids `(batch, length)`; for the masked model the newest one is `[MASK]`.
             attention_mask: 1 for tokens, 0 for padding, `(batch, length)`.
+            inputs: Of each of `config.inputs` the codes `(batch, length)`.
             newest_last: Padding stands on the left: a traced graph then computes no other outputs.
         """
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         steps = torch.arange(mask.shape[1], device=mask.device)
         newest = (mask.long() * steps).argmax(dim=-1)  # (batch,)
         labelled = steps == newest[:, None]  # (batch, length)
-        inputs = {"input_ids": input_ids}
+        given: dict[str, Any] = {"input_ids": input_ids, "inputs": inputs}
         if self.recent is not None:
-            inputs = {"inputs_embeds": self.model.embeddings.look_up(input_ids)}
+            given = {"inputs_embeds": self.model.embeddings.look_up(input_ids), "inputs": inputs}
         if newest_last and torch.compiler.is_compiling():
-            last = self.model(attention_mask=attention_mask, last_only=True, **inputs).last_hidden_state
+            last = self.model(attention_mask=attention_mask, last_only=True, **given).last_hidden_state
             representation = self.head(last[:, -1])
-        elif self._packs(labelled, attention_mask=mask, **inputs):
-            representation = self.head(self.model.at_labels(labelled, attention_mask=mask, **inputs))
+        elif self._packs(labelled, attention_mask=mask, **given):
+            representation = self.head(self.model.at_labels(labelled, attention_mask=mask, **given))
         else:
-            hidden_states = self.model(attention_mask=attention_mask, **inputs).last_hidden_state
+            hidden_states = self.model(attention_mask=attention_mask, **given).last_hidden_state
             representation = self.head(hidden_states[torch.arange(mask.shape[0], device=mask.device), newest])
         if self.recent is None:
             return cast(torch.Tensor, representation)
         items = mask.bool() & (input_ids >= self.config.num_special_tokens)
-        return cast(torch.Tensor, representation + self.recent.newest(inputs["inputs_embeds"], items, newest))
+        return cast(torch.Tensor, representation + self.recent.newest(given["inputs_embeds"], items, newest))
 
     def compete_within(self, blocks: Sequence[tuple[int, int]] | None) -> None:
         """Let labels compete with the items of their own block alone: those of one source of several. It is not saved.
@@ -149,7 +155,7 @@ class ItemScorer(Bert4RecPreTrainedModel):
         labels: torch.Tensor | None,
         logits_to_keep: int | torch.Tensor,
         num_items_in_batch: torch.Tensor | int | None,
-        **inputs: Any,
+        **batch: Any,
     ) -> dict[str, Any]:
         labelled = None if labels is None else labels != -100
         # An unknown target ([UNK]) is a miss in the ranking; its score, minus infinity, would spoil the loss.
@@ -157,13 +163,13 @@ class ItemScorer(Bert4RecPreTrainedModel):
         items = None if items is None else items.masked_fill(items < self.config.num_special_tokens, -100)
         step, recent = None, None
         if self.recent is not None:
-            step = self._step_items(items, inputs.get("input_ids"))
-            recent, inputs = self._recent(step, labelled, inputs)
-        if labelled is not None and self._packs(labelled, **inputs):
-            hidden_states = self.model.at_labels(labelled, **inputs)
+            step = self._step_items(items, batch.get("input_ids"))
+            recent, batch = self._recent(step, labelled, batch)
+        if labelled is not None and self._packs(labelled, **batch):
+            hidden_states = self.model.at_labels(labelled, **batch)
             outputs = BaseModelOutput(last_hidden_state=hidden_states)
         else:
-            outputs = self.model(**inputs)
+            outputs = self.model(**batch)
             hidden_states = outputs.last_hidden_state if labelled is None else outputs.last_hidden_state[labelled]
         if step is None:  # after the body, whose lookup gathers a table that is divided among processes
             step = StepItems(self.item_table())
@@ -182,18 +188,13 @@ class ItemScorer(Bert4RecPreTrainedModel):
                 logits = None
                 loss = self._bounded_loss(labelled_states, step)
             else:
-                logits = self._without_rivals(
-                    self._step_scores(representation, step), items
-                )  # (num_labelled, vocab_size)
+                scores = self._step_scores(representation, step)  # (num_labelled, vocab_size)
+                logits = self._without_rivals(scores, items)
                 loss = item_cross_entropy(logits, items, num_items_in_batch)
             if self.training and self.config.label_smoothing:
                 loss = loss + self._smoothing(labelled_states, step)
-        return {
-            "loss": loss,
-            "logits": logits,
-            "hidden_states": outputs.hidden_states,
-            "attentions": outputs.attentions,
-        }
+        more = {"hidden_states": outputs.hidden_states, "attentions": outputs.attentions}
+        return {"loss": loss, "logits": logits, **more}
 
     def _step_items(self, items: torch.Tensor | None, input_ids: torch.Tensor | None) -> StepItems:
         """The embeddings that a step needs: of all items, or for a sampled loss over content of those it touches."""
@@ -210,19 +211,19 @@ class ItemScorer(Bert4RecPreTrainedModel):
         return StepItems(self.model.embeddings.rows(ids), ids, negatives)
 
     def _recent(
-        self, step: StepItems, labelled: torch.Tensor | None, inputs: dict[str, Any]
+        self, step: StepItems, labelled: torch.Tensor | None, batch: dict[str, Any]
     ) -> tuple[torch.Tensor | None, dict[str, Any]]:
         """What the path past the body gives `(num_asked, embedding_size)`, and what the body gets: embeddings."""
-        if self.recent is None or (inputs.get("input_ids") is None) == (inputs.get("inputs_embeds") is None):
-            return None, inputs  # the body says what is wrong
-        ids, embeds, mask = (inputs.get(name) for name in ("input_ids", "inputs_embeds", "attention_mask"))
+        if self.recent is None or (batch.get("input_ids") is None) == (batch.get("inputs_embeds") is None):
+            return None, batch  # the body says what is wrong
+        ids, embeds, mask = (batch.get(name) for name in ("input_ids", "inputs_embeds", "attention_mask"))
         if embeds is None:
             embeds = F.embedding(step.places(cast(torch.Tensor, ids)), step.weight)  # (batch, length, embedding_size)
         items = torch.ones(embeds.shape[:2], dtype=torch.bool, device=embeds.device) if mask is None else mask.bool()
         if ids is not None:
             items = items & (ids >= self.config.num_special_tokens)
         recent = self.recent(embeds, items, torch.ones_like(items) if labelled is None else labelled)
-        return recent, {**inputs, "input_ids": None, "inputs_embeds": embeds}
+        return recent, {**batch, "input_ids": None, "inputs_embeds": embeds}
 
     def _step_scores(self, representation: torch.Tensor, step: StepItems) -> torch.Tensor:
         if self.recent is None:
@@ -267,6 +268,7 @@ class ItemScorer(Bert4RecPreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         input_ids: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
+        inputs: dict[str, torch.Tensor] | None = None,
         **options: Any,
     ) -> bool:
         """Whether only real tokens and labelled positions get work: attention can, and nothing asks for the rest."""

@@ -16,6 +16,7 @@ from .packing import PackedAttention
 
 FLEX_MIN_HEAD_SIZE = 24  # on a CPU
 DROPOUT_BITS = 16
+HIDDEN_SHARE = 0.1  # of the inputs while training, so that the model learns to read what is unknown
 CACHED_TOKENS = 1024  # of a packed batch, which go through the feed-forward part together
 
 
@@ -55,6 +56,18 @@ class Dropout(nn.Dropout):
         return input * kept.mul_(2**DROPOUT_BITS / (2**DROPOUT_BITS - dropped))
 
 
+class InputTable(nn.Embedding):
+    """What an input adds to a token: zeros at first, so that a new model starts as one without it."""
+
+    def __init__(self, size: int, width: int) -> None:
+        super().__init__(size, width, _weight=torch.zeros(size, width))  # draws no random number
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            input = input.masked_fill(torch.rand(input.shape, device=input.device) < HIDDEN_SHARE, 0)
+        return super().forward(input)  # (…, hidden_size)
+
+
 class Bert4RecEmbeddings(nn.Module):
     """Item embeddings, taken to `hidden_size` where they have another space, plus positions counted from the newest.
 
@@ -73,12 +86,17 @@ class Bert4RecEmbeddings(nn.Module):
         self.position_embeddings = (
             nn.Embedding(config.max_position_embeddings, config.hidden_size) if absolute else None
         )
+        self.inputs = [entry["name"] for entry in config.inputs or []]
+        tables = [InputTable(entry["size"], config.hidden_size) for entry in config.inputs or []]
+        self.input_tables = nn.ModuleList(tables) if tables else None
         post = config.norm_position == "post"
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if post else nn.Identity()
         self.dropout = Dropout(config.hidden_dropout_prob)
 
     def rows(self, ids: torch.Tensor | None = None) -> torch.Tensor:
         """Embeddings of the tokens `(n,)`, or of all of them, `(n, embedding_size)`."""
+        if torch.is_grad_enabled():
+            self._known = None  # a step may follow, and a fused optimiser leaves the versions of weights as they are
         weight = self.item_embeddings.weight
         own = weight if ids is None else F.embedding(ids, weight)
         if self.content is None:
@@ -106,11 +124,26 @@ class Bert4RecEmbeddings(nn.Module):
         distinct, places = ids.unique(return_inverse=True)
         return F.embedding(places, self.rows(distinct))
 
-    def forward(self, inputs_embeds: torch.Tensor, position_ids: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, inputs_embeds: torch.Tensor, position_ids: torch.Tensor, inputs: dict[str, torch.Tensor] | None = None
+    ) -> torch.Tensor:
         hidden_states = self.projection(inputs_embeds)  # (batch, length, hidden_size)
         if self.position_embeddings is not None:
             hidden_states = hidden_states + self.position_embeddings(position_ids)
+        if self.input_tables is not None or inputs is not None:
+            hidden_states = self._with_inputs(hidden_states, inputs or {})
         return self.dropout(self.norm(hidden_states))
+
+    def _with_inputs(self, hidden_states: torch.Tensor, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Add what each input says of a token; codes have the shape of the tokens."""
+        if set(inputs) != set(self.inputs):
+            raise ValueError(
+                f"The model reads {', '.join(self.inputs) or 'nothing'} beside the items, found "
+                f"{', '.join(inputs) or 'nothing'} in `inputs`: make the rows with `inputs=model.config.inputs`."
+            )
+        for table, name in zip(self.input_tables or (), self.inputs, strict=True):
+            hidden_states = hidden_states + table(inputs[name])  # (batch, length, hidden_size)
+        return hidden_states
 
 
 def rotary_angles(position_ids: torch.Tensor, head_size: int, base: float) -> tuple[torch.Tensor, torch.Tensor]:

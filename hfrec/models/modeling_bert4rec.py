@@ -32,6 +32,7 @@ class Bert4RecForMaskedLM(ItemScorer):
         logits_to_keep: int | torch.Tensor = 0,
         num_items_in_batch: torch.Tensor | int | None = None,
         seen_ids: torch.Tensor | None = None,
+        inputs: dict[str, torch.Tensor] | None = None,
         **kwargs: Any,
     ) -> MaskedLMOutput:
         """Score the items.
@@ -40,6 +41,7 @@ class Bert4RecForMaskedLM(ItemScorer):
             input_ids: Token ids `(batch, length)`, oldest first, with `[MASK]` where an item is asked for.
             attention_mask: 1 for tokens, 0 for padding `(batch, length)`.
             inputs_embeds: Item embeddings in place of `input_ids`.
+            inputs: Of each of `config.inputs` the codes `(batch, length)`, 0 where unknown.
             labels: Token id of the item at a position, -100 elsewhere `(batch, length)`.
             logits_to_keep: Without labels, score only the last so many positions, or those of an index tensor.
             num_items_in_batch: Labelled positions of the whole optimiser step.
@@ -50,8 +52,8 @@ class Bert4RecForMaskedLM(ItemScorer):
             In training mode, a `config.loss` other than `"full"` gives no logits: they are what it avoids. In
             evaluation mode the loss is always cross-entropy over the whole catalogue.
         """
-        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "inputs_embeds": inputs_embeds, **kwargs}
-        return MaskedLMOutput(**self._outputs(labels, logits_to_keep, num_items_in_batch, **inputs))
+        batch = {"input_ids": input_ids, "attention_mask": attention_mask, "inputs_embeds": inputs_embeds, **kwargs}
+        return MaskedLMOutput(**self._outputs(labels, logits_to_keep, num_items_in_batch, inputs=inputs, **batch))
 
 
 class Bert4RecForCausalLM(ItemScorer):
@@ -73,11 +75,12 @@ class Bert4RecForCausalLM(ItemScorer):
         logits_to_keep: int | torch.Tensor = 0,
         num_items_in_batch: torch.Tensor | int | None = None,
         seen_ids: torch.Tensor | None = None,
+        inputs: dict[str, torch.Tensor] | None = None,
         **kwargs: Any,
     ) -> CausalLMOutput:
         """Score the next items; arguments and returns as in [`Bert4RecForMaskedLM.forward`], labels one step on."""
-        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "inputs_embeds": inputs_embeds, **kwargs}
-        return CausalLMOutput(**self._outputs(labels, logits_to_keep, num_items_in_batch, **inputs))
+        batch = {"input_ids": input_ids, "attention_mask": attention_mask, "inputs_embeds": inputs_embeds, **kwargs}
+        return CausalLMOutput(**self._outputs(labels, logits_to_keep, num_items_in_batch, inputs=inputs, **batch))
 
 
 class Bert4RecForSequenceClassification(Bert4RecPreTrainedModel):
@@ -97,6 +100,7 @@ class Bert4RecForSequenceClassification(Bert4RecPreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
+        inputs: dict[str, torch.Tensor] | None = None,
         **kwargs: Any,
     ) -> SequenceClassifierOutput:
         """Classify users.
@@ -105,9 +109,11 @@ class Bert4RecForSequenceClassification(Bert4RecPreTrainedModel):
             input_ids: Token ids `(batch, length)`.
             attention_mask: 1 for tokens, 0 for padding `(batch, length)`.
             inputs_embeds: Item embeddings in place of `input_ids`.
+            inputs: Of each of `config.inputs` the codes `(batch, length)`, 0 where unknown.
             labels: Class ids `(batch,)`, 0/1 floats `(batch, num_labels)` or values `(batch,)` for regression.
         """
-        outputs = self.model(input_ids=input_ids, attention_mask=attention_mask, inputs_embeds=inputs_embeds, **kwargs)
+        batch = {"input_ids": input_ids, "attention_mask": attention_mask, "inputs_embeds": inputs_embeds, **kwargs}
+        outputs = self.model(inputs=inputs, **batch)
         pooled = self._pool(outputs.last_hidden_state, attention_mask)  # (batch, hidden_size)
         logits = self.classifier(self.dropout(pooled))  # (batch, num_labels)
         loss = None if labels is None else self._loss(logits, labels)

@@ -72,6 +72,7 @@ class TorchModel:
     def __init__(self, name: str, revision: str | None, *, num_threads: int) -> None:
         import torch
 
+        from ..data.inputs import refuse_inputs
         from ..data.repeats import filters_seen
         from ..hub.checkpoint import load_checkpoint
         from ..inference.export import text_columns
@@ -79,6 +80,7 @@ class TorchModel:
 
         torch.set_num_threads(num_threads)
         self.model, self.tokenizer = load_checkpoint(name, revision=revision)
+        refuse_inputs(self.model, "the service")
         prior = load_prior(name, self.tokenizer, revision=revision)
         self.asked = self.model if prior is None else prior.over(self.model)
         items = self.tokenizer.items

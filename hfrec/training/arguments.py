@@ -89,8 +89,8 @@ class ModelArguments:
     item_representation: Literal["id", "content", "content+id"] = field(
         default="id",
         metadata={
-            "help": "What an item is: an embedding of its own; its content (--encoder, --category_column, …) under an "
-            "adapter, which fits other catalogues too; or that plus a residual of its own."
+            "help": "What an item is: an embedding of its own; its content (--text_column, --category_column, …), "
+            "which fits other catalogues too; or that plus a residual of its own."
         },
     )
     content_rank: int = field(default=256, metadata={"help": "Main axes of each block of content that are kept."})
@@ -135,7 +135,21 @@ class ModelArguments:
 
     def shape(self) -> dict[str, Any]:
         """The fields of `Bert4RecConfig`."""
-        return {name: value for name, value in vars(self).items() if name not in ("objective", "item_start")}
+        own = ("objective", "item_start", "inputs")
+        return {name: value for name, value in vars(self).items() if name not in own}
+
+
+@dataclass
+class NewModelArguments(ModelArguments):
+    """A new model of a log, which may say more of an interaction than its item."""
+
+    inputs: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "What the model reads of an interaction beside its item: time_gap, and columns of the log with "
+            "categories, such as rating."
+        },
+    )
 
 
 @dataclass
@@ -171,6 +185,10 @@ class FinetuneArguments:
         metadata={
             "help": "Items that the checkpoint does not know start beside those they go together with in the log."
         },
+    )
+    inputs: list[str] = field(
+        default_factory=list,
+        metadata={"help": "What the model is to read beside what the checkpoint does, as in `hfrec pretrain`."},
     )
     l2sp_alpha: float = field(default=0.0, metadata={"help": "Strength of L2-SP on pretrained weights; 0 is off."})
     l2sp_beta: float = field(default=0.0, metadata={"help": "Strength of the decay of new weights under L2-SP."})

@@ -13,6 +13,7 @@ from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from ..data.collators import objective_of
 from ..data.files import VALIDATION_FOLDER, read_json_object, seal_also, whole_files, write_json
+from ..data.inputs import inputs_of
 from ..data.interactions import Interactions
 from ..data.locks import locked_folder
 from ..evaluation.protocol import versions
@@ -184,7 +185,8 @@ def refit_on_log(
     """
     chosen = chosen_length(validation["schedule"])
     model.config.filter_seen = validation["seen_items"]["filter_seen"]
-    train_rows = training_sequences(log, tokenizer, objective_of(model), data, model.config.max_position_embeddings)
+    length, inputs = model.config.max_position_embeddings, inputs_of(model)
+    train_rows = training_sequences(log, tokenizer, objective_of(model), data, length, inputs=inputs)
     updates = replace(updates, callbacks=[*updates.callbacks, StopAfterEpochs(chosen.epochs)])
     trainer, metrics = fit(
         model, tokenizer, FitRows(train_rows), data=data, training=training, updates=updates, final=True

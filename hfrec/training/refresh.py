@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
+from ..data.inputs import inputs_of
 from ..data.periods import Periods
 from ..data.sequences import to_evaluation_sequences
 from ..evaluation.cohorts import BoolArray, summarise_cohorts
@@ -43,7 +44,7 @@ def rank_next(
     Returns:
         `filter_seen` and `unfiltered`: (num_targets,) ranks in the order of `periods.targets`.
     """
-    rows = to_evaluation_sequences(periods.known, periods.targets, tokenizer)
+    rows = to_evaluation_sequences(periods.known, periods.targets, tokenizer, inputs=inputs_of(model))
     return rank_among(model, tokenizer, rows, items, batch_size=batch_size)
 
 

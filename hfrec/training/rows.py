@@ -14,6 +14,7 @@ from ..data.arguments import ProtocolArguments
 from ..data.collators import Objective, objective_of
 from ..data.columns import LogColumns
 from ..data.filters import LogFilters
+from ..data.inputs import Input, inputs_of
 from ..data.interactions import Interactions, load_interactions
 from ..data.sequences import to_sequences
 from ..data.shards import SequenceShards, StreamedBatches
@@ -67,11 +68,17 @@ def build_tokenizer(train: Interactions, *, unknown: Collection[str] = ()) -> It
 
 
 def training_sequences(
-    train: Interactions, tokenizer: ItemTokenizer, objective: Objective, arguments: DataArguments, max_length: int
+    train: Interactions,
+    tokenizer: ItemTokenizer,
+    objective: Objective,
+    arguments: DataArguments,
+    max_length: int,
+    *,
+    inputs: Sequence[Input] | None = None,
 ) -> Any:
     """Rows to train on; a causal row holds one item more, its last label."""
     length = max_length if objective == "masked" else max_length + 1
-    rows = to_sequences(train, tokenizer, max_length=length, windows=arguments.windows, unknown="drop")
+    rows = to_sequences(train, tokenizer, max_length=length, windows=arguments.windows, unknown="drop", inputs=inputs)
     if objective == "causal":
         import pyarrow.compute as pc
 
@@ -112,9 +119,9 @@ def split_rows(model: PreTrainedModel, tokenizer: ItemTokenizer, split: Split, d
         split: Leave-one-out or temporal split of the log.
         data: How sequences are made.
     """
-    max_length = model.config.max_position_embeddings
+    max_length, objective = model.config.max_position_embeddings, objective_of(model)
     return RunRows(
-        train=training_sequences(split.train, tokenizer, objective_of(model), data, max_length),
+        train=training_sequences(split.train, tokenizer, objective, data, max_length, inputs=inputs_of(model)),
         validation=rows_to_rank(model, tokenizer, split, "validation"),
         split=split_facts(split),
         fingerprint=split.train.fingerprint,

@@ -45,12 +45,12 @@ def start_from_log(model: PreTrainedModel, histories: Iterable[Any], counts: NDA
         counts: Interactions of each token `(vocab_size,)`.
         seed: Of what is drawn.
     """
-    if model.config.item_representation != "id":
+    if model.config.item_representation == "id":
+        weight = cast(nn.Embedding, model.get_input_embeddings()).weight
+        set_item_rows(model, cooccurrence_rows(histories, counts, size=weight.shape[1], seed=seed))
+        pass_on_attended(model, seed=seed)
+    else:  # what passes on the history stands beside the body
         start_residuals(model, histories, counts, seed=seed)
-        return
-    weight = cast(nn.Embedding, model.get_input_embeddings()).weight
-    set_item_rows(model, cooccurrence_rows(histories, counts, size=weight.shape[1], seed=seed))
-    pass_on_attended(model, seed=seed)
     if model.config.position_embedding_type == "rotary":
         attend_to_nearest(model)
 

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback, set_seed
 
 from ..data.collators import DataCollatorForMaskedItems, DataCollatorForNextItem, Objective, objective_of
 from ..data.drawing import DrawnRows
+from ..data.inputs import Input, inputs_of
 from ..data.shards import StreamedBatches
 from ..evaluation.ranking import make_compute_metrics, preprocess_ranks
 from ..models import Bert4RecConfig, Bert4RecForCausalLM, Bert4RecForMaskedLM
@@ -47,6 +48,7 @@ def build_model(
     max_length: int,
     *,
     content: tuple[ContentSpecification, torch.Tensor] | None = None,
+    inputs: Sequence[Input] | None = None,
 ) -> PreTrainedModel:
     """A new model of the objective, with the shape that the arguments give.
 
@@ -55,10 +57,12 @@ def build_model(
         vocab_size: Items and special tokens.
         max_length: Longest sequence.
         content: What the items are made of, and their features `(num_items, width)`, where they are made of content.
+        inputs: What it reads beside the items, of `declare_inputs`.
     """
     shape = arguments.shape()
     if content is not None:
         shape["item_content"] = content[0].to_dict()
+    shape["inputs"] = None if inputs is None else [dict(entry) for entry in inputs]
     config = Bert4RecConfig(vocab_size=vocab_size, max_position_embeddings=max_length, **shape)
     model = Bert4RecForMaskedLM(config) if arguments.objective == "masked" else Bert4RecForCausalLM(config)
     if content is not None:
@@ -67,7 +71,13 @@ def build_model(
 
 
 def build_collator(
-    tokenizer: ItemTokenizer, objective: Objective, arguments: DataArguments, max_length: int, *, seed: int | None
+    tokenizer: ItemTokenizer,
+    objective: Objective,
+    arguments: DataArguments,
+    max_length: int,
+    *,
+    seed: int | None,
+    inputs: Sequence[Input] | None = None,
 ) -> TrainAndEvaluateCollator:
     """Training and evaluation batches of an objective; `seed` is that of the masks."""
     train: DataCollatorForMaskedItems | DataCollatorForNextItem
@@ -78,10 +88,12 @@ def build_collator(
             mask_last_probability=arguments.mask_last_probability,
             max_length=max_length,
             seed=seed,
+            inputs=inputs,
         )
     else:
-        train = DataCollatorForNextItem(tokenizer, "causal", max_length=max_length, train=True)
-    return TrainAndEvaluateCollator(train, DataCollatorForNextItem(tokenizer, objective, max_length=max_length))
+        train = DataCollatorForNextItem(tokenizer, "causal", max_length=max_length, train=True, inputs=inputs)
+    evaluation = DataCollatorForNextItem(tokenizer, objective, max_length=max_length, inputs=inputs)
+    return TrainAndEvaluateCollator(train, evaluation)
 
 
 def build_trainer(
@@ -147,7 +159,8 @@ def train_and_evaluate_collator(
     """The collator of a run of a model."""
     # Unshuffled rows would have the same masks in every epoch.
     seed = None if training.train_sampling_strategy == "sequential" else training.seed
-    return build_collator(tokenizer, objective_of(model), data, model.config.max_position_embeddings, seed=seed)
+    length, inputs = model.config.max_position_embeddings, inputs_of(model)
+    return build_collator(tokenizer, objective_of(model), data, length, seed=seed, inputs=inputs)
 
 
 def prepare_model(model: PreTrainedModel, training: RecommenderTrainingArguments) -> None:

@@ -1,7 +1,7 @@
 """What the items of a checkpoint are made of, so that the features of any other catalogue can be computed alike.
 
 A specification is saved in the checkpoint's config (`Bert4RecConfig.item_content`). Whatever was learnt from the
-source's items to describe content (names of categories, mean and spread of numbers) is part of it.
+source's items to describe content (mean and spread of numbers) is part of it.
 """
 
 from __future__ import annotations
@@ -15,15 +15,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers.utils import logging
 
 from .content import given_vectors, split_categories, text_vectors
 from .encoding import encoder_fingerprint, encoder_pooling
+from .hashing import HASHED_WIDTH, hashed_rows, words_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-logger = logging.get_logger(__name__)
 PLACES = tuple(range(-3, 4))  # of a number, in standard deviations from the mean; what lies farther out counts as 3
 
 
@@ -32,8 +31,9 @@ class ContentBlock:
     """One column of the items and how it becomes numbers; a row of zeros is an item without content in it.
 
     Args:
-        kind: `text` through an encoder, `categories` that stand joined in one text, a `number`, or `vectors` that come
-            with the items.
+        kind: `text` through an encoder, the `words` of a text, `categories` that stand joined in one text, a `number`,
+            or `vectors` that come with the items. Words and categories are hashed, so that no list of them is kept and
+            a catalogue may bring others.
         column: Name of the column.
         width: Columns of features.
         encoder: Folder or hub id of the text encoder.
@@ -41,13 +41,12 @@ class ContentBlock:
         fingerprint: SHA-256 of the encoder's files, by which it is known wherever it lies.
         pooling: How its tokens become one vector.
         separator: What joins categories.
-        names: The categories, in the order of their columns.
         log: Whether the logarithm of the number counts, as for prices.
         mean: Mean of the number, or of its logarithm, among the source's items.
         spread: Its standard deviation there.
     """
 
-    kind: Literal["text", "categories", "number", "vectors"]
+    kind: Literal["text", "words", "categories", "number", "vectors"]
     column: str
     width: int
     encoder: str | None = None
@@ -55,7 +54,6 @@ class ContentBlock:
     fingerprint: str | None = None
     pooling: str | None = None
     separator: str | None = None
-    names: tuple[str, ...] = ()
     log: bool = False
     mean: float = 0.0
     spread: float = 1.0
@@ -79,8 +77,8 @@ class ContentSpecification:
     def to_dict(self) -> dict[str, Any]:
         """What the config holds: only JSON's types, without what a block has no use for."""
         plain = {field.name: field.default for field in fields(ContentBlock)}
-        found = [{key: value for key, value in asdict(block).items() if value != plain[key]} for block in self.blocks]
-        return {"blocks": [{**block, "names": list(block["names"])} if "names" in block else block for block in found]}
+        kept = [{key: value for key, value in asdict(block).items() if value != plain[key]} for block in self.blocks]
+        return {"blocks": kept}
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any] | None) -> ContentSpecification:
@@ -90,8 +88,7 @@ class ContentSpecification:
             ValueError: There is none, or it is damaged.
         """
         try:
-            blocks = [dict(block) for block in (stored or {})["blocks"]]
-            return cls(tuple(ContentBlock(**{**block, "names": tuple(block.get("names", ()))}) for block in blocks))
+            return cls(tuple(ContentBlock(**block) for block in (stored or {})["blocks"]))
         except (KeyError, TypeError) as error:
             raise ValueError(
                 f"`item_content` of the config must say what the items are made of, found {stored!r} ({error}). Is it "
@@ -103,7 +100,7 @@ def describe_content(
     items: pa.Table,
     *,
     encoder: str | os.PathLike[str] | None = None,
-    text_column: str = "title",
+    text_column: str | None = None,
     category_column: str | None = None,
     category_separator: str = "|",
     number_columns: Sequence[str] = (),
@@ -113,8 +110,8 @@ def describe_content(
 
     Args:
         items: Table of the items with the columns that are named.
-        encoder: Folder or hub id of any `AutoModel` text encoder, for `text_column`.
-        text_column: Column of the texts.
+        encoder: Folder or hub id of any `AutoModel` text encoder, for `text_column`; without one, a text is its words.
+        text_column: Column of the texts; `title` where an encoder is given alone.
         category_column: Column of the categories.
         category_separator: What joins the categories of an item.
         number_columns: Columns of numbers; `log:price` takes the logarithm of the price.
@@ -127,26 +124,24 @@ def describe_content(
         >>> import pyarrow as pa
         >>> items = pa.table({"item_id": ["1", "2"], "kind": ["a|b", "b"], "price": [1.0, 100.0]})
         >>> found = describe_content(items, category_column="kind", number_columns=["log:price"])
-        >>> found.widths, found.blocks[0].names
-        ([2, 7], ('a', 'b'))
+        >>> [block.kind for block in found.blocks], found.widths
+        (['categories', 'number'], [128, 7])
     """
     blocks = []
     if encoder is not None:
+        text_column = "title" if text_column is None else text_column
         blocks.append(_text_block(items, os.fspath(encoder), text_column))
+    if text_column is not None:
+        blocks.append(_hashed_block(items, ContentBlock("words", text_column, HASHED_WIDTH)))
     if category_column is not None:
-        values = split_categories(_values(items, category_column), separator=category_separator)
-        names = tuple(sorted({name for found in values for name in found}))
-        if not names:
-            raise ValueError(f"Column {category_column!r} must hold at least one category, found none.")
-        blocks.append(
-            ContentBlock("categories", category_column, len(names), separator=category_separator, names=names)
-        )
+        separated = ContentBlock("categories", category_column, HASHED_WIDTH, separator=category_separator)
+        blocks.append(_hashed_block(items, separated))
     blocks += [_number_block(items, column) for column in number_columns]
     if vector_column is not None:
         blocks.append(ContentBlock("vectors", vector_column, given_vectors(_values(items, vector_column)).shape[1]))
     if not blocks:
         raise ValueError(
-            "Items need content: expected `encoder` (with `text_column`), `category_column`, `number_columns` or "
+            "Items need content: expected `text_column`, `encoder`, `category_column`, `number_columns` or "
             "`vector_column`, found none of them."
         )
     return ContentSpecification(tuple(blocks))
@@ -172,8 +167,8 @@ def content_features(
     Example:
         >>> import pyarrow as pa
         >>> specification = describe_content(pa.table({"kind": ["a|b", "b"]}), category_column="kind")
-        >>> content_features(specification, pa.table({"kind": ["a", None, "c"]})).tolist()
-        [[1.0, 0.0], [0.0, 0.0], [0.0, 0.0]]
+        >>> content_features(specification, pa.table({"kind": ["b", None, "c"]})).norm(dim=1).round().tolist()
+        [1.0, 0.0, 1.0]
     """
     missing = [block.column for block in specification.blocks if block.column not in items.column_names]
     if missing:
@@ -207,6 +202,21 @@ def _text_block(items: pa.Table, encoder: str, column: str) -> ContentBlock:
     return ContentBlock(
         "text", column, width, encoder=encoder, revision=revision, fingerprint=fingerprint, pooling=pooling
     )
+
+
+def _hashed_block(items: pa.Table, block: ContentBlock) -> ContentBlock:
+    """The block itself, where its column holds anything."""
+    if not any(_names(block, _values(items, block.column))):
+        what = "word" if block.kind == "words" else "category"
+        raise ValueError(f"Column {block.column!r} must hold at least one {what}, found none.")
+    return block
+
+
+def _names(block: ContentBlock, values: Sequence[Any]) -> list[list[str]]:
+    """What is hashed of each item."""
+    if block.kind == "words":
+        return [words_of(_text(value)) for value in values]
+    return split_categories(values, separator=block.separator or "|")
 
 
 def _number_block(items: pa.Table, name: str) -> ContentBlock:
@@ -243,8 +253,8 @@ def _block_features(block: ContentBlock, values: list[Any], encoder: str | os.Pa
                 f"{name} ({found[:12]}…), whose vectors mean something else. Give that encoder as `encoder`."
             )
         return text_vectors([_text(value) for value in values], name)
-    if block.kind == "categories":
-        return _category_features(block, values)
+    if block.kind in ("words", "categories"):
+        return hashed_rows(_names(block, values), block.width)
     if block.kind == "number":
         return _number_features(block, values)
     return F.normalize(given_vectors(values), dim=1)
@@ -257,23 +267,6 @@ def _number_features(block: ContentBlock, values: list[Any]) -> Tensor:
     scaled = torch.tensor([((number or 0.0) - block.mean) / block.spread for number in numbers]).clamp(-3, 3)
     near = torch.exp(-(scaled[:, None] - torch.tensor(PLACES)).square())  # (num_items, num_places)
     return F.normalize(near, dim=1).masked_fill(~known[:, None], 0.0)
-
-
-def _category_features(block: ContentBlock, values: list[Any]) -> Tensor:
-    """Unit vectors over the names of the specification; other names say nothing to the checkpoint."""
-    places = {name: column for column, name in enumerate(block.names)}
-    rows = split_categories(values, separator=block.separator or "|")
-    features = torch.zeros(len(rows), block.width)
-    unknown: set[str] = set()
-    for row, names in enumerate(rows):
-        unknown.update(name for name in names if name not in places)
-        features[row, [places[name] for name in names if name in places]] = 1.0
-    if unknown:
-        logger.warning(
-            f"column {block.column!r}: {len(unknown):,} categories are unknown to the checkpoint and say nothing to it "
-            f"({', '.join(sorted(unknown)[:3])}, …); it knows {len(places):,}."
-        )
-    return F.normalize(features, dim=1)
 
 
 def _text(value: Any) -> str | None:

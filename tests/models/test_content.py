@@ -61,7 +61,7 @@ def test_an_untrained_model_ranks_by_the_whitened_cosine_to_the_recent_history(
     history = torch.tensor([[3, 9, 5]])
     ids = torch.cat([history, torch.tensor([[1]])], dim=1) if objective == "masked" else history
     items = whitened(features())
-    weights = torch.tensor([0.8**2, 0.8, 1.0]) * (0.8 if objective == "masked" else 1.0)
+    weights = torch.tensor([0.6**2, 0.6, 1.0]) * (0.6 if objective == "masked" else 1.0)
     profile = F.normalize(weights @ items[history[0] - 3], dim=0)
     with torch.no_grad():
         scores = model.score_items(model.encode_history(ids))[0, 3:]
@@ -184,3 +184,20 @@ def test_fixed_items_score_as_before() -> None:
 def test_shapes_that_no_model_can_have_are_refused(shape: dict[str, Any], message: str) -> None:
     with pytest.raises(Exception, match=message):
         Bert4RecConfig(vocab_size=7, **shape)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_what_a_step_taught_is_ranked(fused: bool) -> None:
+    """A table that was kept from before the step would rank by items that are no more: fused optimisers change weights
+    and not their versions."""
+    model = make()
+    ids, labels = torch.tensor([[4, 5, 6]]), torch.tensor([[5, 6, 7]])
+    with torch.no_grad():
+        model.eval().encode_history(ids)
+        before = model.item_table().clone()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, fused=fused)
+    model.train()(input_ids=ids, labels=labels).loss.backward()
+    optimizer.step()
+    with torch.no_grad():
+        after = model.eval().item_table()
+        assert not after.equal(before) and after.equal(model.base_model.embeddings.rows())

@@ -52,13 +52,25 @@ def test_another_catalogue_gets_the_features_of_the_source(encoder: Path) -> Non
     specification = describe(encoder)
     other = shop(title=["red tea", ""], kind=["gift", "toy"], price=[math.e**3, -1.0], image=[[1.0, 0.0], None])
     ours, theirs = content_features(specification, shop(**SOURCE)), content_features(specification, other)
-    assert specification.widths == [8, 3, 7, 2] and ours.shape == (3, 20)
-    assert torch.allclose(theirs[0, :8], ours[0, :8], atol=1e-6)
-    # By hand: names cup, drink, gift; log prices 0 and 2 have mean 1 and spread 1, so e³ lies 2 above.
+    assert [block.kind for block in specification.blocks] == ["text", "words", "categories", "number", "vectors"]
+    texts, words, kinds, prices, images = torch.split(theirs, specification.widths, dim=1)
+    assert torch.allclose(torch.cat([texts, words], dim=1)[0], ours[0, : 8 + 128], atol=1e-6)
+    our_kinds = torch.split(ours, specification.widths, dim=1)[2]
+    assert torch.allclose(our_kinds[1] @ kinds[0], torch.tensor(0.5**0.5), atol=0.1)  # of "cup" and "gift" one
+    assert kinds[1].any() and abs(float(our_kinds[0] @ kinds[1])) < 0.3  # "toy" is new, and like nothing else
+    # By hand: log prices 0 and 2 have mean 1 and spread 1, so e³ lies 2 above.
     near = torch.tensor([math.exp(-((2.0 - place) ** 2)) for place in range(-3, 4)])
-    assert torch.allclose(theirs[0, 8:], torch.tensor([0.0, 0, 1, *(near / near.norm()), 1, 0]), atol=1e-6)
-    assert not theirs[1].any() and not ours[2].any()
-    assert torch.allclose(ours[1, 8:11], torch.tensor([0.5**0.5, 0, 0.5**0.5])) and ours[1, 11:18].argmax() == 4
+    assert torch.allclose(prices[0], near / near.norm(), atol=1e-6) and images[0].tolist() == [1.0, 0.0]
+    assert not any(part[1].any() for part in (texts, words, prices, images)) and not ours[2].any()
+    assert torch.split(ours, specification.widths, dim=1)[3][1].argmax() == 4
+
+
+def test_texts_need_no_encoder() -> None:
+    """A shop without one has words, which say much of what goes together."""
+    specification = describe_content(shop(title=["Red tea", "green cup"]), text_column="title")
+    assert [block.kind for block in specification.blocks] == ["words"]
+    rows = content_features(specification, shop(title=["tea, red!", "cup"]))
+    assert torch.allclose(rows, content_features(specification, shop(title=["RED TEA", "Cup"])))
 
 
 def test_the_specification_survives_the_config(encoder: Path) -> None:
@@ -107,6 +119,7 @@ def test_bad_catalogues_are_refused_with_both_sides(encoder: Path) -> None:
         ({}, "Items need content"),
         ({"category_column": "genre"}, "no column 'genre', found item_id, title"),
         ({"category_column": "empty"}, "at least one category"),
+        ({"text_column": "empty"}, "at least one word"),
         ({"number_columns": ["empty"]}, "at least one number"),
         ({"vector_column": "empty"}, "one width"),
     ],
