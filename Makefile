@@ -1,5 +1,5 @@
 # Every target does all of its own set-up: a clean clone with Python >= 3.10 is enough.
-#   make demo    the whole way on real data, into outputs/demo
+#   make demo    the whole way on real data, into outputs/demo; goes on where it was cut off
 #   make app     the page on the demo's checkpoint, opened in a browser (after `make demo`)
 #   make test    the default test suite
 #   make check   ruff, ruff format and mypy --strict
@@ -21,11 +21,11 @@ DEMO := outputs/demo
 .PHONY: demo test check faults dist docs bench bench-guard bench-peers reproduce universal clean
 
 demo: $(STAMP)
-	$(BIN)/hfrec demo --output_dir outputs/demo
+	$(BIN)/hfrec demo --output_dir $(DEMO)
 
 .PHONY: app
 app: $(STAMP)
-	@test -d $(DEMO) || { echo "no demo in $(DEMO): run make demo first"; exit 1; }
+	@test -f $(DEMO)/demo_results.json || { echo "no finished demo in $(DEMO): run make demo first"; exit 1; }
 	$(BIN)/hfrec app $(DEMO)/finetuned_l2sp --compare_with $(DEMO)/scratch --history_file $(DEMO)/target.parquet --labels "Fine-tuned with L2-SP" "From scratch" --open_browser
 
 test: $(STAMP)

@@ -143,7 +143,19 @@ def rows_of(jobs: Sequence[Job], arguments: StudyArguments) -> list[Row]:
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
-    return [json.loads((folder / job.file_name).read_text(encoding="utf-8")) for job in jobs]
+    return [read_row(folder / job.file_name) for job in jobs]
+
+
+def read_row(path: Path) -> Row:
+    """The row of a run that was done.
+
+    Raises:
+        ValueError: It is damaged.
+    """
+    row: Row = read_json_object(path)
+    if not isinstance(row.get("ranks"), list) or not isinstance(row.get(f"validation_{METRIC}"), float):
+        raise ValueError(f"{path} is damaged, no row of a run: remove it, and the same command does the run again.")
+    return row
 
 
 def one_thread() -> None:

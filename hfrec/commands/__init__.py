@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 import threading
@@ -12,7 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from ..data.files import STUDY_FILE, VALIDATION_FOLDER
+from ..data.files import RUN_FILE, STUDY_FILE, VALIDATION_FOLDER
 from .flags import FLAGS
 from .help import asked_for_help
 from .homes import HarnessMissing, package_of
@@ -46,9 +47,10 @@ def run(name: str, words: Sequence[str]) -> int:
         return 1
     folder, names = None, {place.name for kind in FLAGS.get(name, ()) for place in fields(kind)}
     try:
-        with _told_to_stop():
+        with _told_to_stop(), _warned_in_flags(names):
             arguments = module.parse(words)
-            folder, names = _output_folder(arguments), names | _flag_names(arguments)
+            folder = _output_folder(arguments)
+            names |= _flag_names(arguments)
             if name not in _WITHOUT_MODELS:
                 _hide_short_bars()
             with _held(folder):
@@ -105,6 +107,24 @@ def _say(name: str, text: str) -> None:
     print(f"hfrec {name}: {' '.join(text.split())}", file=sys.stderr)
 
 
+@contextmanager
+def _warned_in_flags(names: set[str]) -> Iterator[None]:
+    """What the package logs in the block names flags, as its refusals do; `names` may grow in the block."""
+    before = logging.getLogRecordFactory()
+
+    def record(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        made = before(*args, **kwargs)
+        if made.name.startswith("hfrec."):
+            made.msg, made.args = as_flags(made.getMessage(), names), ()
+        return made
+
+    logging.setLogRecordFactory(record)
+    try:
+        yield
+    finally:
+        logging.setLogRecordFactory(before)
+
+
 def _is_memory(error: RuntimeError) -> bool:
     """Whether torch found no memory: on an accelerator it has a class for it, on the CPU a text."""
     return type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error)
@@ -134,6 +154,8 @@ def _what_is_left(folder: Path | None) -> str:
     if folder is not None and (folder / VALIDATION_FOLDER).is_dir() and not any(folder.glob("checkpoint-*")):
         folder = folder / VALIDATION_FOLDER
     if folder is None or not any(folder.glob("checkpoint-*")):
+        if folder is not None and (folder / RUN_FILE).is_file() and any(folder.glob("*/*.json")):  # of several runs
+            return f"The same command goes on with what lies in {folder}."
         return "Nothing was written; give the same command to start anew."
     from ..training.checkpoints import last_whole_checkpoint
 

@@ -57,8 +57,10 @@ def main(arguments: AppArguments) -> dict[str, Any]:
         from ..app.recommender import Recommender
     except ImportError as error:
         raise ImportError(f"`hfrec app` needs Gradio and scikit-learn: pip install 'hfrec[app]'. {error}") from error
+    from ..evaluation.table import short_names
+
     names = [arguments.model_name_or_path, *([arguments.compare_with] if arguments.compare_with else [])]
-    labels = arguments.labels or distinct_labels(names)
+    labels = arguments.labels or short_names(names)
     options = {"category_column": arguments.category_column, "separator": arguments.category_separator}
     revisions = [arguments.revision, None]
     recommenders = [
@@ -70,17 +72,6 @@ def main(arguments: AppArguments) -> dict[str, Any]:
     print(f"The page is at {url} (Ctrl-C ends it)", flush=True)
     page.block_thread()
     return {"url": url}
-
-
-def distinct_labels(names: Sequence[str]) -> list[str]:
-    """The last part of each path or hub id, and the whole of it where two have the same.
-
-    Example:
-        >>> distinct_labels(["outputs/scratch", "me/films"])
-        ['scratch', 'films']
-    """
-    last = [name.rstrip("/").rsplit("/", 1)[-1] for name in names]
-    return last if len(set(last)) == len(last) else list(names)
 
 
 def read_histories(arguments: AppArguments) -> dict[str, list[str]] | None:

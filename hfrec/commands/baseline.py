@@ -96,7 +96,7 @@ def finish(
     """Mix the parts, test them, fit them again where `whole` is given, and write the checkpoint with its results, its
     users' ranks and its card."""
     from ..blending.run import describe, measure_blend, mix
-    from ..data.files import VALIDATION_FOLDER, whole_files, write_json
+    from ..data.files import VALIDATION_FOLDER, seal, whole_files, write_json
     from ..data.sequences import to_evaluation_sequences
     from ..data.splits import split_facts
     from ..evaluation.protocol import versions
@@ -128,6 +128,7 @@ def finish(
         save_checkpoint(blend, tokenizer, tested)
         test.user_ranks().save(tested / RANKS_FILE)
         write_json(tested / "all_results.json", results)
+        seal(tested)
         write_model_card(tested, license=card.license, name=folder.resolve().name)
         final = None if whole is None else save_whole(blend, whole, results, draft)
         if final is not None:
@@ -149,7 +150,7 @@ def finish(
 def save_whole(blend: Any, whole: Whole, validation: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Fit a tested blend again on all rows, write its checkpoint and results, and return these."""
     from ..blending.run import REQUESTS, refit, request_cost
-    from ..data.files import write_json
+    from ..data.files import seal, write_json
     from ..data.sequences import to_sequences
     from ..training.facts import log_sizes
     from ..training.final import ALL_ROWS
@@ -171,4 +172,5 @@ def save_whole(blend: Any, whole: Whole, validation: dict[str, Any], folder: Pat
     }
     save_checkpoint(shipped, whole.tokenizer, folder)
     write_json(folder / "all_results.json", results)
+    seal(folder)
     return results

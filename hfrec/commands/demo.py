@@ -18,7 +18,9 @@ from .parsing import parse_arguments
 class DemoArguments:
     """Size of the demonstration; the defaults take minutes on two cores."""
 
-    output_dir: str = field(default="outputs/demo", metadata={"help": "New or empty folder."})
+    output_dir: str = field(
+        default="outputs/demo", metadata={"help": "New or empty folder; a demo that was cut off goes on."}
+    )
     dataset: str = field(default="ml-100k", metadata={"help": "Named data set, file or folder."})
     target_fraction: float = field(default=0.2, metadata={"help": "Share of users, the latest, that are the target."})
     max_length: int = field(default=50, metadata={"help": "Newest items the model reads."})
@@ -28,6 +30,7 @@ class DemoArguments:
     seed: int = field(default=0, metadata={"help": "Seed of all runs."})
 
 
+RESULTS_FILE = "demo_results.json"  # written last
 # Arms that came from the source, by the folder of their checkpoint.
 CHECKPOINTS = {
     "zero-shot": "pretrained",
@@ -44,20 +47,19 @@ def parse(words: Sequence[str]) -> DemoArguments:
 
 def main(arguments: DemoArguments) -> dict[str, Any]:
     """Run every arm, print the table, ten recommendations and how to load the checkpoint."""
-    from ..data.files import check_new_folder, write_json
+    from ..data.files import write_json
     from ..data.interactions import load_interactions
     from ..data.splits import hold_out_users, leave_one_out
     from ..evaluation.protocol import evaluate_checkpoint
     from ..hub.checkpoint import load_checkpoint
 
     folder = Path(arguments.output_dir)
-    check_new_folder(folder)
+    check_demo_folder(folder)
     print(f"1/5  Reading {arguments.dataset}", flush=True)
     log = load_interactions(arguments.dataset)
     source, target = hold_out_users(log, fraction=arguments.target_fraction, by="latest")
-    files = {"source": folder / "source.parquet", "target": folder / "target.parquet"}
-    write_log(source, files["source"], folder)
-    write_log(target, files["target"], folder)
+    begin_demo(arguments, {"source": source.fingerprint, "target": target.fingerprint})
+    files = write_logs({"source": source, "target": target}, folder)
     print(f"     source: {source.num_users} users, {len(source):,} interactions (those who came first)")
     print(f"     target: {target.num_users} users, {len(target):,} interactions (those who came later)")
     arms = train_arms(arguments, folder, files)
@@ -69,19 +71,55 @@ def main(arguments: DemoArguments) -> dict[str, Any]:
         arms[name]["source"] = evaluate_checkpoint(model, tokenizer, split, baselines=False)
     print_table(arms)
     show_recommendations(folder / "finetuned_l2sp", target)
-    write_json(folder / "demo_results.json", arms)
+    write_json(folder / RESULTS_FILE, arms)
     return arms
 
 
-def write_log(interactions: Any, path: Path, folder: Path) -> None:
-    """Write one part of the log, with the item metadata in reach of the commands."""
+def check_demo_folder(folder: Path) -> None:
+    """Refuse a folder that holds a demo that is done, or anything else than one that was cut off.
+
+    Raises:
+        ValueError: With what is there.
+    """
+    from ..data.files import RUN_FILE, check_folder, check_new_folder
+
+    check_folder(folder)
+    if (folder / RESULTS_FILE).is_file():
+        raise ValueError(f"`output_dir` {folder} holds a demo that is done: choose another folder, or remove it.")
+    if not (folder / RUN_FILE).is_file():
+        check_new_folder(folder)
+
+
+def begin_demo(arguments: DemoArguments, log: dict[str, str]) -> None:
+    """Write what the demo is about into its folder, or compare that with the one that goes on there.
+
+    Raises:
+        ValueError: It is of another log or other settings.
+    """
+    from ..data.files import RUN_FILE, read_json_object, write_json
+    from ..training.runfile import check_same
+
+    folder = Path(arguments.output_dir)
+    settings = {name: value for name, value in vars(arguments).items() if name != "output_dir"}
+    about: dict[str, dict[str, Any]] = {"log": dict(log), "demo": settings}
+    if (folder / RUN_FILE).is_file():
+        check_same(read_json_object(folder / RUN_FILE), about, folder, elsewhere=False)
+        print("     goes on with what was done before")
+    write_json(folder / RUN_FILE, about)
+
+
+def write_logs(parts: dict[str, Any], folder: Path) -> dict[str, Path]:
+    """Write the parts of the log, with the item metadata in reach of the commands; the file of each part."""
     import pyarrow.parquet as pq
 
-    folder.mkdir(parents=True, exist_ok=True)
-    table = interactions.table
-    if interactions.items is not None and "title" in interactions.items.column_names:
-        pq.write_table(interactions.items, folder / "items.parquet")
-    pq.write_table(table, path)
+    from ..data.files import whole_files
+
+    with whole_files(folder) as draft:
+        for name, part in parts.items():
+            pq.write_table(part.table, draft / f"{name}.parquet")
+            if part.items is not None and "title" in part.items.column_names:
+                pq.write_table(part.items, draft / "items.parquet")
+    return {name: folder / f"{name}.parquet" for name in parts}
 
 
 def train_arms(arguments: DemoArguments, folder: Path, files: dict[str, Path]) -> dict[str, Any]:
@@ -90,7 +128,8 @@ def train_arms(arguments: DemoArguments, folder: Path, files: dict[str, Path]) -
 
     shared = ["--max_length", arguments.max_length, "--seed", arguments.seed, "--warmup_steps", 50]
     shared += ["--per_device_train_batch_size", 32]
-    shared += ["--items_file", folder / "items.parquet", "--early_stopping_patience", 8]
+    shared += ["--early_stopping_patience", 8]
+    shared += ["--items_file", folder / "items.parquet"] if (folder / "items.parquet").is_file() else []
     on_target = [*shared, "--train_file", files["target"], "--num_train_epochs", arguments.target_epochs]
     start = [*on_target, "--model_name_or_path", folder / "pretrained", "--learning_rate", 5e-4]
     pull = ["--l2sp_mode", "coupled", "--l2sp_alpha", arguments.l2sp_alpha]
@@ -109,8 +148,22 @@ def train_arms(arguments: DemoArguments, folder: Path, files: dict[str, Path]) -
 
 
 def run(command: Any, words: Sequence[Any]) -> dict[str, Any]:
-    """The test results of a training command."""
-    results: dict[str, Any] = command.main(command.parse([str(word) for word in words]))["test"]
+    """The test results of a training command, which is left out where it was done before."""
+    from ..data.files import read_json_object
+    from ..data.locks import locked_folder
+    from ..hub.model_card import write_model_card
+
+    given = [str(word) for word in words]
+    folder = Path(given[given.index("--output_dir") + 1])
+    with locked_folder(folder):  # which also brings to its end what a killed demo began there
+        if not (folder / "all_results.json").is_file():
+            found: dict[str, Any] = command.main(command.parse(given))
+        else:
+            found = read_json_object(folder / "all_results.json")
+            if not (folder / "README.md").exists():
+                write_model_card(folder)
+            print(f"     done before: {folder}", flush=True)
+    results: dict[str, Any] = found["test"]
     return results
 
 

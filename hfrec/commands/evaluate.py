@@ -79,7 +79,7 @@ def parse(words: Sequence[str]) -> tuple[EvaluateArguments, ProtocolArguments]:
 
 def main(words: tuple[EvaluateArguments, ProtocolArguments]) -> dict[str, Any]:
     """Evaluate, print the table and write `eval_results.json` and `test_ranks.parquet`."""
-    from ..data.files import check_folder, whole_files, write_json
+    from ..data.files import check_folder, seal_also, whole_files, write_json
     from ..data.repeats import chosen_filter
     from ..data.splits import split_facts
     from ..data.temporal import split_log
@@ -138,6 +138,7 @@ def main(words: tuple[EvaluateArguments, ProtocolArguments]) -> dict[str, Any]:
     with whole_files(Path(arguments.output_dir)) as draft:
         ranked.user_ranks().save(draft / RANKS_FILE)
         write_json(draft / "eval_results.json", results)
+        seal_also(draft, Path(arguments.output_dir))
     if arguments.report is not None:
         from ..reports.evaluation import write_evaluation
 
@@ -175,7 +176,8 @@ def as_trained(protocol: ProtocolArguments, trained: Mapping[str, Any]) -> Proto
     if any(getattr(protocol, name) is not None for name in TEMPORAL_FLAGS):
         return protocol
     if protocol.protocol == "user_ratio" and trained.get("strategy") == "user_ratio":
-        return replace(protocol, **{name: trained[name] for name in TEMPORAL_FLAGS[2:]})
+        ratios: dict[str, Any] = {name: trained.get(name) for name in TEMPORAL_FLAGS[2:]}
+        return replace(protocol, **ratios)
     if protocol.protocol != "temporal":
         return protocol
     starts = [None if trained.get(name) is None else str(trained[name]) for name in TEMPORAL_FLAGS[:2]]
@@ -193,7 +195,8 @@ def warn_of_leak(split: Split, trained: Mapping[str, Any]) -> None:
     if trained.get("strategy") in (None, report.strategy) and until is None:
         if all(trained.get(name) == getattr(report, name) for name in TEMPORAL_FLAGS[2:]):
             return
-        until = f"all but {trained['validation_ratio']:g} and {trained['test_ratio']:g} of each user"
+        ratios = [trained.get(name) for name in TEMPORAL_FLAGS[2:]]
+        until = f"all but {ratios[0]} and {ratios[1]} of each user"
     if isinstance(start, str) and isinstance(until, str) and until <= start:
         return
     if isinstance(start, (int, float)) and isinstance(until, (int, float)) and until <= start:

@@ -12,6 +12,7 @@ from typing import Any
 from ..training.arguments import TrainingFlags
 from .help import HELP_ALL, asked_for_help, help_text, positional
 from .parser import Parser
+from .settings import read_settings
 
 SETTINGS_SUFFIXES = (".yaml", ".yml", ".json")
 
@@ -58,7 +59,7 @@ def _flags(parser: Parser, name: str, classes: Sequence[Any], words: Sequence[st
     """The words as flags alone, and the names that a settings file sets to null. All names are checked."""
     known, nulls, flags = {action.dest: action for action in parser._actions}, [], list(words)
     if len(words) == 1 and Path(words[0]).suffix in SETTINGS_SUFFIXES:
-        settings = _read_settings(Path(words[0]))
+        settings = read_settings(Path(words[0]))
         _check_names(name, settings, known, where=f"{words[0]}: ")
         nulls = [key for key, value in settings.items() if value is None]
         flags = [word for key, value in settings.items() if value is not None for word in _as_flag(key, value)]
@@ -105,23 +106,6 @@ def _filled(kind: Any) -> Any:
     return RecommenderTrainingArguments
 
 
-def _read_settings(path: Path) -> dict[str, Any]:
-    import yaml
-
-    if not path.is_file():
-        raise FileNotFoundError(f"no settings file at {path}: check the path.")
-    text = path.read_text(encoding="utf-8")
-    try:
-        if path.suffix != ".json" and any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
-            raise ValueError(f"{path}: expected plain values, found a YAML alias (*name). Write the value out.")
-        settings = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (json.JSONDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"{path}: not readable as {path.suffix[1:]}: {error}. Repair the file.") from error
-    if not isinstance(settings, dict):
-        raise ValueError(f"{path}: expected names of flags with their values, found a {type(settings).__name__}.")
-    return {str(key): value for key, value in settings.items()}
-
-
 def _as_flag(key: str, value: Any) -> list[str]:
     if isinstance(value, list):
         return [f"--{key}", *(_as_word(element) for element in value)]
@@ -129,7 +113,7 @@ def _as_flag(key: str, value: Any) -> list[str]:
 
 
 def _as_word(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+    return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
 def _check_names(name: str, found: Sequence[str] | dict[str, Any], known: dict[str, Any], where: str = "") -> None:

@@ -91,7 +91,7 @@ def main(words: tuple[PrepareArguments, SplitArguments]) -> dict[str, Any]:
     """Write the validated table and say what was dropped."""
     import pyarrow.parquet as pq
 
-    from ..data.files import check_new_folder, whole_files, write_json
+    from ..data.files import check_new_folder, seal, whole_files, write_json
     from ..data.splits import leakage_audit
     from ..data.temporal import split_log
 
@@ -112,6 +112,7 @@ def main(words: tuple[PrepareArguments, SplitArguments]) -> dict[str, Any]:
         if interactions.items is not None:
             pq.write_table(interactions.items, draft / "items.parquet")
         write_json(draft / "report.json", report)
+        seal(draft)
     print(interactions.report)
     print(split.report)
     print(leakage_audit(split))

@@ -43,11 +43,16 @@ def parse(words: Sequence[str]) -> PushArguments:
 
 def main(arguments: PushArguments) -> dict[str, Any]:
     """Push, and print where it went."""
+    from ..hub.errors import HubError
     from ..hub.model_card import set_license
     from ..hub.push import push_to_hub
 
     if arguments.space is not None and arguments.create_pr:
         raise ValueError("`--space` shows what is on a branch: expected no `--create_pr` beside it.")
+    if arguments.space is not None:
+        from ..hub.space import check_space, push_space
+
+        check_space(arguments.space)
     if arguments.license is not None:
         set_license(arguments.folder, arguments.license)
     commit = push_to_hub(
@@ -61,10 +66,11 @@ def main(arguments: PushArguments) -> dict[str, Any]:
     )
     print(commit.pr_url or commit.commit_url)
     if arguments.space is not None:
-        from ..hub.space import push_space
-
-        space = push_space(
-            arguments.space, commit.repo_url.repo_id, revision=commit.oid, private=arguments.private or None
-        )
+        try:
+            space = push_space(
+                arguments.space, commit.repo_url.repo_id, revision=commit.oid, private=arguments.private or None
+            )
+        except HubError as error:
+            raise HubError(f"{error}{' Leave out `--tag`, which is set.' if arguments.tag else ''}") from None
         print(space.commit_url)
     return {"commit": commit.oid, "url": commit.commit_url, "pull_request": commit.pr_url}

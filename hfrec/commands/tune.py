@@ -30,6 +30,7 @@ from ..training.tuning import (
     finished_trials,
     open_study,
     own_trial,
+    readable_study,
     require_optuna,
     trial_line,
     trials_table,
@@ -78,6 +79,12 @@ def parse(words: Sequence[str]) -> TuneCommand:
 def main(arguments: TuneCommand) -> dict[str, Any]:
     """Search, and write `best.yaml` and `trials.csv`; returns the number, the value and the settings of the best."""
     require_optuna()
+    with readable_study(Path(arguments.output_dir)):
+        return search_and_tell(arguments)
+
+
+def search_and_tell(arguments: TuneCommand) -> dict[str, Any]:
+    """`main` on a study that can be read."""
     folder, search = Path(arguments.output_dir), search_of(arguments.words)
     study = open_study(folder, search.identity)
     missing = arguments.tune.n_trials - len(finished_trials(study))

@@ -30,6 +30,7 @@ _LOADED = (
     "tokenizer.json",
     "items.parquet",
     "_info.json",
+    "all_results.json",  # which columns, filters and split a checkpoint remembers
 )  # to work with, not to train on
 VALIDATION_FOLDER = "validation"  # of a run that is trained again on all rows
 DRAFT_PREFIX = ".hfrec-draft-"  # of files and folders that are being written
@@ -171,20 +172,35 @@ def seal(folder: Path) -> None:
     write_json(folder / SEAL_FILE, {path.relative_to(folder).as_posix(): sha256_of(path) for path in files})
 
 
-def fault_of(folder: Path, suffixes: tuple[str, ...] = ("",)) -> str | None:
+def seal_also(draft: Path, folder: Path) -> None:
+    """Write the hashes of the files of a draft into it, beside those of the folder that it moves into.
+
+    Args:
+        draft: Of `whole_files`.
+        folder: Where it goes; sealed or not.
+    """
+    earlier = read_json_object(folder / SEAL_FILE) if (folder / SEAL_FILE).is_file() else {}
+    seal(draft)
+    write_json(draft / SEAL_FILE, {**earlier, **read_json_object(draft / SEAL_FILE)})
+
+
+def fault_of(folder: Path, suffixes: tuple[str, ...] | None = None) -> str | None:
     """What is wrong with the files of a folder, by the hashes that were written last; None of a whole one.
 
     Args:
         folder: Sealed by `seal`.
-        suffixes: Only files whose names end so are looked at.
+        suffixes: Only files of the folder itself whose names end so are looked at; all unless given.
     """
+    unfinished = "it was not written to its end"
+    if not (folder / SEAL_FILE).is_file():
+        return unfinished
     try:
         hashed = json.loads((folder / SEAL_FILE).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return "it was not written to its end"
+    except (ValueError, RecursionError):
+        return unfinished
     if not isinstance(hashed, dict) or not hashed:
         return f"{SEAL_FILE} is damaged"
-    names = [name for name in hashed if name.endswith(suffixes)]
+    names = [name for name in hashed if suffixes is None or (name.endswith(suffixes) and "/" not in name)]
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         return f"{', '.join(missing)} missing"
@@ -206,6 +222,32 @@ def check_seal(folder: Path) -> None:
         raise ValueError(
             f"{folder} is not as it was saved: {fault}. Copy it again; if the change is meant, remove its {SEAL_FILE}."
         )
+
+
+def check_file(path: Path) -> None:
+    """Refuse a file that is not what the hashes beside it, if there are any, say of it.
+
+    A row that was changed is a row like any other.
+
+    Raises:
+        ValueError: With the file.
+    """
+    sealed = path.parent / SEAL_FILE
+    expected = read_json_object(sealed).get(path.name) if sealed.is_file() else None
+    if expected is not None and sha256_of(path) != expected:
+        raise ValueError(
+            f"{path} is not as it was written: copy it again; if the change is meant, remove {SEAL_FILE} beside it."
+        )
+
+
+def json_digest(content: Any) -> str:
+    """SHA-256 (hex) of what JSON holds, however it is written.
+
+    Example:
+        >>> json_digest({"a": 1, "b": [2]}) == json_digest({"b": [2], "a": 1})
+        True
+    """
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.json as pa_json
 import pyarrow.parquet as pa_parquet
 
-from hfrec.data.files import sha256_of
+from hfrec.data.files import check_file, sha256_of
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 OTHER_DELIMITERS = ("|", ",", "\t", ";")  # as spreadsheets write where the comma is the decimal sign
@@ -75,7 +75,7 @@ def read_source(
     """
     if isinstance(source, (str, PathLike)):
         files = find_files(source)
-        refuse_copies(files)
+        check_files(files)
         if files:
             return [Part(str(f), read_file(f, string_columns=string_columns, delimiter=delimiter)) for f in files]
         dataset = open_hub_dataset(str(source), split=split, revision=revision)
@@ -102,6 +102,17 @@ def find_files(source: str | PathLike[str]) -> list[Path]:
         f"`source` {text!r} is no file, folder, glob, named data set or hub id (`owner/name`). Check the path; "
         "named data sets are 'ml-100k', 'ml-1m' and 'synthetic'."
     )
+
+
+def check_files(files: Sequence[Path]) -> None:
+    """Refuse copies, and files that are not what the hashes of a preparation beside them say.
+
+    Raises:
+        ValueError: As `refuse_copies`, or with the file that was changed.
+    """
+    refuse_copies(files)
+    for file in files:
+        check_file(file)
 
 
 def refuse_copies(files: Sequence[Path]) -> None:

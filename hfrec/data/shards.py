@@ -52,7 +52,7 @@ class SequenceShards:
             )
         for name in PARTS:
             wanted, path = _COLUMNS["train" if name == "train" else "test"], self.files(name)[0]
-            found = pq.read_schema(path).names
+            found = _footer(path).schema.to_arrow_schema().names
             if not set(wanted) <= set(found):
                 raise ValueError(f"{path}: expected the columns {', '.join(wanted)}, found {', '.join(found)}.")
         check_seal(self.folder)
@@ -62,7 +62,7 @@ class SequenceShards:
         """Compare the folder with `dataset_info.json`: a shard that is missing or there twice is other data."""
         shards = {f"{part}/{path.name}" for part in PARTS for path in self.files(part)}
         for part, promised in self.info.get("rows", {}).items():
-            found = sum(pq.read_metadata(file).num_rows for file in self.files(part))
+            found = sum(_footer(file).num_rows for file in self.files(part))
             if found != promised:
                 raise ValueError(f"{self.folder / part} holds {found:,} rows, {INFO_FILE} says {promised:,}. {_REMEDY}")
         if "files" not in self.info:  # of SQL
@@ -310,4 +310,16 @@ class StreamedBatches(torch.utils.data.IterableDataset[dict[str, torch.Tensor]])
 
 
 def _num_groups(file: Path) -> int:
-    return int(pq.read_metadata(file).num_row_groups)
+    return int(_footer(file).num_row_groups)
+
+
+def _footer(file: Path) -> Any:
+    """The metadata of a Parquet file.
+
+    Raises:
+        ValueError: It is none, or not whole.
+    """
+    try:
+        return pq.read_metadata(file)
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{file} is no whole Parquet file ({error}). {_REMEDY}") from error

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import pyarrow as pa
 
 from hfrec.data.columns import DEFAULT_COLUMNS, LogColumns
-from hfrec.data.readers import Part, check_delimiter, find_files, open_hub_dataset, read_batches, refuse_copies
+from hfrec.data.readers import Part, check_delimiter, check_files, find_files, open_hub_dataset, read_batches
 from hfrec.data.validation import check_columns, normalise_part
 
 HUB_BATCH_SIZE = 1 << 16
@@ -66,7 +66,7 @@ class InteractionStream:
         self.source, self.columns, self.names = str(source), columns, columns.names
         self.delimiter = check_delimiter(columns.delimiter)
         self.files = find_files(source)
-        refuse_copies(self.files)
+        check_files(self.files)
         self.dataset = (
             None if self.files else open_hub_dataset(self.source, split=split, revision=revision, streaming=True)
         )

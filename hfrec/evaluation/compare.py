@@ -14,7 +14,7 @@ from .cohorts import fair_masks
 from .metrics.bootstrap import mean_interval
 from .metrics.functions import paired_bootstrap, pooled_values
 from .ranking import PROTOCOLS
-from .table import align
+from .table import align, renamed, short_names
 from .user_ranks import MODEL, UserRanks
 from .verdict import short
 
@@ -127,10 +127,11 @@ def comparison_table(compared: Mapping[str, Any], setting: str = "filter_seen") 
         setting: The protocol shown.
     """
     rows = compared["comparisons"][setting]
+    called = dict(zip(compared["arms"], short_names(list(compared["arms"])), strict=True))
     metrics = list(dict.fromkeys(row["metric"] for row in rows))
     arms = [
         [
-            name,
+            called[name],
             str(len(arm["runs"])),
             *(_cell(arm[setting][metric], arm[setting][f"{metric}_ci"]) for metric in metrics),
         ]
@@ -138,7 +139,7 @@ def comparison_table(compared: Mapping[str, Any], setting: str = "filter_seen") 
     ]
     body = [
         [
-            f"{row['a']} − {row['b']}",
+            f"{called[row['a']]} − {called[row['b']]}",
             *(row["cohort"], f"{row['n']:,}", row["metric"]),
             _cell(row["difference"], row["difference_ci"], "+"),
             _cell(None, row["difference_ci_simultaneous"], "+"),
@@ -148,7 +149,8 @@ def comparison_table(compared: Mapping[str, Any], setting: str = "filter_seen") 
     ]
     head = ["", "users", "n", "metric", "difference [95 %]", "all at once [95 %]", "p", "p, Holm"]
     title = "seen items filtered" if setting == "filter_seen" else "seen items ranked too"
-    return "\n\n".join([align([[title, "seeds", *metrics], *arms]), align([head, *body]), *compared["notes"]])
+    notes = [renamed(note, called) for note in compared["notes"]]
+    return "\n\n".join([align([[title, "seeds", *metrics], *arms]), align([head, *body]), *notes])
 
 
 def _cell(value: float | None, ends: Sequence[float], sign: str = "") -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 
@@ -83,6 +84,34 @@ def align(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(
         "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows
     )
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """Folders and files by as many of their last parts as tell them apart: the rest is of one machine.
+
+    Example:
+        >>> short_names(["/data/runs/scratch", "/data/runs/tuned", "plain"])
+        ['scratch', 'tuned', 'plain']
+        >>> short_names(["/data/a/run", "/data/b/run", "/data/c/d"])
+        ['a/run', 'b/run', 'd']
+    """
+    parts = [Path(name).parts or (name,) for name in names]
+    kept = [1] * len(names)
+    shown = [part[-1] for part in parts]
+    while len(set(shown)) < len(shown):
+        longer = [shown.count(one) > 1 for one in shown]
+        if not any(more and depth < len(part) for more, depth, part in zip(longer, kept, parts, strict=True)):
+            return list(names)
+        kept = [depth + more for depth, more in zip(kept, longer, strict=True)]
+        shown = [str(Path(*part[-depth:])) for part, depth in zip(parts, kept, strict=True)]
+    return shown
+
+
+def renamed(note: str, called: Mapping[str, str]) -> str:
+    """A note with the short names of the runs, the longest name first: it may begin as another one does."""
+    for name in sorted(called, key=len, reverse=True):
+        note = note.replace(name, called[name])
+    return note
 
 
 def markdown_row(*cells: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.files import whole_file
+from ..data.files import check_file, whole_file
 from .cohorts import BoolArray
 from .ranking import PROTOCOLS
 
@@ -66,9 +66,8 @@ class UserRanks:
 
         Raises:
             FileNotFoundError: The run has no such file.
-            ValueError: Another Parquet file, or several rows of a user.
+            ValueError: Another Parquet file, one that is damaged or not as it was written, or several rows of a user.
         """
-        import pyarrow.parquet as pq
 
         file = Path(path) / RANKS_FILE if Path(path).is_dir() else Path(path)
         if not file.is_file():
@@ -76,10 +75,8 @@ class UserRanks:
                 f"{path} has no {RANKS_FILE}: expected the output folder of `hfrec pretrain`, `finetune` or "
                 "`evaluate`. A run of an earlier version has none: test its checkpoint with `hfrec evaluate`."
             )
-        table = pq.read_table(file).sort_by("user_id")
-        about = (table.schema.metadata or {}).get(_ABOUT)
-        if about is None or f"rank/{MODEL}/{PROTOCOLS[0]}" not in table.column_names:
-            raise ValueError(f"{file} is no file of ranks: expected a {RANKS_FILE} that hfrec wrote.")
+        check_file(file)
+        table, about = _read_ranks(file)
         users = table["user_id"].to_pylist()
         if len(set(users)) < len(users):
             raise ValueError(f"{file} has several targets of a user: expected one, as users are what is resampled.")
@@ -93,4 +90,50 @@ class UserRanks:
             else:
                 model, _, setting = rest.rpartition("/")
                 ranks.setdefault(model, {})[setting] = values.astype(np.int64)
-        return cls(users, table["item_id"].to_pylist(), ranks, cohorts, json.loads(about))
+        return cls(users, table["item_id"].to_pylist(), ranks, cohorts, about)
+
+
+def _read_ranks(file: Path) -> tuple[Any, dict[str, Any]]:
+    """The table of a file, rows in the order of the user ids, and what it says of itself.
+
+    Raises:
+        ValueError: Not what `UserRanks.save` writes.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(file)
+        about = json.loads((table.schema.metadata or {})[_ABOUT])
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+        raise ValueError(
+            f"{file} is damaged, or no file of ranks ({type(error).__name__}: {error}): expected a {RANKS_FILE} that "
+            "hfrec wrote. Copy it again, or test the checkpoint again with `hfrec evaluate`."
+        ) from error
+    if not isinstance(about, dict) or not _is_of_ranks(table):
+        found = ", ".join(f"{column.name} {column.type}" for column in table.schema)
+        raise ValueError(
+            f"{file} is no file of ranks: expected `user_id`, `item_id` and whole numbers of at least 0 for "
+            f"rank/{MODEL}/{PROTOCOLS[0]} and its like, without nulls, found {len(table):,} rows of {found[:200]}. "
+            "Test the checkpoint again with `hfrec evaluate`."
+        )
+    return table.sort_by("user_id"), about
+
+
+def _is_of_ranks(table: Any) -> bool:
+    """Whether a table has the columns that `UserRanks.save` writes, each whole."""
+    import pyarrow.compute as pc
+
+    names, kinds = table.column_names, {"rank": "int32", "cohort": "bool"}
+    ranked = [name for name in names[2:] if name.startswith("rank/")]
+    models = {MODEL, *(name.removeprefix("rank/").rpartition("/")[0] for name in ranked)}
+    wanted = {f"rank/{model}/{setting}" for model in models for setting in PROTOCOLS}
+    return (
+        len(table) > 0
+        and names[:2] == ["user_id", "item_id"]
+        and [str(column.type) for column in table.schema]
+        == ["string", "string", *(kinds.get(name.partition("/")[0]) for name in names[2:])]
+        and sorted(ranked) == sorted(wanted)
+        and not any(column.null_count for column in table.columns)
+        and all(pc.min(table[name]).as_py() >= 0 for name in ranked)
+    )

@@ -79,9 +79,18 @@ def read_results(name_or_path: str | os.PathLike[str], *, revision: str | None =
     Args:
         name_or_path: Folder or hub id.
         revision: Branch, tag or commit on the hub.
+
+    Raises:
+        ValueError: The file is damaged.
     """
     path = cached_file(name_or_path, "all_results.json", revision=revision, _raise_exceptions_for_missing_entries=False)
     found: dict[str, Any] = {} if path is None else read_json_object(Path(path))
+    for name in ("settings", "split", "data"):
+        if not isinstance(found.get(name, {}), dict):
+            raise ValueError(
+                f"{path}: expected an object as `{name}`, found {found[name]!r:.60}: the file is damaged. Copy it "
+                "again, or remove it and give the log's columns and filters as flags."
+            )
     return found
 
 

@@ -26,12 +26,22 @@ def log_shape(name_or_path: str | os.PathLike[str], flags: Any, *, revision: str
 
     Returns:
         Of `COLUMNS` and `FILTERS` those that the command has flags for.
+
+    Raises:
+        ValueError: What the checkpoint remembers is damaged.
     """
     stored = dict(read_results(name_or_path, revision=revision).get("settings", {}))
     if stored.get("items_file") is not None:
         stored["title_column"] = None  # of that file, which every command is given anew or does without
     own = {name: value for name, value in {**COLUMNS, **FILTERS}.items() if name in vars(flags)}
     remembered = {name: stored.get(name) or usual for name, usual in own.items()}
+    for name, value in remembered.items():
+        kind = int if name in FILTERS and name != "duplicates" else str
+        if value is not None and type(value) is not kind:
+            raise ValueError(
+                f"all_results.json of `{name_or_path}` remembers {name} = {value!r:.60}, expected "
+                f"{'a number' if kind is int else 'text'}: it is damaged. Copy it again, or give `--{name}`."
+            )
     return {name: remembered[name] if getattr(flags, name) is None else getattr(flags, name) for name in own}
 
 

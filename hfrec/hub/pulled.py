@@ -66,7 +66,7 @@ def read_record(folder: Path) -> dict[str, Any]:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         names = [*record["files"], record["repo_id"]]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} is damaged ({error}): pull into another folder.") from error
     if not all(isinstance(name, str) and ".." not in name and not name.startswith("/") for name in names):
         raise ValueError(f"{path} names files outside its folder: pull into another folder.")

@@ -59,13 +59,7 @@ def write_space(folder: Path, model_id: str, *, revision: str, title: str | None
         ImportError: Gradio, scikit-learn or this package is not installed, so that no versions are known.
     """
     name = " ".join((title or model_id.rsplit("/", 1)[-1]).split())
-    try:
-        front_matter = _front_matter(model_id, name)
-        requirements = _requirements()
-    except PackageNotFoundError as error:
-        raise ImportError(
-            f"a Space is written with the installed versions: pip install 'hfrec[app]' ({error})."
-        ) from error
+    front_matter, requirements = _versioned(model_id, name)
     folder.mkdir(parents=True, exist_ok=True)
     code = _APP.format(model=repr(model_id), revision=repr(revision), title=repr(name))
     readme = _README.format(front_matter=front_matter, title=name, model=model_id)
@@ -73,6 +67,19 @@ def write_space(folder: Path, model_id: str, *, revision: str, title: str | None
     for file, text in texts.items():
         (folder / file).write_text(text, encoding="utf-8")
     shutil.copytree(PACKAGE, folder / "hfrec", ignore=shutil.ignore_patterns("__pycache__", ".*"), dirs_exist_ok=True)
+
+
+def check_space(space_id: str) -> None:
+    """Refuse a Space that cannot be written or has no name that a hub takes, before its checkpoint is pushed.
+
+    Raises:
+        ImportError: As `write_space`.
+        ValueError: The name.
+    """
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # it is imported there
+
+    validate_repo_id(space_id)
+    _versioned(space_id, space_id)
 
 
 def push_space(
@@ -123,6 +130,16 @@ def push_space(
                 "command pushes what is missing."
             ) from None
     return commit
+
+
+def _versioned(model_id: str, title: str) -> tuple[str, list[str]]:
+    """The front matter and the requirements, which name the installed versions."""
+    try:
+        return _front_matter(model_id, title), _requirements()
+    except PackageNotFoundError as error:
+        raise ImportError(
+            f"a Space is written with the installed versions: pip install 'hfrec[app]' ({error})."
+        ) from error
 
 
 def _front_matter(model_id: str, title: str) -> str:

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..data.collators import objective_of
-from ..data.files import check_new_folder, read_json_object, sha256_of, whole_files, write_json
+from ..data.files import check_new_folder, read_json_object, seal, sha256_of, whole_files, write_json
 from ..data.inputs import refuse_inputs
 from ..data.repeats import filters_seen
 from ..models import Bert4RecForCausalLM, Bert4RecForMaskedLM
@@ -115,6 +115,7 @@ def export_onnx(
                 _bind(draft)
                 results["int8_overlap@10"] = _overlap(draft, histories, min(10, top_k))
             write_json(draft / RESULTS_FILE, results)
+            seal(draft)
     finally:
         model.train(was_training)
     return results

@@ -6,7 +6,6 @@ For an empty history ``p(item) = (1 - w) softmax(model) + w popularity(item)``. 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers.utils.hub import cached_file
 
-from ..data.files import whole_file
+from ..data.files import json_digest, whole_file
 from ..scoring import ITEM_CHUNK_SIZE, chunk_bounds
 from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer
 
@@ -73,7 +72,8 @@ class PopularityPrior:
     def save(self, folder: str | os.PathLike[str], tokenizer: ItemTokenizer) -> Path:
         """Write `prior.json` beside the model; the counts stay in `items.parquet`."""
         path = Path(folder) / PRIOR_FILE
-        content = {"weight": self.weight, "items": _items_digest(tokenizer)}
+        content: dict[str, Any] = {"weight": self.weight, "items": _items_digest(tokenizer)}
+        content["sha256"] = json_digest(content)
         with whole_file(path) as draft:
             draft.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         return path
@@ -141,13 +141,18 @@ def load_prior(
     """
     path = cached_file(name_or_path, PRIOR_FILE, revision=revision, _raise_exceptions_for_missing_entries=False, **hub)
     if path is None:
+        if os.path.lexists(Path(name_or_path) / PRIOR_FILE):  # a folder, or a link to nothing
+            raise ValueError(f"{PRIOR_FILE} of `{name_or_path}` is no file: fit it again, or remove it.")
         return None
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
+        written = content.pop("sha256", None)  # older ones have none
+        if written is not None and written != json_digest(content):
+            raise ValueError("it is not as it was written.")
         if content["items"] != _items_digest(tokenizer):
             raise ValueError("it was fitted for a checkpoint of other items or counts.")
         return PopularityPrior(item_counts(tokenizer), float(content["weight"]))
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise ValueError(
             f"{PRIOR_FILE} of `{name_or_path}` cannot be used: {type(error).__name__}: {error} Fit it again with "
             "`hfrec evaluate --fit_prior true`, or remove it."
@@ -158,7 +163,7 @@ def _items_digest(tokenizer: ItemTokenizer) -> str:
     """SHA-256 (hex) of the items and their counts, on which every number of a prior depends."""
     items = tokenizer.items
     counts = items["count"].to_pylist() if "count" in items.column_names else None
-    return hashlib.sha256(json.dumps([items["item_id"].to_pylist(), counts]).encode()).hexdigest()
+    return json_digest([items["item_id"].to_pylist(), counts])
 
 
 def item_counts(tokenizer: ItemTokenizer) -> NDArray[np.int64]:

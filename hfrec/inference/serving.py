@@ -25,6 +25,7 @@ INT8_FILE = "model_int8.onnx"
 SETTINGS_FILE = "recommender.json"
 VECTORS_FILE = "item_vectors.safetensors"
 VECTORS = "vectors"  # their name in it
+SEAL_FILE = "sha256.json"  # hashes of the files of the folder
 _UNK = 2  # token id of [UNK]
 _NUM_SPECIAL_TOKENS = 3  # [PAD] [MASK] [UNK], then the items
 
@@ -71,7 +72,7 @@ class OnnxRecommender:
         Raises:
             FileNotFoundError: There is no such graph.
             ImportError: onnxruntime is not installed.
-            ValueError: The graph is damaged or of another export than the item ids.
+            ValueError: The graph or its settings are damaged, or of two exports.
         """
         try:
             import onnxruntime
@@ -86,9 +87,12 @@ class OnnxRecommender:
         options.intra_op_num_threads = num_threads
         # Its pool is one of each session, and grows with every swap of a service; no faster at these sizes.
         options.enable_cpu_mem_arena = False
-        settings = json.loads((path.parent / SETTINGS_FILE).read_text(encoding="utf-8"))
+        settings = _read_settings(path.parent)
         _check_hash(path, settings)
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        try:
+            session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's errors share no parent
+            raise ValueError(f"{path} is no whole graph ({error}): export the checkpoint again.") from error
         return cls(session, settings, path.parent)
 
     def recommend(
@@ -188,6 +192,11 @@ class OnnxRecommender:
             raise ImportError("similar items need the vectors' format: `pip install safetensors`.") from error
         _check_hash(path, self.settings)
         vectors: NDArray[np.float32] = load_file(path)[VECTORS]
+        if len(vectors) != len(self.item_ids) + _NUM_SPECIAL_TOKENS:
+            raise ValueError(
+                f"{path} holds {len(vectors)} vectors, expected those of {len(self.item_ids)} items and three special "
+                "tokens: copy the whole folder of one export."
+            )
         return vectors
 
     def similar(
@@ -301,6 +310,60 @@ class OnnxRecommender:
                 item = {"item_id": self.item_ids[place], "score": score, "rank": rank}
                 items.append(item if self.titles is None else {**item, "title": self.titles[place]})
         return items
+
+
+def _read_settings(folder: Path) -> dict[str, Any]:
+    """What `recommender.json` holds.
+
+    Raises:
+        ValueError: It is damaged, or not as it was exported.
+    """
+    path = folder / SETTINGS_FILE
+    try:
+        content = path.read_bytes()
+        sealed = json.loads((folder / SEAL_FILE).read_bytes()) if (folder / SEAL_FILE).is_file() else {}
+        settings = json.loads(content)
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path} cannot be read ({type(error).__name__}: {error}): export again.") from error
+    if not isinstance(sealed, dict) or not isinstance(settings, dict):
+        raise ValueError(
+            f"{path}, or {SEAL_FILE} beside it, is damaged: expected objects. Export the checkpoint again."
+        )
+    expected = sealed.get(SETTINGS_FILE)  # older exports have none
+    if expected is not None and hashlib.sha256(content).hexdigest() != expected:
+        raise ValueError(f"{path} is not as it was exported: copy the whole folder again, or export again.")
+    _check_settings(path, settings)
+    return settings
+
+
+def _check_settings(path: Path, settings: dict[str, Any]) -> None:
+    """Refuse settings that do not fit each other.
+
+    Raises:
+        ValueError: With the name of what does not fit.
+    """
+    kinds = {"objective": str, "top_k": int, "filter_seen": bool, "item_ids": list, "sha256": dict, "metadata": dict}
+    needed = ("objective", "top_k", "item_ids")
+    wrong = [
+        name for name in kinds if (name in settings or name in needed) and type(settings.get(name)) is not kinds[name]
+    ]
+    items = settings["item_ids"] if "item_ids" not in wrong else []
+    columns: dict[str, tuple[Any, tuple[type, ...]]] = {
+        "item_ids": (items, (str,)),
+        "titles": (settings.get("titles"), (str, type(None))),
+        "counts": (settings.get("counts"), (int,)),
+    }
+    if "metadata" not in wrong:
+        metadata = settings.get("metadata", {}).items()
+        columns |= {f"metadata {name}": (values, (str, list, type(None))) for name, values in metadata}
+    for name, (values, allowed) in columns.items():
+        whole = isinstance(values, list) and len(values) == len(items)
+        if values is not None and not (whole and all(type(value) in allowed for value in values)):
+            wrong.append(name)
+    if len(set(map(str, items))) < len(items):
+        wrong.append("item_ids")
+    if wrong:
+        raise ValueError(f"{path} is damaged: {', '.join(dict.fromkeys(wrong))} cannot be used. Export again.")
 
 
 def _check_hash(path: Path, settings: dict[str, Any]) -> None:

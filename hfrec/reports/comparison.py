@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from ..evaluation.ranking import PROTOCOLS
+from ..evaluation.table import renamed, short_names
 from ..evaluation.verdict import short
 from .evaluation import METRICS, SETTINGS
-from .page import Interval, intervals, short_names, table, text, write_page
+from .page import Interval, intervals, table, text, write_page
 
 HEAD = ["", "users", "n", "metric", "difference [95 %]", "all at once [95 %]", "p", "p, Holm"]
 
@@ -23,7 +24,7 @@ def write_comparison(path: Path, compared: Mapping[str, Any]) -> None:
     """
     arms = short_names(list(compared["arms"]))
     called = dict(zip(compared["arms"], arms, strict=True))
-    notes = [_renamed(note, called) for note in compared["notes"]]
+    notes = [renamed(note, called) for note in compared["notes"]]
     parts = [
         text("h1", " · ".join(arms)),
         text("p", f"{compared['n_users']:,} test users, the same for all; differences are paired", "soft"),
@@ -33,13 +34,6 @@ def write_comparison(path: Path, compared: Mapping[str, Any]) -> None:
         parts += _setting(compared, setting, called)
     parts.append(text("p", compared["correction"], "soft"))
     write_page(path, f"{' · '.join(arms)} · hfrec", parts)
-
-
-def _renamed(note: str, called: Mapping[str, str]) -> str:
-    """A note with the short names of the runs, the longest name first: it may begin as another one does."""
-    for name in sorted(called, key=len, reverse=True):
-        note = note.replace(name, called[name])
-    return note
 
 
 def _setting(compared: Mapping[str, Any], setting: str, called: Mapping[str, str]) -> list[str]:

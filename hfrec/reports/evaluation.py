@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..evaluation.ranked_test import RankedTest
-from ..evaluation.table import settings
+from ..evaluation.table import settings, short_names
 from ..evaluation.user_ranks import MODEL
 from ..evaluation.verdict import short
 from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer
-from .page import Interval, bars, intervals, short_names, table, text, write_page
+from .page import Interval, bars, intervals, table, text, write_page
 
 METRICS = {"ndcg@10": "NDCG@10", "hit_rate@10": "HR@10", "mrr@10": "MRR@10"}
 SETTINGS = {"filter_seen": "seen items filtered", "unfiltered": "seen items ranked too"}

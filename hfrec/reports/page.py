@@ -110,17 +110,6 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, model: str | No
     return f'<div class="scroll"><table{kind}><thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
-def short_names(names: Sequence[str]) -> list[str]:
-    """Folders and files by their last part, unless two of them share it: the rest is of one machine.
-
-    Example:
-        >>> short_names(["/data/runs/scratch", "/data/runs/tuned"]), short_names(["a/run", "b/run"])
-        (['scratch', 'tuned'], ['a/run', 'b/run'])
-    """
-    last = [Path(name).name or name for name in names]
-    return last if len(set(last)) == len(last) else list(names)
-
-
 def intervals(rows: Sequence[Interval], *, zero: bool = True) -> str:
     """Means with their intervals on one scale, from zero unless said otherwise; a line marks zero."""
     ends = [end for row in rows for end in (row.low, row.high)]

@@ -85,7 +85,10 @@ def _find(reference: str, filename: str, revision: str | None) -> str | None:
 
 def _read_json(reference: str, filename: str, revision: str | None) -> dict[str, Any] | None:
     path = _find(reference, filename, revision)
-    return None if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
+    try:
+        return None if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"`reference`: {path} is damaged ({type(error).__name__}): save the model again.") from error
 
 
 def _read_weights(reference: str, revision: str | None) -> dict[str, Tensor]:

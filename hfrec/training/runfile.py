@@ -121,8 +121,13 @@ def check_same(
     """Refuse to go on with another log or other settings; a run that is named from `elsewhere` is only warned of.
 
     Raises:
-        ValueError: With each setting that differs.
+        ValueError: With each setting that differs, or what is there is no run.
     """
+    if not all(isinstance(group, dict) for group in before.values()):
+        raise ValueError(
+            f"{folder / RUN_FILE} is damaged: expected groups of settings. Choose another `output_dir`, or remove what "
+            "lies there."
+        )
     differing = [
         (group, name, before.get(group, {}).get(name), now.get(group, {}).get(name))
         for group in sorted(before | now)

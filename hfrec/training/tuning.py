@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +24,7 @@ SQLITE_TIMEOUT = 120  # seconds that a process waits for another one's write
 OWN = "own settings"  # marks the trial of the recipe's own settings
 VALUES = "values"  # of the settings of a trial, as they were trained with
 METRIC = "metric"
+SUMMARY_FILES = ("best.yaml", "trials.csv")
 # What makes a study another one, in words.
 OTHERS = {"log": "another log", "settings": "other settings", "space": "another space"}
 
@@ -70,12 +73,15 @@ def open_study(folder: Path, identity: Mapping[str, Any]) -> optuna.Study:
         identity: Log, settings and space, in what JSON knows; a study that goes on has the same.
 
     Raises:
-        ValueError: The folder holds something else, or the study of another log, other settings or another space.
+        ValueError: The folder holds something else, the study of another log, other settings or another space, or a
+            damaged one.
     """
     import optuna
 
     check_folder(folder)
-    if not (folder / STUDY_FILE).exists():
+    if (folder / STUDY_FILE).exists():
+        _check_whole(folder)
+    else:
         check_new_folder(folder)
         folder.mkdir(parents=True, exist_ok=True)
     study = optuna.create_study(**study_options(folder, seed=0, warmup_steps=0))
@@ -88,10 +94,53 @@ def open_study(folder: Path, identity: Mapping[str, Any]) -> optuna.Study:
     return study
 
 
+def _check_whole(folder: Path) -> None:
+    """Refuse a file that is no database, that lost pages, or all of what was in it.
+
+    Raises:
+        ValueError: With what is wrong.
+    """
+    path = folder / STUDY_FILE
+    if not path.is_file():
+        raise ValueError(f"{path} is no file: choose another `output_dir`.")
+    with readable_study(folder), closing(sqlite3.connect(path, timeout=SQLITE_TIMEOUT)) as database:
+        (found,) = database.execute("PRAGMA quick_check(1)").fetchone()
+        if found == "ok" and not database.execute("SELECT 1 FROM sqlite_master").fetchone():
+            # A search that was killed at once leaves an empty file; one that had written its summary does not.
+            found = "it is empty" if any((folder / name).exists() for name in SUMMARY_FILES) else "ok"
+        if found != "ok":
+            raise sqlite3.DatabaseError(found)
+
+
+@contextmanager
+def readable_study(folder: Path) -> Iterator[None]:
+    """What a damaged study raises in the block, in one line.
+
+    Raises:
+        ValueError: In place of the errors of SQLite, its toolkit and optuna.
+    """
+    import optuna
+
+    try:
+        yield
+    except Exception as error:
+        # SQLAlchemy, which comes along with optuna, has errors of its own.
+        known = isinstance(error, (sqlite3.Error, optuna.exceptions.StorageInternalError))
+        if not known and type(error).__module__.split(".")[0] != "sqlalchemy":
+            raise
+        reason = error.__cause__ or error  # what a toolkit says around it is its own SQL
+        raise ValueError(
+            f"{folder / STUDY_FILE} cannot be read or written: {reason}. Copy it back or free disk space; where it is "
+            "damaged, choose another `output_dir` for a new search."
+        ) from error
+
+
 def _check_same(folder: Path, found: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
     for name in found:
-        if found[name] == asked[name]:
+        if found[name] == asked.get(name):
             continue
+        if not isinstance(found[name], Mapping) or name not in asked:
+            raise ValueError(f"{folder / STUDY_FILE} holds {name!r}, which no search of this kind wrote: move it away.")
         what = ""
         if name != "log":  # of which there are only fingerprints
             keys = sorted(key for key in {**found[name], **asked[name]} if found[name].get(key) != asked[name].get(key))

@@ -131,6 +131,45 @@ def wait_for(address: str, process: subprocess.Popen[bytes]) -> None:
     pytest.fail(f"the Space did not start (exit code {process.poll()})")
 
 
+def test_a_hub_that_fails_between_checkpoint_and_space(
+    hub: Hub, checkpoints: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """The checkpoint is on the hub, its page is not: whoever is not told how to go on pushes a second version."""
+    client = Client(client_environment(hub, tmp_path / "home"), tmp_path / "log.txt")
+    model, space = "ann/half", "ann/half-demo"
+    words = ["push", str(checkpoints[0]), model]
+
+    def pushed(*more: str) -> tuple[int, str]:
+        before = len(client.printed())
+        return client("command", *words, *more), client.printed()[before:]
+
+    try:
+        code, said = pushed("--space", "ann/half/demo")
+        assert code == 1 and "ann/half/demo" in said and ("models", model) not in hub.repositories
+        faults: list[tuple[str, dict[str, Any], str]] = [
+            (rf"/api/spaces/{space}/commit/", {"status": 500}, "500, the hub has trouble"),
+            (rf"/api/spaces/{space}/commit/", {"action": "drop"}, "cannot be reached or broke off"),
+            (rf"/api/spaces/{space}/preupload/", {"status": 403}, "403, the token may not do this"),
+        ]
+        for path, rule, reason in faults:
+            hub.fail("POST", path, **rule)
+            code, said = pushed("--space", space)
+            assert code == 1 and reason in said and "Traceback" not in said
+            assert f"The checkpoint is at {model}; the same command pushes what is missing" in said
+            assert "app.py" not in hub.repository(space, "spaces").commits[hub.head(space, "spaces")].files
+            hub.clear()
+        hub.fail("POST", faults[0][0], **faults[0][1])
+        code, said = pushed("--space", space, "--tag", "v1")
+        assert code == 1 and "Leave out `--tag`, which is set" in said
+        hub.clear()
+        before = hub.repository(model).branches["main"]
+        assert pushed("--space", space)[0] == 0
+        assert hub.repository(model).branches["main"] == before == hub.repository(model).tags["v1"]
+        assert before in hub.content(space, "app.py", kind="spaces").decode()
+    finally:
+        client.close()
+
+
 def test_names_are_values_and_no_code(tmp_path: Path) -> None:
     """A title with a quote would end the string in app.py, and one with a colon the line in the front matter."""
     title = 'Ann\'s "films": new --- x'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 import shutil
@@ -13,6 +14,7 @@ from typing import Any
 import datasets
 import huggingface_hub
 import pyarrow.csv
+import pyarrow.parquet
 import pytest
 import torch
 from safetensors import SafetensorError
@@ -80,6 +82,46 @@ def test_unreadable_log(name: str, file: str, checkpoint: Path, tmp_path: Path, 
     (tmp_path / file).write_text(content)
     line = refusal(*command(name, tmp_path / file, checkpoint, tmp_path / "out"))
     assert file in line and reason in line and remedy in line
+
+
+@pytest.mark.parametrize("name", ["pretrain", "finetune", "evaluate", "recommend", "prepare", "prepare sequences"])
+def test_damaged_archives(
+    name: str, checkpoint: Path, log_file: Path, tmp_path: Path, refusal: Callable[..., str]
+) -> None:
+    """What an archive lost at its end are the newest users: a log that is read as far as it goes is another log."""
+    path = tmp_path / "log.csv.gz"
+    whole = gzip.compress(log_file.read_bytes(), mtime=0)
+    place = len(whole) // 2
+    damages = [
+        whole[:place],
+        whole[:-4],  # but for its last bytes, which hold the size
+        whole[:place] + bytes(64) + whole[place + 64 :],
+        whole[:-8] + bytes(8),  # another checksum
+        whole[:20],
+        log_file.read_bytes(),  # no archive at all
+    ]
+    for content in damages:
+        path.write_bytes(content)
+        words = command(name.split()[0], path, checkpoint, tmp_path / "out")
+        line = refusal(*words, *(["--layout", "sequences"] if " " in name else []))
+        assert f"{path}: not readable as .csv" in line and "Repair the file" in line
+
+
+@pytest.mark.parametrize("of_folder", [True, False])
+def test_a_prepared_log_that_was_changed(
+    of_folder: bool, checkpoint: Path, log_file: Path, tmp_path: Path, refusal: Callable[..., str]
+) -> None:
+    """A row that was changed, or lost, is a row like any other: the run is of another log, and nothing tells."""
+    folder = tmp_path / "prepared"
+    assert main(["prepare", "--train_file", str(log_file), "--output_dir", str(folder)]) == 0
+    file = folder / "interactions.parquet"
+    pyarrow.parquet.write_table(pyarrow.parquet.read_table(file).slice(1), file)
+    source = folder if of_folder else file
+    for name in ("pretrain", "recommend", "evaluate"):
+        line = refusal(*command(name, source, checkpoint, tmp_path / "out"))
+        assert f"{file} is not as it was written" in line and f"remove {SEAL_FILE}" in line
+    (folder / SEAL_FILE).unlink()  # whoever means it
+    assert main(command("recommend", source, checkpoint, tmp_path / "out")) == 0
 
 
 @pytest.mark.parametrize("name", ["pretrain", "finetune", "evaluate", "recommend", "prepare"])
@@ -208,11 +250,19 @@ def test_finetuning_values_out_of_range(
         ("a.yaml", "train_file: a.csv\nhiden_size: 8\n", "unknown flag 'hiden_size'. Did you mean 'hidden_size'?"),
         ("a.yaml", "train_file: a.csv\nhidden_size: 8.5\n", "invalid int value: '8.5'"),
         ("a.yaml", "train_file: a.csv\nobjective: other\n", "invalid choice: 'other'"),
+        ("a.yaml", "seed: 1\ntrain_file: a.csv\nseed: 2\n", "found `--seed` twice: leave one of them out"),
+        ("a.json", '{"max-steps": 1, "max_steps": 2}', "found `--max_steps` twice: leave one of them out"),
+        ("a.yaml", "train_file: " + "[" * 5000, "not readable as yaml"),
+        ("a.json", "[" * 200_000, "not readable as json"),
+        ("a.json", '{"seed": ' + "9" * 5000 + "}", "not readable as json"),
+        ("a.yaml", "# \udce9\nseed: 1\n", "not readable as yaml: 'utf-8' codec can't decode"),
+        ("a.yaml", "train_file: !!python/object/apply:os.getcwd []\n", "could not determine a constructor"),
+        ("a.yaml", "train_file: a.csv\nseed: 0x10\n", "invalid int value: '0x10'"),
     ],
 )
 def test_bad_settings_file(file: str, content: str, reason: str, tmp_path: Path, refusal: Callable[..., str]) -> None:
     """A typing error in a settings file would train with the default, a wrong type fail somewhere in the model."""
-    (tmp_path / file).write_text(content)
+    (tmp_path / file).write_text(content, errors="surrogateescape")
     assert reason in refusal("pretrain", tmp_path / file)
     assert "no settings file" in refusal("pretrain", tmp_path / f"b.{file.partition('.')[2]}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -61,13 +62,69 @@ def test_compare_prints_and_writes(
     assert {row["difference"] for found in compared["comparisons"].values() for row in found} == {0.0}
     assert len(compared["arms"]["trained"]["runs"]) == 2
     printed = capsys.readouterr().out
-    assert f"trained − {evaluated}" in printed and "Holm" in printed
+    assert "trained − evaluated " in printed and "Holm" in printed and str(tmp_path) not in printed
     assert main(["compare", str(evaluated), "--n_bootstrap", "50", "--output_file", str(output)]) == 0
     arms = list(json.loads(output.read_text())["arms"])
     assert arms[0] == "model" and {"popularity", "markov", "item_knn", "ease"} <= set(arms)
     assert main(["compare", str(tmp_path), "--output_file", str(tmp_path / "none.json")]) == 1
     assert "has no test_ranks.parquet" in capsys.readouterr().err
     assert not (tmp_path / "none.json").exists()
+
+
+def _with(table: pa.Table, name: str, values: object) -> pa.Table:
+    return table.set_column(table.column_names.index(name), name, pa.array(values))
+
+
+RANK = "rank/model/filter_seen"
+DAMAGES: dict[str, tuple[object, str]] = {
+    "cut": (lambda content: content[:-200], "damaged, or no file of ranks"),
+    "text": (lambda content: b"no table", "damaged, or no file of ranks"),
+    "of somebody else": (lambda table: table.replace_schema_metadata(None), "damaged, or no file of ranks"),
+    "without a protocol": (lambda table: table.drop_columns([RANK]), "is no file of ranks"),
+    "without a user": (lambda table: table.slice(0, 0), "found 0 rows"),
+    "a rank that is missing": (lambda table: _with(table, RANK, [None, *[1] * (len(table) - 1)]), "without nulls"),
+    "a rank below 0": (lambda table: _with(table, RANK, np.full(len(table), -1, np.int32)), "at least 0"),
+    "ranks as texts": (lambda table: _with(table, RANK, ["1"] * len(table)), f"{RANK} string"),
+    "a user twice": (lambda table: pa.concat_tables([table, table]), "several targets of a user"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_damaged_ranks_are_told(name: str, evaluated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A rank that is missing became any number, and ranks of another run pass for those of this one."""
+    change, reason = DAMAGES[name]
+    assert callable(change)
+    file = Path(shutil.copytree(evaluated, tmp_path / "run")) / RANKS_FILE
+    if reason == "damaged, or no file of ranks" and name != "of somebody else":
+        file.write_bytes(change(file.read_bytes()))
+    else:
+        pq.write_table(change(pq.read_table(file)), file)
+    words = ["compare", str(file.parent), "--output_file", str(tmp_path / "compare.json"), "--n_bootstrap", "10"]
+    for text in ("is not as it was written", reason):  # with the hashes of the run, and where somebody took them away
+        assert main(words) == 1
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        assert line.startswith("hfrec compare: ") and text in line
+        (file.parent / "sha256.json").unlink(missing_ok=True)
+    assert not (tmp_path / "compare.json").exists()
+
+
+def test_results_are_those_of_the_run(
+    checkpoint: Path, log_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another filter in `all_results.json` tests another log, and nothing tells."""
+    folder = shutil.copytree(checkpoint, tmp_path / "model", ignore=shutil.ignore_patterns("checkpoint-*"))
+    path = folder / "all_results.json"
+    results = json.loads(path.read_text())
+    results["settings"]["duplicates"] = "last"
+    path.write_text(json.dumps(results))
+    words = ["evaluate", str(folder), str(log_file), "--output_dir", str(tmp_path / "evaluated")]
+    assert main(words) == 1
+    assert "all_results.json damaged" in capsys.readouterr().err
+    results["settings"] = results["split"] = None  # as nobody writes it, in a folder without hashes
+    path.write_text(json.dumps(results))
+    (folder / "sha256.json").unlink()
+    assert main(words) == 1
+    assert "all_results.json: expected an object as `settings`" in capsys.readouterr().err
 
 
 def test_runs_end_with_the_verdict(
@@ -95,8 +152,6 @@ def test_categories_give_diversity_and_calibration(
     checkpoint: Path, log_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Categories of the neighbour's row would measure other items; here all items share one, or each has its own."""
-    import shutil
-
     folder = shutil.copytree(checkpoint, tmp_path / "model", ignore=shutil.ignore_patterns("checkpoint-*"))
     (folder / "sha256.json").unlink()  # the change of the items is meant
     items = pq.read_table(folder / "items.parquet")

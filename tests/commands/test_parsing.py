@@ -1,14 +1,16 @@
-"""Words without a flag: only where a command says so, only before the flags, and never two values for one field."""
+"""Settings files as they stand there; words without a flag: only where a command says so, never two for one field."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
-from hfrec.commands import compare, pull, push
+from hfrec.commands import compare, pretrain, pull, push
 from hfrec.commands.flags import FLAGS
 from hfrec.commands.parsing import flagged_words, parse_arguments
+from hfrec.commands.settings import read_settings
 
 
 @dataclass
@@ -78,3 +80,20 @@ def test_arms_that_cannot_be_told_apart_are_refused(words: list[str], message: s
 
 def test_arms_have_names_and_seeds() -> None:
     assert compare.named_arms(["out/a", "b=out/b1,out/b2"]) == {"out/a": ["out/a"], "b": ["out/b1", "out/b2"]}
+
+
+def test_values_of_a_settings_file_are_what_stands_there(tmp_path: Path) -> None:
+    """YAML reads 010 as 8, 1:30 as 90 and a date as what no flag takes; a truth value in a list is a country."""
+    lines = ["seed: 010", "learning_rate: 1e-3", "protocol: temporal", "test_start: 2024-02-01", "where: [country=NO]"]
+    lines += ["validation_start: 2024-01-01 10:00:00", "time_budget: 1:30", "label_names: [NO, 1.50]", "fp16: off"]
+    lines += ["lr_scheduler_kwargs: {num_cycles: 2}", "train_file: log.csv", "items_file: null", "disable_tqdm: yes"]
+    path = tmp_path / "run.yaml"
+    path.write_text("\n".join(lines))
+    found = read_settings(path)
+    assert found["seed"] == "010" and found["test_start"] == "2024-02-01" and found["label_names"] == ["NO", "1.50"]
+    assert found["validation_start"] == "2024-01-01 10:00:00" and found["time_budget"] == "1:30"
+    assert found["lr_scheduler_kwargs"] == {"num_cycles": 2} and found["items_file"] is None
+    path.write_text("\n".join(line for line in lines if not line.startswith(("time_budget", "where"))))
+    parsed = pretrain.parse([str(path)])
+    assert parsed.training.seed == 10 and parsed.training.learning_rate == 1e-3 and not parsed.training.fp16
+    assert parsed.protocol.test_start == "2024-02-01" and parsed.training.lr_scheduler_kwargs == {"num_cycles": 2}

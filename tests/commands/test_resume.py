@@ -132,6 +132,9 @@ def test_checkpoints_of_nobody_knows_what(
 ) -> None:
     """Without its run file a checkpoint may be of anything; whoever knows names it."""
     cut(interrupted, tmp_path / "cut", 3)
+    (tmp_path / "cut" / RUN_FILE).write_text('{"log": "a text", "training": null}')
+    assert run(log_file, tmp_path / "cut", "--num_train_epochs", "2") == 1
+    assert f"{RUN_FILE} is damaged: expected groups of settings" in capsys.readouterr().err
     (tmp_path / "cut" / RUN_FILE).unlink()
     assert run(log_file, tmp_path / "cut", "--num_train_epochs", "2") == 1
     assert f"without {RUN_FILE}" in capsys.readouterr().err
@@ -233,7 +236,7 @@ def test_a_checkpoint_named_from_another_folder_is_warned_of(
         assert run(log_file, tmp_path / "new", *named) == 0
     finally:
         logging.disable_propagation()
-    assert "`num_train_epochs` 2.0 there, 3.0 now" in caplog.text
+    assert "`--num_train_epochs` 2.0 there, 3.0 now" in caplog.text  # a warning of a command names flags too
     settings = json.loads((tmp_path / "new" / RUN_FILE).read_text())["training"]
     assert settings["num_train_epochs"] == 3
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +99,44 @@ def test_another_search_does_not_go_on_with_the_study(
         assert _tune(log, folder, 9, *words) == 1
         assert text in capsys.readouterr().err
     assert len(_study(tuned).trials) == before
+
+
+def _cut(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
+def _without_pages(content: bytes) -> bytes:
+    return content[:4096] + bytes(len(content) - 4096)
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (_cut, "malformed"),
+        (_without_pages, "malformed"),
+        (lambda content: b"no database, " * 1000, "not a database"),
+        (lambda content: b"", "it is empty"),
+    ],
+    ids=["cut", "zeros", "text", "empty"],
+)
+def test_a_damaged_study_is_told_in_one_line(
+    damage: Callable[[bytes], bytes],
+    reason: str,
+    tuned: Path,
+    log_file: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A page of SQL says nothing; an empty file that is taken for a new study loses a night of trials in silence."""
+    folder = shutil.copytree(tuned, tmp_path / "tuned")
+    content = damage((folder / "study.db").read_bytes())
+    (folder / "study.db").write_bytes(content)
+    capsys.readouterr()
+    assert _tune(log_file, folder, 9) == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("hfrec tune: ") and "study.db cannot be read" in line and reason in line
+    assert "another `--output_dir`" in line and "SELECT" not in line
+    assert (folder / "study.db").read_bytes() == content
 
 
 def test_the_test_part_decides_nothing(

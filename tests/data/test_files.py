@@ -9,7 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from hfrec.data.files import DRAFT_PREFIX, READY_PREFIX, whole_file
+from hfrec.data.files import (
+    DRAFT_PREFIX,
+    READY_PREFIX,
+    SEAL_FILE,
+    check_file,
+    fault_of,
+    seal,
+    seal_also,
+    whole_file,
+    whole_files,
+)
 from hfrec.data.locks import locked_folder
 
 ROOT = Path(__file__).parents[2]
@@ -98,3 +108,38 @@ def _write_and_wait(path: Path) -> None:
     with whole_file(path) as draft:
         draft.write_text("half")
         signal.pause()
+
+
+def test_hashes_that_cannot_be_read_are_a_fault(tmp_path: Path) -> None:
+    """A pipe is waited for without an end, and a nest of brackets was a traceback."""
+    (tmp_path / "a").write_text("a")
+    seal(tmp_path)
+    assert fault_of(tmp_path) is None
+    for content in ("[" * 100_000, "{", "\\udc80"):
+        (tmp_path / SEAL_FILE).write_text(content)
+        assert fault_of(tmp_path) == "it was not written to its end"
+    (tmp_path / SEAL_FILE).unlink()
+    os.mkfifo(tmp_path / SEAL_FILE)
+    assert fault_of(tmp_path) == "it was not written to its end"
+
+
+def test_results_are_sealed_beside_the_model_they_are_of(tmp_path: Path) -> None:
+    """Hashes of the results alone would take those of the weights away; what lies deeper is a folder of its own."""
+    (tmp_path / "validation").mkdir()
+    for name in ("a", "validation/a"):
+        (tmp_path / name).write_text(name)
+    seal(tmp_path)
+    with whole_files(tmp_path) as draft:
+        (draft / "b").write_text("b")
+        seal_also(draft, tmp_path)
+    assert fault_of(tmp_path) is None
+    (tmp_path / "validation" / "a").unlink()
+    assert fault_of(tmp_path, ("a", "b")) is None
+    assert fault_of(tmp_path) == "validation/a missing"
+    for name in ("a", "b"):
+        check_file(tmp_path / name)
+        (tmp_path / name).write_text("other")
+        with pytest.raises(ValueError, match=f"{name} is not as it was written"):
+            check_file(tmp_path / name)
+    (tmp_path / "c").write_text("of nobody")
+    check_file(tmp_path / "c")

@@ -50,7 +50,7 @@ def test_a_second_command_into_a_folder_is_refused(
         process.wait()
     assert (folder / LOCK_FILE).exists()
     assert main(words) == 0
-    assert sorted(path.name for path in folder.iterdir()) == ["interactions.parquet", "report.json"]
+    assert sorted(path.name for path in folder.iterdir()) == ["interactions.parquet", "report.json", "sha256.json"]
 
 
 def test_what_a_killed_process_left_is_no_obstacle(tmp_path: Path) -> None:

@@ -31,21 +31,22 @@ from .kills import Trial, kill_trials
 from .logs import Log, logs, verdict
 from .requests import fuzzed_requests, killed_services, reloads
 from .trials import (
+    DATA,
     clocks,
     full_disks,
     mutated_checkpoints,
+    mutated_data,
     mutated_runs,
-    mutated_sequences,
     mutated_settings,
     races,
 )
 
-SLOW = ("export", "tune", "study")  # seconds a trial
+SLOW = ("export", "tune", "study", "demo")  # seconds a trial
 KILLS = 8  # of a command, at changes of files; besides, every scripted point and a quarter as many random moments
 COUNTS = {
     "logs": 900, "requests": 500, "checkpoints": 250, "unsealed": 150, "blends": 80, "adopted": 80, "priors": 40,
     "sequences": 80, "runs": 60, "settings": 120, "disks": 60, "races": 50, "clocks": 30, "foreign": 60,
-    "reloads": 60, "services": 12,
+    "reloads": 60, "services": 12, "exports": 60, "prepared": 80, "ranks": 60,
 }  # fmt: skip
 PARTS = [*COUNTS, *(f"kills of {name}" for name in COMMANDS)]
 
@@ -60,7 +61,7 @@ def trials(part: str, count: int, server: Server, inputs: Inputs, folder: Path, 
         "priors": {"model": inputs.prior, "readers": ("recommend",), "names": ["prior.json"]},
     }
     known = {
-        "sequences": mutated_sequences, "runs": mutated_runs, "settings": mutated_settings, "disks": full_disks,
+        "runs": mutated_runs, "settings": mutated_settings, "disks": full_disks,
         "races": races, "clocks": clocks, "foreign": foreign_files,
     }  # fmt: skip
     if part == "logs":
@@ -69,6 +70,11 @@ def trials(part: str, count: int, server: Server, inputs: Inputs, folder: Path, 
         yield from fuzzed_requests(inputs.model, folder, draw=draw, count=count)
     elif part == "reloads":
         yield from reloads(inputs.model, folder, draw=draw, count=count)
+    elif part == "exports":
+        run_whole(server, COMMANDS["export"](inputs, folder / "export"))
+        yield from reloads(folder / "export", folder, draw=draw, count=count)
+    elif part in DATA:
+        yield from mutated_data(server, inputs, output, draw=draw, count=count, kind=part)
     elif part == "services":
         yield from killed_services(inputs.model, folder, draw=draw, count=count)
     elif part == "blends":

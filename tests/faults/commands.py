@@ -16,6 +16,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from hfrec import synthetic_tables
+from hfrec.data.files import SEAL_FILE
 
 from .harness import Outcome, Server
 
@@ -166,6 +167,9 @@ COMMANDS: dict[str, Words] = {
         i.model, "study", "--source_file", i.log, "--target_file", i.newer, "--output_dir", o, "--max_steps", 2,
         "--fractions", 1.0, "--seeds", 0, "--arms", "popularity", "zero_shot", "--num_processes", 1,
     ),
+    "demo": lambda i, o: [
+        "demo", "--dataset", i.log, "--output_dir", o, "--source_epochs", 1, "--target_epochs", 1, "--max_length", 12,
+    ],
     "compare": lambda i, o: ["compare", i.model, "--output_file", o / "compare.json", "--report", o / "compare.html",
         "--n_bootstrap", 200,
     ],
@@ -184,7 +188,9 @@ def digests(folder: Path) -> dict[str, str]:
             or "/_" in name
         ):
             continue
-        if path.suffix == ".json":
+        if path.name == SEAL_FILE:
+            found[name] = " ".join(sorted(json.loads(path.read_text())))  # of files with times in them
+        elif path.suffix == ".json":
             found[name] = hash_of(json.dumps(_of_every_run(json.loads(path.read_text()), folder), sort_keys=True))
         elif path.suffix in (".md", ".db", ".csv") and path.name != "lists.csv":
             found[name] = "there"  # a card tells of times

@@ -64,7 +64,7 @@ BESIDE: dict[str, Callable[[Path, Path], None]] = {
     "a chat template": lambda m, _: _write(m / "chat_template.jinja", "{{ 1/0 }}"),
     "a vocabulary": lambda m, _: _write(m / "vocab.txt", "x\n"),
 }
-WRITERS = [name for name in COMMANDS if name not in ("study", "tune", "export")]
+WRITERS = [name for name in COMMANDS if name not in ("study", "tune", "export", "demo")]
 READERS = ("recommend", "evaluate", "finetune", "items add", "blend", "compare")
 
 

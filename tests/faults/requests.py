@@ -138,7 +138,10 @@ def reloads(model: Path, folder: Path, *, draw: random.Random, count: int) -> It
     from hfrec.serving.settings import ServeArguments
 
     target = copy_of(model, folder / "served")
-    item = pq.read_table(model / "items.parquet")["item_id"][0].as_py()
+    if (model / "recommender.json").is_file():  # an export
+        item = json.loads((model / "recommender.json").read_text())["item_ids"][0]
+    else:
+        item = pq.read_table(model / "items.parquet")["item_id"][0].as_py()
     asked = {"histories": [[item], []], "top_k": 5}
     headers = {"Authorization": f"Bearer {TOKEN}"}
     with mock.patch.dict(os.environ, {TOKEN_VARIABLE: TOKEN}):

@@ -19,7 +19,7 @@ from .harness import Outcome, Server
 from .kills import Trial, Whole, again, judge, whole_run
 from .logs import Log, logs, verdict
 from .requests import fuzzed_requests, reloads
-from .trials import clocks, full_disks, mutated_checkpoints, mutated_runs, races
+from .trials import clocks, full_disks, mutated_checkpoints, mutated_data, mutated_runs, races
 
 ROOT = Path(__file__).parents[2]
 
@@ -57,6 +57,7 @@ def test_a_log_is_read_as_pandas_reads_it_or_refused(tmp_path: Path, log: Log) -
         ("pretrain", "checkpoint"),
         ("pretrain final", "drafted"),
         ("recommend", "written"),
+        ("demo", "sealed:2"),
     ],
 )
 def test_a_command_that_was_killed_is_given_again(
@@ -114,6 +115,12 @@ def test_an_adopted_catalogue_of_a_damaged_checkpoint(server: Server, inputs: In
 def test_files_of_others(server: Server, inputs: Inputs, tmp_path: Path) -> None:
     """What lies there already is neither lost nor taken for the command's own."""
     assert_none_wrong(foreign_files(server, inputs, tmp_path / "out", draw=random.Random(2), count=4))
+
+
+@pytest.mark.parametrize("kind", ["prepared", "ranks"])
+def test_one_mutation_of_what_a_command_wrote(kind: str, server: Server, inputs: Inputs, tmp_path: Path) -> None:
+    """A row of a prepared log or a rank that was changed is like any other."""
+    assert_none_wrong(mutated_data(server, inputs, tmp_path / "out", draw=random.Random(0), count=5, kind=kind))
 
 
 def test_one_mutation_of_an_interrupted_run(server: Server, inputs: Inputs, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from hfrec.data.files import SEAL_FILE
 
-from .commands import COMMANDS, ONE_EPOCH, SMALL, Inputs, digests
+from .commands import COMMANDS, ONE_EPOCH, SMALL, Inputs, digests, run_whole
 from .harness import Outcome, Server
 from .kills import Trial, Whole, again, judge, whole_run
 from .mutations import copy_of, mutate
@@ -65,19 +65,35 @@ def mutated_checkpoints(
         yield trial
 
 
-def mutated_sequences(
-    server: Server, inputs: Inputs, output: Path, *, draw: random.Random, count: int
+# What is damaged: its name, the command that writes it, the input in whose place it stands, and commands that read it.
+DATA = {
+    "sequences": ("prepared sequences", "prepare sequences", "sequences", ("pretrain streaming",)),
+    "prepared": ("a prepared log", "prepare", "log", ("recommend", "recommend", "pretrain", "evaluate", "prepare")),
+    "ranks": ("an evaluation", "evaluate", "model", ("compare",)),
+}
+
+
+def mutated_data(
+    server: Server, inputs: Inputs, output: Path, *, draw: random.Random, count: int, kind: str
 ) -> Iterator[Trial]:
-    """One mutation of one file of prepared sequences, which are then trained on."""
-    target = output.with_name(f"{output.name}-sequences")
-    words = COMMANDS["pretrain streaming"](Inputs(**{**vars(inputs), "sequences": target}), output)
-    copy_of(inputs.sequences, target)
-    whole = _whole(server, words, output)
+    """One mutation of one file that a command wrote, which others then read.
+
+    Args:
+        server, inputs, output, draw, count: As of every kind.
+        kind: Of `DATA`.
+    """
+    called, writer, place, readers = DATA[kind]
+    source, target = output.with_name(f"{output.name}-whole"), output.with_name(f"{output.name}-{kind}")
+    run_whole(server, COMMANDS[writer](inputs, source))
+    wholes: dict[str, Whole] = {}
     for _ in range(count):
-        copy_of(inputs.sequences, target)
+        name = draw.choice(readers)
+        words = COMMANDS[name](Inputs(**{**vars(inputs), place: target}), output)
+        copy_of(source, target)
+        if name not in wholes:
+            wholes[name] = _whole(server, words, output)
         file, done = mutate(target, draw)
-        fault = "one mutation of prepared sequences"
-        yield _used(server, "pretrain streaming", words, output, whole, fault, f"{file} {done}")
+        yield _used(server, name, words, output, wholes[name], f"one mutation of {called}", f"{file} {done}")
 
 
 def mutated_runs(server: Server, inputs: Inputs, output: Path, *, draw: random.Random, count: int) -> Iterator[Trial]:
@@ -136,7 +152,7 @@ def mutated_settings(
 
 def full_disks(server: Server, inputs: Inputs, output: Path, *, draw: random.Random, count: int) -> Iterator[Trial]:
     """A file system of a limited size (or a limit on the size of a file), and then room again."""
-    names = [name for name in COMMANDS if name not in ("export", "tune", "prepare sequences", "study")]
+    names = [name for name in COMMANDS if name not in ("export", "tune", "prepare sequences", "study", "demo")]
     wholes: dict[str, tuple[Whole, int]] = {}
     for _ in range(count):
         name = draw.choice(names)
@@ -185,7 +201,7 @@ def small_disk(folder: Path, size: int) -> Iterator[bool]:
 def races(server: Server, inputs: Inputs, output: Path, *, draw: random.Random, count: int) -> Iterator[Trial]:
     """Two commands at once into one output, mostly the same one."""
     wholes: dict[str, Whole] = {}
-    names = [name for name in COMMANDS if name not in ("study", "export", "tune")]
+    names = [name for name in COMMANDS if name not in ("study", "export", "tune", "demo")]
     for _ in range(count):
         first = draw.choice(names)
         pair = [first, first if draw.random() < 0.7 else draw.choice(names)]

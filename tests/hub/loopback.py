@@ -148,6 +148,10 @@ class Hub:
     def repository(self, name: str, kind: str = "models") -> Repository:
         return self.repositories[kind, name]
 
+    def head(self, name: str, kind: str = "models") -> str:
+        """The newest commit of the main branch."""
+        return self.repository(name, kind).branches["main"]
+
     def content(self, name: str, path: str, revision: str = "main", kind: str = "models") -> bytes:
         repository = self.repository(name, kind)
         return self.blobs[repository.commits[repository.resolve(revision) or ""].files[path]]

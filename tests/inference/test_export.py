@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -269,3 +270,37 @@ def test_a_graph_of_another_export_is_refused(tmp_path: Path) -> None:
         (tmp_path / "a" / graph).write_bytes((tmp_path / "b" / graph).read_bytes())
         with pytest.raises(ValueError, match=f"{graph} is not of the export that recommender.json"):
             OnnxRecommender.from_pretrained(tmp_path / "a", int8=int8)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"titles": ["Title"] * 39}, "titles"),
+        ({"item_ids": ["item 1"] * 40}, "item_ids"),
+        ({"item_ids": "item 1"}, "item_ids"),
+        ({"top_k": True}, "top_k"),
+        ({"objective": None}, "objective"),
+        ({"counts": [0.5] * 40}, "counts"),
+        ({"metadata": {"genres": [1] * 40}}, "metadata genres"),
+        ({"sha256": []}, "sha256"),
+    ],
+)
+def test_settings_that_are_not_those_of_the_export_are_refused(
+    change: dict[str, Any], reason: str, causal: Exported, tmp_path: Path
+) -> None:
+    """Two ids that changed their places are two wrong names in every list."""
+    folder = Path(shutil.copytree(causal.folder, tmp_path / "copy"))
+    path = folder / "recommender.json"
+    settings = json.loads(path.read_text())
+    ids = settings["item_ids"]
+    for content in ({**settings, "item_ids": [ids[1], ids[0], *ids[2:]]}, {**settings, **change}):
+        path.write_text(json.dumps(content))
+        with pytest.raises(ValueError, match="is not as it was exported"):
+            OnnxRecommender.from_pretrained(folder)
+    (folder / "sha256.json").unlink()  # as exports of earlier versions are
+    with pytest.raises(ValueError, match=f"is damaged: .*{reason}.* cannot be used"):
+        OnnxRecommender.from_pretrained(folder)
+    for text in ("[]", "{", "[" * 100_000):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=r"recommender\.json"):
+            OnnxRecommender.from_pretrained(folder)

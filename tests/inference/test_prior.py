@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -117,10 +118,23 @@ def test_a_damaged_file_is_refused(
 ) -> None:
     """A prior of another checkpoint must not be read as none: new users would get other lists silently."""
     path = prior.save(tmp_path, tokenizer)
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    with pytest.raises(ValueError, match="cannot be used") as error:
-        load_prior(tmp_path, tokenizer)
-    assert reason in str(error.value) and "Fit it again" in str(error.value)
+    content = json.loads(path.read_text()) | change
+    for said in ("it is not as it was written", reason):  # with its hash, and as earlier versions wrote it
+        path.write_text(json.dumps(content))
+        with pytest.raises(ValueError, match="cannot be used") as error:
+            load_prior(tmp_path, tokenizer)
+        assert said in str(error.value) and "Fit it again" in str(error.value)
+        content.pop("sha256", None)
+
+
+def test_what_is_no_file_is_refused(tokenizer: ItemTokenizer, tmp_path: Path) -> None:
+    """A link to nothing, or a folder, passed for a checkpoint without a prior: empty histories got other lists."""
+    assert load_prior(tmp_path, tokenizer) is None
+    for make in (lambda path: path.mkdir(), lambda path: path.symlink_to("gone"), os.mkfifo):
+        make(tmp_path / "prior.json")
+        with pytest.raises(ValueError, match=r"prior\.json of .* is no file"):
+            load_prior(tmp_path, tokenizer)
+        (tmp_path / "prior.json").rmdir() if (tmp_path / "prior.json").is_dir() else (tmp_path / "prior.json").unlink()
 
 
 def test_a_file_of_an_earlier_version_is_refused(tokenizer: ItemTokenizer, tmp_path: Path) -> None:

@@ -54,7 +54,9 @@ def arguments(files: dict[str, Path], output: Path, **kwargs: object) -> StudyAr
     )
 
 
-def test_study_writes_tables_and_goes_on_after_an_interrupt(files: dict[str, Path], tmp_path: Path) -> None:
+def test_study_writes_tables_and_goes_on_after_an_interrupt(
+    files: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A study of hours that starts again from nothing is never finished; a repeated run must give the same row."""
     words = ["study", "--model_name_or_path", str(files["checkpoint"]), "--source_file", str(files["source.csv"])]
     words += ["--target_file", str(files["target.csv"]), "--output_dir", str(tmp_path), "--max_steps", "3"]
@@ -65,6 +67,10 @@ def test_study_writes_tables_and_goes_on_after_an_interrupt(files: dict[str, Pat
     assert len(runs) == 2 * (4 + 1) + 2
     first = json.loads(runs[0].read_text())
     untouched = runs[1].stat().st_mtime_ns
+    for damaged in ("{", '{"ranks": 1}'):
+        runs[0].write_text(damaged)
+        assert main(words) == 1
+        assert f"{runs[0]} is damaged" in capsys.readouterr().err
     runs[0].unlink()
     assert main(words) == 0
     again = json.loads(runs[0].read_text())
