@@ -16,6 +16,7 @@ RecipeName = Literal["fast", "balanced", "best"]
 LENGTHS = (20, 50, 100, 200)
 LARGEST_EXACT_CATALOGUE = 6_000  # more items, and a step is faster with drawn negatives
 MASKED_STEPS = 2  # times those of a causal run: each learns from a part of the items
+CONTENT_STEPS = 1 / 4  # of those of a run by ids: content says much from the start, and more steps learn by heart
 
 
 # With these the user has set the budget: how long a run is, how often it is looked at and when it stops.
@@ -99,13 +100,21 @@ def objective_asked(given: Mapping[str, Any]) -> Objective:
     return asked
 
 
-def choose_settings(recipe: RecipeName, log: LogStatistics, objective: Objective = "causal") -> list[Choice]:
+def by_content(given: Mapping[str, Any]) -> bool:
+    """Whether the user asked for items that are made of their content."""
+    return bool(given.get("item_representation", "id") != "id")
+
+
+def choose_settings(
+    recipe: RecipeName, log: LogStatistics, objective: Objective = "causal", *, by_content: bool = False
+) -> list[Choice]:
     """The settings of a run on a log.
 
     Args:
         recipe: How much time is spent: minutes (`fast`), up to an hour (`balanced`) or hours (`best`), on one core.
         log: Its statistics.
         objective: Where the user asked for one.
+        by_content: Whether items are made of their content.
 
     Returns:
         [`Choice`] of each setting, names as the flags of `hfrec pretrain`.
@@ -123,6 +132,9 @@ def choose_settings(recipe: RecipeName, log: LogStatistics, objective: Objective
     chosen = [Choice("objective", "causal", "learns from every item of a history in each step")]
     if objective == "masked":
         chosen, steps = [], steps * MASKED_STEPS
+    rate = Choice("learning_rate", 2e-3, "starts from the log need no caution")
+    if by_content:
+        rate, steps = Choice("learning_rate", 1e-3, "content says much from the start"), round(steps * CONTENT_STEPS)
     large = log.num_items > LARGEST_EXACT_CATALOGUE
     lengths = f"{log.mean_length:.0f} interactions of a user on average"
     negatives = "drawn negatives are faster" if large else "the exact loss is fast"
@@ -134,7 +146,7 @@ def choose_settings(recipe: RecipeName, log: LogStatistics, objective: Objective
         Choice("hidden_dropout_prob", _dropout(log.mean_length), lengths),
         Choice("loss", "sampled_softmax" if large else "chunked", f"{log.num_items:,} items: {negatives}"),
         Choice("per_device_train_batch_size", batch, f"about {rows:,.0f} rows an epoch"),
-        Choice("learning_rate", 2e-3, "starts from the log need no caution"),
+        rate,
         *choose_budget(steps, f"{steps * batch / rows:.0f} epochs"),
     ]
 
