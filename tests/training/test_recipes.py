@@ -45,7 +45,7 @@ def test_a_masked_run_takes_what_masking_needs() -> None:
 
 
 def test_content_is_learnt_in_few_and_careful_steps() -> None:
-    """At the rate and length of a run by ids it is learnt by heart, and the best model lies at a twentieth of the run."""
+    """At the rate and length of a run by ids it is learnt by heart: the best model lies at the start of the run."""
     ids, content = (
         {choice.name: choice.value for choice in choose_settings("balanced", FILMS, by_content=asked)}
         for asked in (False, True)
