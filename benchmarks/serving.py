@@ -4,9 +4,9 @@ python benchmarks/serving.py --model_name_or_path out --train_file ml-100k --out
 python benchmarks/serving.py … --soak_seconds 600    # all figures of benchmarks/README.md, some 13 minutes
 
 The load comes from wrk (Debian: `apt-get install wrk`) on loopback. The server has one core to itself where there are
-two, wrk the other. Every request is `POST /recommend` with the newest `length` items of a user of the log, ten items
-asked for. CPU seconds are the server's own, so that they hold on a busy machine too; the hello-world is the same
-uvicorn with one route.
+two, wrk the other. Every request is `POST /recommend` with the newest `length` items of a user of the log, or of
+`--histories` of them, ten items asked for. CPU seconds are the server's own, so that they hold on a busy machine too;
+the hello-world is the same uvicorn with one route.
 """
 
 from __future__ import annotations
@@ -73,6 +73,7 @@ class ServingArguments:
     train_file: str = field(metadata={"help": "Log whose users ask: a file or a named data set."})
     output_dir: str = field(metadata={"help": "Folder of the exports and of serving.json."})
     length: int = field(default=50, metadata={"help": "Newest items of a history."})
+    histories: int = field(default=1, metadata={"help": "Of one request, each of another user."})
     seconds: int = field(default=10, metadata={"help": "Of each measurement."})
     rounds: int = field(default=3, metadata={"help": "Each server in turn, in every round."})
     clients: list[int] = field(default_factory=lambda: [1, 8, 64], metadata={"help": "Connections at a time."})
@@ -87,7 +88,8 @@ def write_bodies(arguments: ServingArguments, known: set[str], path: Path) -> No
     rows = [[item for item in row if item in known][-arguments.length :] for row in histories]
     rows = [row for row in rows if len(row) == arguments.length]
     random.Random(0).shuffle(rows)
-    lines = (json.dumps({"histories": [row], "top_k": 10}) for row in rows)
+    groups = (rows[start : start + arguments.histories] for start in range(0, len(rows), arguments.histories))
+    lines = (json.dumps({"histories": group, "top_k": 10}) for group in groups)
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
