@@ -134,7 +134,8 @@ def choose_settings(
         chosen, steps = [], steps * MASKED_STEPS
     rate = Choice("learning_rate", 2e-3, "starts from the log need no caution")
     if by_content:
-        rate, steps = Choice("learning_rate", 1e-3, "content says much from the start"), round(steps * CONTENT_STEPS)
+        rate = Choice("learning_rate", 1e-3, "content says much from the start")
+        steps = min(steps, max(round(steps * CONTENT_STEPS), effort.fewest_steps))
     large = log.num_items > LARGEST_EXACT_CATALOGUE
     lengths = f"{log.mean_length:.0f} interactions of a user on average"
     negatives = "drawn negatives are faster" if large else "the exact loss is fast"
