@@ -25,7 +25,7 @@ from typing import Any
 import torch
 
 from hfrec import Bert4RecConfig, Bert4RecForCausalLM, Bert4RecForMaskedLM, ItemTokenizer, recommend
-from hfrec.models import losses
+from hfrec.models import chunked_loss
 
 LABELLED = {"masked": 0.2, "causal": 1.0}
 
@@ -173,13 +173,13 @@ def flops(model: Any, batch: dict[str, torch.Tensor]) -> float:
 @contextlib.contextmanager
 def loss_kernel(liger: bool) -> Iterator[None]:
     """The chunked loss through Liger's kernel, or written out, whatever is installed."""
-    ours = losses._liger
+    ours = chunked_loss._liger
     if not liger:
-        losses._liger = lambda _: None  # type: ignore[assignment]
+        chunked_loss._liger = lambda _: None  # type: ignore[assignment]
     try:
         yield
     finally:
-        losses._liger = ours
+        chunked_loss._liger = ours
 
 
 def train(case: Case, card: Card, limits: dict[str, float]) -> dict[str, Any]:

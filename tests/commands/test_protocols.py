@@ -158,7 +158,7 @@ def test_finetune_goes_by_time_too(temporal: Path, logs: dict[str, Path], tmp_pa
                 "--label_column",
                 "item_id",
             ],
-            "cross-validated over users",
+            "divides users and recommends nothing",
         ),
     ],
 )
