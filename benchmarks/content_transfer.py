@@ -53,6 +53,7 @@ from hfrec import (
     to_evaluation_sequences,
 )
 from hfrec.data.files import write_json
+from hfrec.models.content import FIRST_DECAY
 from hfrec.training.arguments import DataArguments
 from hfrec.training.freezing import freeze
 from hfrec.training.rows import build_tokenizer, training_sequences
@@ -167,7 +168,7 @@ class Test:
 class ContentCosine:
     """The cosine between an item's content and the mean content of the newest items; no model at all."""
 
-    def __init__(self, features: torch.Tensor, max_length: int, decay: float = 0.6) -> None:
+    def __init__(self, features: torch.Tensor, max_length: int, decay: float = FIRST_DECAY) -> None:
         self.table = F.pad(F.normalize(features, dim=1), (0, 0, 3, 0))  # (vocab_size, width)
         self.max_length, self.decay = max_length, decay
 
@@ -225,19 +226,19 @@ def pretrained(
         for name, ranks in baselines(parts.history, tokenizer, test, cosine, ease=arguments.ease).items():
             say("home", name, ranks)
         say("home", "cosine of content", test.baseline_ranks(cosine, tokenizer))
-    orders = {"source": features}
+    orders: dict[str, torch.Tensor | None] = {"source": features}
     if arguments.shuffled:
         orders["shuffled"] = features[torch.randperm(len(features), generator=torch.Generator().manual_seed(0))]
     if arguments.home:
-        orders = {"ids": torch.zeros(0), **orders}
+        orders = {"ids": None, **orders}
     for name, rows in orders.items():
         folder = arguments.output_dir / name
         if folder.exists():
             continue
         torch.manual_seed(0)
-        described = None if name == "ids" else specification
+        described = None if rows is None else specification
         model = Bert4RecForCausalLM(shape(arguments, len(tokenizer), described, arguments.representation))
-        if described is not None:
+        if rows is not None:
             set_item_features(model, rows)
         start_from_log(model, *counted, seed=0)
         if arguments.home:
@@ -247,7 +248,7 @@ def pretrained(
             say("home", name, test.ranks(model, tokenizer))
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-    return {name: load_checkpoint(arguments.output_dir / name) for name in orders if name != "ids"}
+    return {name: load_checkpoint(arguments.output_dir / name) for name, rows in orders.items() if rows is not None}
 
 
 def apart(log: Interactions, arguments: argparse.Namespace) -> Interactions:

@@ -96,7 +96,7 @@ def finish(
     """Mix the parts, test them, fit them again where `whole` is given, and write the checkpoint with its results, its
     users' ranks and its card."""
     from ..blending.run import describe, measure_blend, mix
-    from ..data.files import VALIDATION_FOLDER, seal, whole_files, write_json
+    from ..data.files import VALIDATION_FOLDER, sealed_files, whole_files, write_json
     from ..data.sequences import to_evaluation_sequences
     from ..data.splits import split_facts
     from ..evaluation.protocol import versions
@@ -126,9 +126,9 @@ def finish(
     with whole_files(folder) as draft:
         tested = draft if whole is None else draft / VALIDATION_FOLDER
         save_checkpoint(blend, tokenizer, tested)
-        test.user_ranks().save(tested / RANKS_FILE)
-        write_json(tested / "all_results.json", results)
-        seal(tested)
+        with sealed_files(tested) as added:
+            test.user_ranks().save(added / RANKS_FILE)
+            write_json(added / "all_results.json", results)
         write_model_card(tested, license=card.license, name=folder.resolve().name)
         final = None if whole is None else save_whole(blend, whole, results, draft)
         if final is not None:

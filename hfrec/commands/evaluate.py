@@ -79,7 +79,7 @@ def parse(words: Sequence[str]) -> tuple[EvaluateArguments, ProtocolArguments]:
 
 def main(words: tuple[EvaluateArguments, ProtocolArguments]) -> dict[str, Any]:
     """Evaluate, print the table and write `eval_results.json` and `test_ranks.parquet`."""
-    from ..data.files import check_folder, seal_also, whole_files, write_json
+    from ..data.files import check_folder, sealed_files, write_json
     from ..data.repeats import chosen_filter
     from ..data.splits import split_facts
     from ..data.temporal import split_log
@@ -135,10 +135,9 @@ def main(words: tuple[EvaluateArguments, ProtocolArguments]) -> dict[str, Any]:
     if fitted is not None:
         results["cold_users"] = measure_cold_users(model, tokenizer, split, fitted, batch_size=arguments.batch_size)
         fitted.save(arguments.model_name_or_path, tokenizer)
-    with whole_files(Path(arguments.output_dir)) as draft:
+    with sealed_files(Path(arguments.output_dir)) as draft:
         ranked.user_ranks().save(draft / RANKS_FILE)
         write_json(draft / "eval_results.json", results)
-        seal_also(draft, Path(arguments.output_dir))
     if arguments.report is not None:
         from ..reports.evaluation import write_evaluation
 

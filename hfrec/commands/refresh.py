@@ -18,7 +18,7 @@ from typing import Any
 from transformers import PreTrainedModel, Trainer
 
 from ..data.collators import objective_of
-from ..data.files import seal, whole_files, write_json
+from ..data.files import sealed_files, whole_files, write_json
 from ..data.inputs import input_content, inputs_of
 from ..data.interactions import Interactions
 from ..data.periods import Periods, split_periods
@@ -154,8 +154,8 @@ def write_refreshed(
     folder, text = Path(training.output_dir), report_markdown(report)
     with whole_files(folder) as draft:
         save_checkpoint(*new, draft)
-        write_json(draft / "all_results.json", results)
-        seal(draft)
+        with sealed_files(draft) as added:
+            write_json(added / "all_results.json", results)
         write_model_card(draft, repo_id=training.hub_model_id, license=card.license, name=folder.resolve().name)
         (draft / "refresh_report.md").write_text(text, encoding="utf-8")
         write_json(draft / REPORT, report)

@@ -172,16 +172,18 @@ def seal(folder: Path) -> None:
     write_json(folder / SEAL_FILE, {path.relative_to(folder).as_posix(): sha256_of(path) for path in files})
 
 
-def seal_also(draft: Path, folder: Path) -> None:
-    """Write the hashes of the files of a draft into it, beside those of the folder that it moves into.
+@contextmanager
+def sealed_files(folder: Path) -> Iterator[Path]:
+    """`whole_files`, whose hashes then stand beside those of what the folder held, which is not hashed again.
 
     Args:
-        draft: Of `whole_files`.
-        folder: Where it goes; sealed or not.
+        folder: Where they go; sealed or not.
     """
-    earlier = read_json_object(folder / SEAL_FILE) if (folder / SEAL_FILE).is_file() else {}
-    seal(draft)
-    write_json(draft / SEAL_FILE, {**earlier, **read_json_object(draft / SEAL_FILE)})
+    with whole_files(folder) as draft:
+        yield draft
+        earlier = read_json_object(folder / SEAL_FILE) if (folder / SEAL_FILE).is_file() else {}
+        seal(draft)
+        write_json(draft / SEAL_FILE, {**earlier, **read_json_object(draft / SEAL_FILE)})
 
 
 def fault_of(folder: Path, suffixes: tuple[str, ...] | None = None) -> str | None:

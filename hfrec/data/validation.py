@@ -53,10 +53,10 @@ def ids_to_strings(part: Part, column: str) -> pa.ChunkedArray:
     values = _flat(part.table[column])
     if pa.types.is_floating(values.type):
         _exact(part, column, values)
-        values = pc.if_else(pc.is_nan(values.cast(pa.float64())), None, values.cast(pa.float64()))
+    values = _nan_as_null(values)
     _check_nulls(part, column, values)
     try:
-        strings = as_texts(values)
+        strings = _strings(values)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise ValueError(
             f"{part.name}, column {column!r}: ids of type {values.type} cannot be read as strings ({error}). "
@@ -70,9 +70,20 @@ def ids_to_strings(part: Part, column: str) -> pa.ChunkedArray:
 
 def as_texts(values: pa.ChunkedArray) -> pa.ChunkedArray:
     """Values of any flat type as strings, NaN as null; whole floats (pandas' integers with gaps) lose their ".0"."""
-    values = _flat(values)
+    return _strings(_nan_as_null(_flat(values)))
+
+
+def _nan_as_null(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Floats as float64 with nulls for NaN; other values as they are."""
+    if not pa.types.is_floating(values.type):
+        return values
+    wide = values.cast(pa.float64())
+    return pc.if_else(pc.is_nan(wide), None, wide)
+
+
+def _strings(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """What `as_texts` makes of values without NaN."""
     if pa.types.is_floating(values.type):
-        values = pc.if_else(pc.is_nan(values.cast(pa.float64())), None, values.cast(pa.float64()))
         whole = pc.equal(pc.floor(values), values)
         digits = pc.if_else(whole, values, 0.0).cast(pa.int64()).cast(pa.string())  # as text, 1e12 is "1e+12"
         values = pc.if_else(whole, digits, values.cast(pa.string()))

@@ -115,8 +115,7 @@ def rank_dataset(
     was_training = model.training
     model.train(False)
     try:
-        parts: list[tuple[Tensor, Tensor]] = []
-        parts += [_rank_batch(scorer, batch, rankable, item_chunk_size, top_k, place) for batch in loader]
+        parts = [_rank_batch(scorer, batch, rankable, item_chunk_size, top_k, place) for batch in loader]
     finally:
         model.train(was_training)
     return collect_ranks(parts)

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, TrainerCallback, TrainerControl, Train
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from ..data.collators import objective_of
-from ..data.files import VALIDATION_FOLDER, read_json_object, seal_also, whole_files, write_json
+from ..data.files import VALIDATION_FOLDER, read_json_object, sealed_files, write_json
 from ..data.inputs import inputs_of
 from ..data.interactions import Interactions
 from ..data.locks import locked_folder
@@ -206,9 +206,8 @@ def refit_on_log(
     best = whole_model(trainer)
     if trainer.is_world_process_zero():
         save_checkpoint(best, tokenizer, Path(training.output_dir))
-        with whole_files(Path(training.output_dir)) as draft:
+        with sealed_files(Path(training.output_dir)) as draft:
             write_json(draft / "all_results.json", results)
-            seal_also(draft, Path(training.output_dir))
     return results
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, Trainer
 
-from ..data.files import VALIDATION_FOLDER, check_folder, check_new_folder, seal, seal_also, whole_files, write_json
+from ..data.files import VALIDATION_FOLDER, check_folder, check_new_folder, seal, sealed_files, whole_files, write_json
 from ..evaluation.protocol import versions
 from ..evaluation.user_ranks import RANKS_FILE
 from ..tokenization import ItemTokenizer
@@ -108,10 +108,9 @@ def train_and_evaluate(
     if trainer.is_world_process_zero():
         tested = rows.test(best)
         results["test"] = tested.results()
-        with whole_files(Path(training.output_dir)) as draft:
+        with sealed_files(Path(training.output_dir)) as draft:
             tested.user_ranks().save(draft / RANKS_FILE)
             write_json(draft / "all_results.json", results)
-            seal_also(draft, Path(training.output_dir))
     return results
 
 

@@ -16,9 +16,8 @@ from hfrec.data.files import (
     check_file,
     fault_of,
     seal,
-    seal_also,
+    sealed_files,
     whole_file,
-    whole_files,
 )
 from hfrec.data.locks import locked_folder
 
@@ -129,9 +128,8 @@ def test_results_are_sealed_beside_the_model_they_are_of(tmp_path: Path) -> None
     for name in ("a", "validation/a"):
         (tmp_path / name).write_text(name)
     seal(tmp_path)
-    with whole_files(tmp_path) as draft:
+    with sealed_files(tmp_path) as draft:
         (draft / "b").write_text("b")
-        seal_also(draft, tmp_path)
     assert fault_of(tmp_path) is None
     (tmp_path / "validation" / "a").unlink()
     assert fault_of(tmp_path, ("a", "b")) is None
