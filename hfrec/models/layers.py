@@ -251,11 +251,12 @@ class Bert4RecAttention(nn.Module):
         batch, length, _ = hidden_states.shape
         states = self.query_key_value(hidden_states).view(batch, length, 3, -1, self.head_size)
         query, key, value = states.permute(2, 0, 3, 1, 4)  # each (batch, heads, length, head_size)
-        if rotary is not None:
-            query, key = rotate(query, *rotary), rotate(key, *rotary)
         if last_only:
             length, query = 1, query[:, :, -1:]  # (batch, heads, 1, head_size)
             attention_mask = None if attention_mask is None else attention_mask[:, :, -1:]
+        if rotary is not None:
+            query = rotate(query, *(angles[:, :, -length:] for angles in rotary))
+            key = rotate(key, *rotary)
         attend: Callable[..., Any] = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )

@@ -217,6 +217,14 @@ def test_what_cannot_be_exported_leaves_nothing(
     assert not (tmp_path / "new").exists()
 
 
+def test_attention_is_written_out_in_the_graph_alone(rotary: Exported) -> None:
+    """Of torch's fused attention the exporter makes a longer graph; a model left with eager attention is slower."""
+    onnx = pytest.importorskip("onnx")
+    operations = {node.op_type for node in onnx.load(str(rotary.folder / "model.onnx")).graph.node}
+    assert "Softmax" in operations and "IsNaN" not in operations
+    assert rotary.model.config._attn_implementation == "sdpa"
+
+
 def test_a_graph_that_differs_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An export that recommends other items than the model must not reach a service."""
     monkeypatch.setattr(MODULE, "TOLERANCE", -1.0)
