@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal
 from .columns import ColumnFlags
 from .content import over_to_items
 from .lists import checked_output, write_rows
-from .parsing import parse_arguments
+from .parsing import parse_into
 
 RECALL_USERS = 1000  # on whom an approximate index is compared with the exact lists
 
@@ -77,10 +77,7 @@ class RecommendArguments(ColumnFlags):
     )
 
 
-def parse(words: Sequence[str]) -> RecommendArguments:
-    """Flags or a settings file into the dataclass."""
-    (arguments,) = parse_arguments("recommend", (RecommendArguments,), words)
-    return arguments  # type: ignore[no-any-return]
+parse = parse_into("recommend", RecommendArguments)
 
 
 def main(arguments: RecommendArguments) -> list[list[dict[str, Any]]]:
