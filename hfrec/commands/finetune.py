@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 from transformers import PreTrainedModel
 
 from ..data.arguments import ProtocolArguments
@@ -38,7 +39,7 @@ from ..training.rows import build_tokenizer, load_split, split_rows
 from ..training.run import check_output_folder, train_and_evaluate
 from ..training.runfile import begin_run, split_content, start_settings
 from ..training.seen import settle_seen_items
-from ..training.start import histories_and_counts, start_new_items, start_residuals
+from ..training.start import histories_and_counts, start_adopted, start_new_items
 from ..training.trainer import seed_everything
 from ..training.trainer_arguments import RecommenderTrainingArguments
 from ..training.updates import build_updates
@@ -226,8 +227,9 @@ def adopt_log(
     print(adoption)
     if lacking:
         print(f"{len(lacking):,} items of the log are not in the file; their interactions are left out.")
-    if start.new_item_start == "cooccurrence" and adoption.num_shared == 0:
-        start_residuals(model, *histories_and_counts(train, adoption.tokenizer))
+    if start.new_item_start == "cooccurrence":
+        counted = histories_and_counts(train, adoption.tokenizer)
+        start_adopted(model, *counted, new=adoption.new, mostly_new=adoption.whitened)
     return adoption.tokenizer
 
 
@@ -256,5 +258,6 @@ def cover_items(
         return tokenizer
     grown = add_items(model, tokenizer, new, metadata=train.items)
     if start == "cooccurrence":
-        start_new_items(model, *histories_and_counts(train, grown), num_new=len(new))
+        last = np.arange(len(grown.items)) >= len(grown.items) - len(new)
+        start_new_items(model, *histories_and_counts(train, grown), new=last)
     return grown
