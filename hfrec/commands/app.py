@@ -76,8 +76,8 @@ def main(arguments: AppArguments) -> dict[str, Any]:
 
 def read_histories(arguments: AppArguments) -> dict[str, list[str]] | None:
     """Histories of the log by user, or None without one."""
+    from ..data.interactions import histories_of
     from ..hub.log_shape import load_log_like, log_shape
-    from .recommend import histories_of
 
     if arguments.history_file is None:
         return None

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from .evaluate import check_page
+from .lists import check_page
 from .parsing import parse_arguments
 
 

@@ -13,7 +13,6 @@ from typing import Any, ClassVar, Literal
 
 from .columns import ColumnFlags
 from .parsing import parse_arguments
-from .recommend import histories_of
 
 
 @dataclass
@@ -76,6 +75,7 @@ def read_histories(arguments: ExportArguments, tokenizer: Any) -> list[list[str]
     Raises:
         ValueError: No user has one.
     """
+    from ..data.interactions import histories_of
     from ..hub.log_shape import load_log_like, log_shape
 
     shape = log_shape(arguments.model_name_or_path, arguments, revision=arguments.revision)

@@ -32,6 +32,7 @@ from ..hub.push import push_to_hub
 from ..tokenization import ItemTokenizer
 from ..training.arguments import CardArguments, DataArguments, RefreshFinetuneArguments
 from ..training.facts import log_sizes, run_facts
+from ..training.fitting import fit_to_log, read_inputs
 from ..training.pushes import hub_target
 from ..training.refresh import (
     cohort_masks,
@@ -50,7 +51,6 @@ from ..training.runfile import begin_run, start_settings
 from ..training.trainer import build_trainer
 from ..training.trainer_arguments import RecommenderTrainingArguments
 from ..training.updates import STOCK_UPDATES, Updates, build_updates
-from .finetune import fit_to_log, read_inputs
 from .flags import FLAGS
 from .parsing import given_values, parse_arguments
 

@@ -46,7 +46,7 @@ def main(arguments: SimilarArguments) -> list[list[dict[str, Any]]]:
     from ..data.titles import TitleIndex
     from ..hub.checkpoint import load_checkpoint
     from ..inference.similar import similar_items
-    from .recommend import checked_output, write_rows
+    from .lists import checked_output, write_rows
 
     output = None if arguments.output_file is None else checked_output(arguments.output_file)
     model, tokenizer = load_checkpoint(arguments.model_name_or_path, revision=arguments.revision)
