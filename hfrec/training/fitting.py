@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
+import numpy as np
 from transformers import PreTrainedModel
 
 from ..data.inputs import declare_inputs, inputs_of
@@ -12,7 +13,7 @@ from ..tokenization import ItemTokenizer
 from .arguments import DataArguments, FinetuneArguments, NewItemStart
 from .freezing import freeze
 from .rows import build_tokenizer
-from .start import histories_and_counts, start_new_items, start_residuals
+from .start import histories_and_counts, start_adopted, start_new_items
 from .trainer import seed_everything
 from .trainer_arguments import RecommenderTrainingArguments
 
@@ -82,8 +83,9 @@ def adopt_log(
     print(adoption)
     if lacking:
         print(f"{len(lacking):,} items of the log are not in the file; their interactions are left out.")
-    if start.new_item_start == "cooccurrence" and adoption.num_shared == 0:
-        start_residuals(model, *histories_and_counts(train, adoption.tokenizer))
+    if start.new_item_start == "cooccurrence":
+        counted = histories_and_counts(train, adoption.tokenizer)
+        start_adopted(model, *counted, new=adoption.new, mostly_new=adoption.whitened)
     return adoption.tokenizer
 
 
@@ -112,5 +114,6 @@ def cover_items(
         return tokenizer
     grown = add_items(model, tokenizer, new, metadata=train.items)
     if start == "cooccurrence":
-        start_new_items(model, *histories_and_counts(train, grown), num_new=len(new))
+        last = np.arange(len(grown.items)) >= len(grown.items) - len(new)
+        start_new_items(model, *histories_and_counts(train, grown), new=last)
     return grown
