@@ -116,7 +116,8 @@ def run_on_split(
     done = finished_validation(training)
     if done is not None:
         return done
-    tokenizer = fit_to_log(model, tokenizer, split.train, data=data, start=start, training=training)
+    fitted = fit_to_log(model, tokenizer, split.train, data=data, start=start, training=training)
+    tokenizer = fitted.tokenizer
     rows = split_rows(model, tokenizer, split, data)
     seen_items = settle_seen_items(model, rows.validation, protocol)
     return train_and_evaluate(
@@ -125,7 +126,7 @@ def run_on_split(
         rows,
         data=data,
         training=training,
-        updates=build_updates(model, tokenizer, start, training),
+        updates=build_updates(model, fitted.anchored, start, training),
         extra={"finetuning": vars(start), **seen_items},
     )
 
@@ -142,7 +143,8 @@ def run_on_all(
     model, tokenizer = load_network(start.model_name_or_path, revision=start.model_revision)
     content = {"train": log.fingerprint, **input_content(read_inputs(model, start), log)}
     begin_run(data, training, content, start=start_settings(model, start), final=vars(chosen))
-    tokenizer = fit_to_log(model, tokenizer, log, data=data, start=start, training=training)
+    fitted = fit_to_log(model, tokenizer, log, data=data, start=start, training=training)
+    tokenizer = fitted.tokenizer
     return refit_on_log(
         model,
         tokenizer,
@@ -150,6 +152,6 @@ def run_on_all(
         validation=validation,
         data=data,
         training=training,
-        updates=build_updates(model, tokenizer, start, training),
+        updates=build_updates(model, fitted.anchored, start, training),
         extra={"finetuning": vars(start)},
     )

@@ -98,7 +98,8 @@ def main(arguments: Arguments) -> dict[str, Any]:
     content = {"log": log.fingerprint, **input_content(read_inputs(old_model, start), log)}
     begin_run(data, training, content, start=start_settings(old_model, start), periods=named)
     model = deepcopy(old_model)
-    tokenizer = fit_to_log(model, old_tokenizer, periods.new, data=data, start=start, training=training)
+    fitted = fit_to_log(model, old_tokenizer, periods.new, data=data, start=start, training=training)
+    tokenizer = fitted.tokenizer
     trainer = train_on_period(
         model,
         tokenizer,
@@ -106,7 +107,7 @@ def main(arguments: Arguments) -> dict[str, Any]:
         data=data,
         training=training,
         context_items=refresh.context_items,
-        updates=build_updates(model, tokenizer, start, training),
+        updates=build_updates(model, fitted.anchored, start, training),
     )
     models = ((old_model, old_tokenizer), (trainer.accelerator.unwrap_model(trainer.model), tokenizer))
     report = judge(models, periods, refresh)

@@ -172,7 +172,8 @@ class FinetuneArguments:
     l2sp_residual: float = field(
         default=0.0,
         metadata={
-            "help": "Strength of L2-SP's pull of the items' residuals to zero (`--item_representation content+id`)."
+            "help": "Strength of L2-SP's pull of the items' residuals (`--item_representation content+id`): to those "
+            "of the checkpoint, and to zero for new items."
         },
     )
     l2sp_mode: Literal["coupled", "decoupled"] = field(
