@@ -36,7 +36,7 @@ from ..training.freezing import freeze
 from ..training.pushes import hub_target
 from ..training.rows import build_tokenizer, load_split, split_rows
 from ..training.run import check_output_folder, train_and_evaluate
-from ..training.runfile import begin_run, split_content, start_settings
+from ..training.runfile import begin_run, items_content, split_content, start_settings
 from ..training.seen import settle_seen_items
 from ..training.start import histories_and_counts, start_new_items, start_residuals
 from ..training.trainer import seed_everything
@@ -123,6 +123,7 @@ def run_on_split(
     """Fine-tune on the training part of a split and test; a validation run that is done already is only read."""
     model, tokenizer = load_network(start.model_name_or_path, revision=start.model_revision)
     content = {**split_content(split), **input_content(read_inputs(model, start), split.train)}
+    content |= items_content(split.train.items if adopts(model, split.train) else None)
     begin_run(data, training, content, start=start_settings(model, start), protocol=vars(protocol))
     done = finished_validation(training)
     if done is not None:
@@ -152,6 +153,7 @@ def run_on_all(
     """Fine-tune from the same checkpoint on all rows for as long as validation chose."""
     model, tokenizer = load_network(start.model_name_or_path, revision=start.model_revision)
     content = {"train": log.fingerprint, **input_content(read_inputs(model, start), log)}
+    content |= items_content(log.items if adopts(model, log) else None)
     begin_run(data, training, content, start=start_settings(model, start), final=vars(chosen))
     tokenizer = fit_to_log(model, tokenizer, log, data=data, start=start, training=training)
     return refit_on_log(

@@ -140,6 +140,7 @@ def test_another_item_under_a_known_id_is_new() -> None:
     [
         (catalogue("t", 1, 1), "at least two items"),
         (pa.concat_tables([catalogue("t", 2, 1)] * 2), "more than one row"),
+        (catalogue("t", 2, 1).set_column(1, "kind", pa.array([None, ""])), "None of the 2 `items` has content"),
         (
             catalogue("t", 3, 1).rename_columns(["item_id", "colour"]),
             r"made of kind.* no column kind, found item_id, colo",
