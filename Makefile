@@ -13,6 +13,7 @@
 #   make universal  a checkpoint for any catalogue from open data, by the words of its titles (HFREC_RETAIL=folder of that log)
 
 PYTHON ?= python3
+EXTRAS ?= dev
 BIN := .venv/bin
 STAMP := .venv/.installed
 DEMO := outputs/demo
@@ -29,7 +30,7 @@ app: $(STAMP)
 	$(BIN)/hfrec app $(DEMO)/finetuned_l2sp --compare_with $(DEMO)/scratch --history_file $(DEMO)/target.parquet --labels "Fine-tuned with L2-SP" "From scratch" --open_browser
 
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -q
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -q
 
 check: $(STAMP)
 	$(BIN)/ruff check .
@@ -46,7 +47,7 @@ dist: $(STAMP)
 	$(BIN)/pytest -q -m slow tests/test_dist.py
 
 docs: $(STAMP)
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[docs]'
+	test -x $(BIN)/mkdocs || $(BIN)/python -m pip install -q -c constraints.txt -e '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 bench: $(STAMP)
@@ -70,7 +71,7 @@ universal: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "hfrec needs Python 3.10 or newer, found " + sys.version.split()[0] + ": call make with PYTHON=python3.x")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install -c constraints.txt -e '.[$(EXTRAS)]'
 	touch $@
 
 clean:

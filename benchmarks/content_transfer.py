@@ -39,7 +39,6 @@ from hfrec import (
     L2SPCallback,
     PopularityBaseline,
     RecommenderTrainingArguments,
-    adopt_catalogue,
     content_features,
     describe_content,
     leave_one_out,
@@ -57,8 +56,9 @@ from hfrec.models.content import FIRST_DECAY
 from hfrec.training.arguments import DataArguments
 from hfrec.training.freezing import freeze
 from hfrec.training.rows import build_tokenizer, training_sequences
-from hfrec.training.start import histories_and_counts, start_from_log, start_residuals
+from hfrec.training.start import histories_and_counts, start_adopted, start_from_log
 from hfrec.training.trainer import build_trainer
+from hfrec.transfer.adoption import Adoption, adopt
 
 BATCH = 128
 ALPHA = 0.1  # of L2-SP
@@ -88,6 +88,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--test_users", type=int, default=2000)
     parser.add_argument("--ease", action="store_true", help="EASE too: minutes on a catalogue of 12,000 items.")
     parser.add_argument("--learning_rate", type=float, default=1e-3)
+    parser.add_argument("--dropout", type=float, default=0.4)
     return parser.parse_args()
 
 
@@ -111,7 +112,7 @@ def shape(
         position_embedding_type="rotary",
         head_transform=False,
         loss="sampled_softmax",
-        hidden_dropout_prob=0.4,
+        hidden_dropout_prob=arguments.dropout,
         **content,
     )
 
@@ -278,12 +279,14 @@ def on_target(
     specification = ContentSpecification.from_dict(sources["source"][0].config.item_content)
     features = content_features(specification, log.items, encoder=arguments.encoder)
     cosine = ContentCosine(features, length)
-    adopted: dict[str, Any] = {}
+    adopted: dict[str, tuple[Any, Adoption]] = {}
     for source, (model, known) in sources.items():
         model = deepcopy(model)
-        tokenizer = adopt_catalogue(model, known, log.items, encoder=arguments.encoder)
+        adoption = adopt(model, known, log.items, encoder=arguments.encoder)
+        print(f"{source}: {adoption}", flush=True)
+        tokenizer = adoption.tokenizer
         say("target", f"{source}, zero-shot", test.ranks(model, tokenizer))
-        adopted[source] = model
+        adopted[source] = model, adoption
     say("target", "cosine of content", test.baseline_ranks(cosine, tokenizer))
     for seed in arguments.seeds:
         for fraction in arguments.fractions:
@@ -305,8 +308,8 @@ def on_target(
             for name, (start, alpha, frozen) in arms.items():
                 torch.manual_seed(seed)
                 if start is not None:
-                    model = deepcopy(adopted[start])
-                    start_residuals(model, *counted, seed=seed)
+                    model, adoption = deepcopy(adopted[start])
+                    start_adopted(model, *counted, new=adoption.new, mostly_new=adoption.whitened, seed=seed)
                     freeze(model, frozen)
                 else:
                     described = specification if "content" in name else None
@@ -314,8 +317,9 @@ def on_target(
                     if described is not None:
                         set_item_features(model, features)
                     start_from_log(model, *counted, seed=seed)
-                folder = str(arguments.output_dir / "source")
-                pull = [L2SPCallback(folder, alpha=alpha, residual=alpha / 10, tokenizer=tokenizer)] if alpha else []
+                folder, known = str(arguments.output_dir / "source"), adopted["source"][1]
+                anchored = tokenizer if known.whitened else known.known
+                pull = [L2SPCallback(folder, alpha=alpha, residual=alpha / 10, tokenizer=anchored)] if alpha else []
                 train(model, tokenizer, share, arguments, seed, epochs=5, max_steps=arguments.max_steps, callbacks=pull)
                 say(where, name, test.ranks(model, tokenizer), seed)
 

@@ -31,7 +31,7 @@ from train_speed import EpochTimer, calibrate, load_split, timed_training
 from hfrec import rank_dataset, recommend
 from hfrec.evaluation.metrics import ranking_metrics
 from hfrec.evaluation.protocol import evaluation_collator, rows_to_rank
-from hfrec.models import packing
+from hfrec.models.layers import Dropout
 from hfrec.training.arguments import DataArguments, ModelArguments
 from hfrec.training.rows import build_tokenizer, training_sequences
 from hfrec.training.trainer import build_model, build_trainer, seed_everything
@@ -71,7 +71,7 @@ def pooled(model: Any) -> Any:
     """The model with one draw of bits for all its dropouts."""
     for module in model.modules():
         for name, child in module.named_children():
-            if isinstance(child, packing.Dropout):
+            if isinstance(child, Dropout):
                 setattr(module, name, PooledDropout(child.p))
     return model
 

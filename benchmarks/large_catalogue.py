@@ -1,4 +1,4 @@
-"""Peak memory of the whole `hfrec pretrain` on a catalogue of a million items, beside what `hfrec estimate` says.
+"""Memory of the whole `hfrec pretrain` on a catalogue of a million items by stage, beside what `hfrec estimate` says.
 
 OMP_NUM_THREADS=1 python benchmarks/large_catalogue.py --output_dir outputs/large_catalogue
 
@@ -9,18 +9,26 @@ memory that the kernel reports of it, as `/usr/bin/time -v` does.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 COMMAND = [sys.executable, "-c", "import sys; from hfrec_command import main; sys.exit(main(sys.argv[1:]))"]
 SHAPE = ["--loss", "chunked", "--item_start", "random", "--max_length", "50"]
+STAGES = (
+    "--stages"  # this script in the process that is measured: the file of the stages, then flags of `hfrec pretrain`
+)
+Row = dict[str, float]
 
 
 def write_log(path: Path, users: int, items: int, length: int) -> None:
@@ -34,27 +42,87 @@ def write_log(path: Path, users: int, items: int, length: int) -> None:
     pl.DataFrame(table).write_csv(path)
 
 
-def peak_of(words: list[str], log: Path) -> tuple[str, float, float]:
-    """What a command of hfrec prints, its peak resident GB and its CPU seconds.
+def pretrain(words: list[str], stages_file: Path) -> int:
+    """`hfrec pretrain` in this process; what is resident, and the most so far, in GB after each stage."""
+    from transformers import Trainer
+
+    import hfrec_command
+    from hfrec.evaluation import protocol
+
+    stages: dict[str, Row] = {}
+
+    def note(stage: str) -> None:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        stages.pop(stage, None)  # the last time counts, and stands behind what came before it
+        stages[stage] = {
+            "resident": pages * os.sysconf("SC_PAGE_SIZE") / 1e9,
+            "peak": usage.ru_maxrss * 1024 / 1e9,
+            "cpu_s": usage.ru_utime + usage.ru_stime,
+        }
+        stages_file.write_text(json.dumps(stages), encoding="utf-8")
+
+    def noted(owner: Any, name: str, before: str | None, after: str) -> None:
+        call: Callable[..., Any] = getattr(owner, name)
+
+        @functools.wraps(call)
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            if before:
+                note(before)
+            result = call(*args, **kwargs)
+            note(after)
+            return result
+
+        setattr(owner, name, wrapped)
+
+    noted(Trainer, "train", "before training", "training, with its evaluations")
+    noted(Trainer, "evaluate", None, "last evaluation")
+    noted(protocol, "rank_dataset", None, "test of the model")
+    noted(protocol, "classical_baselines", None, "baselines fitted and tuned")
+    code = hfrec_command.main(["pretrain", *words])
+    note("whole command")
+    return code
+
+
+def run(command: list[str], log: Path) -> str:
+    """What a command prints.
 
     Raises:
         RuntimeError: It failed; the message ends with what it said.
     """
     with log.open("w") as errors:
-        process = subprocess.Popen([*COMMAND, *words], stdout=subprocess.PIPE, stderr=errors, text=True)
-        output = process.stdout.read() if process.stdout else ""
-        _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise RuntimeError(f"`hfrec {' '.join(words)}` failed: {log.read_text(encoding='utf-8')[-2000:]}")
-    return output, usage.ru_maxrss * 1024 / 1e9, usage.ru_utime + usage.ru_stime
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=errors, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"`{' '.join(command)}` failed: {log.read_text(encoding='utf-8')[-2000:]}")
+    return done.stdout
 
 
-def main() -> None:
+def estimated(items: int, interactions: int, log: Path) -> float:
+    """GB that `hfrec estimate` says of the whole command."""
+    sizes = ["--num_items", str(items), "--num_interactions", str(interactions)]
+    printed = run([*COMMAND, "estimate", *sizes, *SHAPE], log)
+    found = re.search(r"^whole command +([\d,]+) MiB", printed, re.MULTILINE)
+    if found is None:
+        raise RuntimeError(f"`hfrec estimate` names no whole command: {printed}")
+    return int(found[1].replace(",", "")) * 2**20 / 1e9
+
+
+def table(stages: dict[str, Row], estimate: float) -> str:
+    """The stages in Markdown, with the estimate and its ratio to the peak."""
+    lines = ["| after | resident, GB | peak so far, GB | CPU s so far |", "|---|---|---|---|"]
+    for name, row in stages.items():
+        lines.append(f"| {name} | {row['resident']:.2f} | {row['peak']:.2f} | {row['cpu_s']:.0f} |")
+    peak = stages["whole command"]["peak"]
+    lines.append(f"| `hfrec estimate` | | {estimate:.2f}, {estimate / peak:.2f} of the peak | |")
+    return "\n".join(lines)
+
+
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output_dir", default="outputs/large_catalogue")
-    parser.add_argument("--users", type=int, default=2000)
+    parser.add_argument("--users", type=int, default=510)
     parser.add_argument("--items", type=int, default=1_020_000)
-    parser.add_argument("--length", type=int, default=600, help="Interactions of a user.")
+    parser.add_argument("--length", type=int, default=2000, help="Interactions of a user.")
     parser.add_argument("--max_steps", type=int, default=2)
     options = parser.parse_args()
     folder = Path(options.output_dir)
@@ -62,24 +130,18 @@ def main() -> None:
     log = folder / f"log_{options.users}_{options.items}_{options.length}.csv"
     if not log.exists():
         write_log(log, options.users, options.items, options.length)
-    run = folder / f"run_{options.items}"
-    words = ["--train_file", str(log), "--output_dir", str(run), "--recipe", "none", "--windows", "newest"]
-    words += ["--max_steps", str(options.max_steps), *SHAPE]
-    _, peak, seconds = peak_of(["pretrain", *words], folder / "pretrain.log")
-    items = json.loads((run / "all_results.json").read_text(encoding="utf-8"))["sizes"]["items"]
-    interactions = options.users * (options.length - 2)
-    sizes = ["--num_items", str(items), "--num_interactions", str(interactions)]
-    printed, _, _ = peak_of(["estimate", *sizes, *SHAPE], folder / "estimate.log")
-    found = re.search(r"^whole command +([\d,]+) MiB", printed, re.MULTILINE)
-    if found is None:
-        raise RuntimeError(f"`hfrec estimate` names no whole command: {printed}")
-    estimate = int(found[1].replace(",", "")) * 2**20 / 1e9
-    row = {"items": items, "peak_gb": round(peak, 2), "estimate_gb": round(estimate, 2)}
-    row |= {"ratio": round(estimate / peak, 2), "cpu_s": round(seconds)}
-    with (folder / "results.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
-    print(json.dumps(row))
+    output, stages_file = folder / f"run_{options.items}", folder / f"stages_{options.items}.json"
+    flags = ["--train_file", str(log), "--recipe", "none", "--windows", "newest", *SHAPE]
+    flags += ["--output_dir", str(output), "--max_steps", str(options.max_steps)]
+    run([sys.executable, __file__, STAGES, str(stages_file), *flags], folder / "pretrain.log")
+    items = json.loads((output / "all_results.json").read_text(encoding="utf-8"))["sizes"]["items"]
+    estimate = estimated(items, options.users * (options.length - 2), folder / "estimate.log")
+    stages = json.loads(stages_file.read_text(encoding="utf-8"))
+    text = table(stages, estimate)
+    (folder / f"large_catalogue_{options.items}.md").write_text(text + "\n", encoding="utf-8")
+    print(text)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(pretrain(sys.argv[3:], Path(sys.argv[2])) if sys.argv[1:2] == [STAGES] else main())

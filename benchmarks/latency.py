@@ -22,8 +22,8 @@ import torch
 
 from hfrec import OnnxRecommender, export_onnx, load_checkpoint, load_interactions, recommend
 from hfrec.commands.parsing import parse_arguments
-from hfrec.commands.recommend import histories_of
 from hfrec.data.files import write_json
+from hfrec.data.interactions import histories_of
 
 Lists = list[list[dict[str, Any]]]
 

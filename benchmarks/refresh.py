@@ -26,7 +26,6 @@ import pyarrow as pa
 import pyarrow.csv
 
 from hfrec import load_checkpoint
-from hfrec.commands.finetune import cover_items
 from hfrec.commands.parsing import parse_arguments
 from hfrec.commands.refresh import train_on_period
 from hfrec.data.files import write_json
@@ -34,6 +33,7 @@ from hfrec.data.interactions import Interactions, load_interactions, timestamps_
 from hfrec.data.periods import Periods, split_periods
 from hfrec.evaluation.metrics.functions import metric_values, paired_bootstrap, ranking_metrics
 from hfrec.training.arguments import DataArguments, ModelArguments, RefreshFinetuneArguments
+from hfrec.training.fitting import cover_items
 from hfrec.training.refresh import cohort_masks, rank_next
 from hfrec.training.rows import build_tokenizer
 from hfrec.training.run import save_checkpoint

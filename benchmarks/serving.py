@@ -30,8 +30,8 @@ import httpx
 
 from hfrec import export_onnx, load_checkpoint, load_interactions
 from hfrec.commands.parsing import parse_arguments
-from hfrec.commands.recommend import histories_of
 from hfrec.data.files import write_json
+from hfrec.data.interactions import histories_of
 from hfrec.serving.settings import TOKEN_VARIABLE
 
 TOKEN = "benchmark"

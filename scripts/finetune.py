@@ -10,7 +10,6 @@ from pathlib import Path
 
 from transformers import EarlyStoppingCallback, HfArgumentParser, Trainer
 
-from hfrec.commands.finetune import fit_to_log
 from hfrec.data.collators import objective_of
 from hfrec.data.sequences import to_evaluation_sequences
 from hfrec.data.splits import leave_one_out
@@ -19,6 +18,7 @@ from hfrec.evaluation.ranking import make_compute_metrics, preprocess_ranks
 from hfrec.evaluation.table import results_table
 from hfrec.hub.checkpoint import load_network
 from hfrec.training.arguments import DataArguments, FinetuneArguments
+from hfrec.training.fitting import fit_to_log
 from hfrec.training.rows import load_log, training_sequences
 from hfrec.training.run import save_checkpoint, whole_model
 from hfrec.training.trainer import train_and_evaluate_collator

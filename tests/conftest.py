@@ -1,5 +1,6 @@
 """What tests of several folders start from."""
 
+import gc
 import importlib.util
 import sys
 from collections.abc import Callable, Iterator
@@ -50,3 +51,10 @@ def _home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HFREC_HOME", str(tmp_path_factory.mktemp("home")))
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _collect_young_objects_alone() -> None:
+    """Each training ends with a full garbage collection: a third of a second where modules and tests are walked too."""
+    gc.collect()
+    gc.freeze()

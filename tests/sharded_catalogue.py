@@ -1,9 +1,8 @@
-"""Trains small models with a sharded catalogue: `torchrun --nproc-per-node 2 tests/sharded_catalogue.py FOLDER`."""
+"""Trains small models with a sharded catalogue, in the group of processes that there is."""
 
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +105,7 @@ def refusals() -> list[str]:
 
 
 def main(folder: Path) -> None:
-    dist.init_process_group("gloo")
+    """Write the checkpoint of each case, and what each process found, into a folder."""
     results: dict[str, Any] = {}
     for case in CASES:
         model = shard_catalogue(new_model(case))
@@ -120,8 +119,3 @@ def main(folder: Path) -> None:
         results[case]["loaded"] = outcome(again)["recommended"]
     results["refusals"] = refusals()
     (folder / f"{dist.get_rank()}.json").write_text(json.dumps(results))
-    dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from hfrec_command import COMMANDS
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "hfrec"
 HARNESS = ROOT / "benchmarks" / "study"  # which the commands load by name, where there is a checkout
@@ -169,6 +171,14 @@ def test_relative_and_absolute_imports_resolve_to_the_same_name() -> None:
     assert in_init == {"hfrec.data.splits"}
 
 
+def test_commands_import_no_command() -> None:
+    """What two commands share belongs to a room below, or one of them can't be changed without the other."""
+    commands = {f"hfrec.commands.{name}" for name in COMMANDS}
+    graph = {name: others & commands for name, others in _graph().items() if name in commands}
+    graph.pop("hfrec.commands.demo")  # which runs them
+    assert not {name: others for name, others in graph.items() if others}
+
+
 def test_no_import_cycle() -> None:
     """A cycle works until somebody imports the other end first; lazy imports count, as they only hide it."""
     cycle = _find_cycle(_graph())
@@ -237,6 +247,23 @@ def test_no_pickle() -> None:
         calls = (n for n in ast.walk(tree) if isinstance(n, ast.Call))
         broken += [f"{_where(path, n)} pickles" for n in calls if _is_unsafe_torch_call(n, module)]
     assert not broken, "\n".join(broken)
+
+
+def test_evaluation_imports_no_library_of_tables() -> None:
+    """Metrics that load evaluate, datasets, scipy, pandas or pyarrow make every import of them seconds slower."""
+    heavy = {"evaluate", "datasets", "scipy", "pandas", "pyarrow"}
+    reached, asked = set[str](), ["hfrec.evaluation"]
+    while asked:
+        module = asked.pop()
+        reached.add(module)
+        path, tree = _trees()[module]
+        top = ast.Module([node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))], [])
+        names = list(_imported_names(module, path, top))
+        assert not heavy & {name.split(".")[0] for name in names}, f"{module} imports {names}: import them where used"
+        assert not [name for name in names if name.startswith("transformers.") and "rainer" in name], module
+        ours = {name if name in _trees() else name.rpartition(".")[0] for name in names if name.startswith("hfrec")}
+        asked += ours - reached
+    assert "hfrec.evaluation.metrics.functions" in reached
 
 
 def test_no_module_is_too_long_to_be_read() -> None:

@@ -30,7 +30,7 @@ def slow(first: str) -> object:
     "first",
     [
         "import transformers.pipelines, hfrec",  # the tables are there before
-        "import hfrec; hfrec.Bert4RecForMaskedLM",  # a table is loaded when the classes are half loaded
+        slow("import hfrec; hfrec.Bert4RecForMaskedLM"),  # a table is loaded when the classes are half loaded
         slow("import hfrec"),
         slow("import hfrec; from transformers import AutoTokenizer, AutoModel"),
         slow("import hfrec; from transformers import Trainer"),

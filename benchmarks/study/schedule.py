@@ -16,7 +16,7 @@ import torch
 
 from hfrec.data.files import RUN_FILE, read_json_object, write_json
 from hfrec.hub.checkpoint import load_network
-from hfrec.training.runfile import check_same, weights_digest
+from hfrec.training.runfile import begin_in, weights_digest
 
 from .arguments import StudyArguments
 from .arms import ARMS, Arm, Trial
@@ -96,14 +96,12 @@ def begin_study(arguments: StudyArguments) -> None:
         "checkpoint": {"weights": weights_digest(load_network(arguments.model_name_or_path)[0])},
         "study": {name: getattr(arguments, name) for name in _OF_EVERY_ROW},
     }
-    if (folder / RUN_FILE).is_file():
-        check_same(read_json_object(folder / RUN_FILE), study, folder, elsewhere=False)
-    elif any((folder / "runs").glob("*.json")):
+    if not (folder / RUN_FILE).is_file() and any((folder / "runs").glob("*.json")):
         raise ValueError(
             f"`output_dir` {folder} holds runs without {RUN_FILE}, so that nobody knows of which logs and settings: "
             "choose another folder."
         )
-    write_json(folder / RUN_FILE, study)
+    begin_in(folder, study)
 
 
 def planned(arguments: StudyArguments) -> Iterator[tuple[Arm, float]]:

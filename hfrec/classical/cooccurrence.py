@@ -14,8 +14,10 @@ from .histories import IntArray, user_item_matrix
 logger = logging.get_logger(__name__)
 MAX_PAIRS = 1_000_000_000  # pairs of items in one history, over all users: some ten seconds to a minute of one core
 MIN_HISTORY = 20  # histories are not cut to fewer items than this
-BLOCK_ENTRIES = 20_000_000  # entries of the largest block of counts, 12 bytes each
-MAX_TABLE_ENTRIES = 50_000_000  # neighbours of all items together, 8 bytes each; twice that while they are joined
+BLOCK_ENTRIES = 4_000_000  # entries of the largest block of counts, 12 bytes each
+MAX_TABLE_ENTRIES = (
+    50_000_000  # neighbours of all items together, 8 bytes each; as much again for what is cut from them
+)
 
 
 class CostError(ValueError):

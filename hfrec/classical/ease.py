@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from .cooccurrence import CostError, common_users, item_frequencies, training_matrix
 from .histories import IntArray
-from .neighbours import ItemToItemBaseline, NeighbourTable, strongest
+from .neighbours import ItemToItemBaseline, NeighbourTable, TableWriter, strongest
 
 MAX_ITEMS = 15_000  # items with an interaction; their Gram matrix takes 0.9 GB, and its inverse half a minute of a core
 
@@ -94,7 +94,9 @@ def ease_table(items: IntArray, gram: NDArray[np.float32], *, vocab_size: int, l
     inverse /= -inverse.diagonal().clone()  # column j by P_jj
     inverse.fill_diagonal_(0.0)
     weights = inverse.numpy()
-    rows = [(np.zeros(0, np.int32), np.zeros(0, np.float32))] * vocab_size
+    sizes = np.zeros(vocab_size, dtype=np.int64)
+    sizes[items] = min(k, len(items))
+    writer = TableWriter(sizes)
     for item, row in zip(items, weights, strict=True):
-        rows[item] = strongest(items, row, k)
-    return NeighbourTable.from_rows(rows)
+        writer.add(item, *strongest(items, row, k))
+    return writer.table()

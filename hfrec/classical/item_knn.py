@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .cooccurrence import bounded_k, common_users, item_frequencies, row_bounds, training_matrix
-from .neighbours import ItemToItemBaseline, NeighbourTable, strongest
+from .neighbours import ItemToItemBaseline, NeighbourTable, TableWriter, strongest
 
 
 class ItemKNNBaseline(ItemToItemBaseline):
@@ -64,13 +64,14 @@ def cosine_tables(matrix: Any, shrinkages: Sequence[float], *, k: int) -> list[N
         shrinkages: as in `ItemKNNBaseline`.
         k: neighbours kept of each item.
     """
-    k = bounded_k(k, row_bounds(matrix), num_tables=len(shrinkages))
+    sizes = row_bounds(matrix)
+    k = bounded_k(k, sizes, num_tables=len(shrinkages))
     scale = 1.0 / np.sqrt(np.maximum(item_frequencies(matrix), 1))  # (vocab_size,)
-    rows: list[list[Any]] = [[] for _ in shrinkages]
+    writers = [TableWriter(np.minimum(sizes, k)) for _ in shrinkages]
     for item, (ids, common) in enumerate(common_users(matrix)):
         others = ids != item
         ids, common = ids[others], common[others]
         cosine = common * scale[ids] * scale[item]
-        for kept, shrinkage in zip(rows, shrinkages, strict=True):
-            kept.append(strongest(ids, cosine * (common / (common + shrinkage)), k))
-    return [NeighbourTable.from_rows(kept) for kept in rows]
+        for writer, shrinkage in zip(writers, shrinkages, strict=True):
+            writer.add(item, *strongest(ids, cosine * (common / (common + shrinkage)), k))
+    return [writer.table() for writer in writers]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from ..tokenization import NUM_SPECIAL_TOKENS
 from .cooccurrence import bounded_k
 from .histories import flatten
-from .neighbours import ItemToItemBaseline, NeighbourTable, strongest
+from .neighbours import ItemToItemBaseline, NeighbourTable, TableWriter, strongest
 
 
 class MarkovBaseline(ItemToItemBaseline):
@@ -96,10 +97,11 @@ def smoothed_table(counts: Any, smoothing: float, shares: NDArray[np.float64], *
         shares: (vocab_size,) popularity, sums to 1.
         k: followers kept of each item.
     """
-    k = bounded_k(k, np.full(len(shares), len(shares)) if smoothing else np.diff(counts.indptr))
+    sizes = np.full(len(shares), len(shares)) if smoothing else np.diff(counts.indptr)
+    k = bounded_k(k, sizes)
     popular = np.sort(np.argsort(-shares, kind="stable")[:k])  # of the items that never followed, only these can stay
-    rows = []
-    for begin, end in zip(counts.indptr[:-1], counts.indptr[1:], strict=True):
+    writer = TableWriter(np.minimum(sizes, k))
+    for item, (begin, end) in enumerate(pairwise(counts.indptr)):
         ids, weights = counts.indices[begin:end], counts.data[begin:end]
         total = weights.sum() + smoothing
         if smoothing:
@@ -107,5 +109,5 @@ def smoothed_table(counts: Any, smoothing: float, shares: NDArray[np.float64], *
             ids = np.union1d(followers, popular)
             weights = smoothing * shares[ids]
             weights[np.searchsorted(ids, followers)] += times
-        rows.append(strongest(ids, weights / total if total else weights, k))
-    return NeighbourTable.from_rows(rows)
+        writer.add(item, *strongest(ids, weights / total if total else weights, k))
+    return writer.table()

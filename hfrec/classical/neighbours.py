@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -28,21 +27,15 @@ class NeighbourTable:
         weights: (num_neighbours,) their weights.
 
     Example:
-        >>> table = NeighbourTable.from_rows([strongest(np.array([0, 2]), np.array([0.5, -2.0]), k=1)])
-        >>> table.ids.tolist(), table.weights.tolist()
+        >>> writer = TableWriter(np.array([1]))
+        >>> writer.add(0, *strongest(np.array([0, 2]), np.array([0.5, -2.0]), k=1))
+        >>> writer.table().ids.tolist(), writer.table().weights.tolist()
         ([2], [-2.0])
     """
 
     offsets: IntArray
     ids: NDArray[np.int32]
     weights: FloatArray
-
-    @classmethod
-    def from_rows(cls, rows: Sequence[tuple[NDArray[np.int32], FloatArray]]) -> NeighbourTable:
-        """The table of what `strongest` gives for each token."""
-        offsets = np.concatenate([[0], np.cumsum([len(ids) for ids, _ in rows])]).astype(np.int64)
-        ids = np.concatenate([np.zeros(0, np.int32), *(ids for ids, _ in rows)])
-        return cls(offsets, ids, np.concatenate([np.zeros(0, np.float32), *(weights for _, weights in rows)]))
 
     @cached_property
     def matrix(self) -> Any:
@@ -69,6 +62,32 @@ class NeighbourTable:
         ids, weights = np.zeros(filled.shape, dtype=np.int64), np.zeros(filled.shape, dtype=np.float32)
         ids[filled], weights[filled] = self.ids, self.weights
         return ids, weights
+
+
+class TableWriter:
+    """A table that is written row by row where it will stand: beside it there is no list of rows.
+
+    Args:
+        sizes: (vocab_size,) neighbours that each token has at most; memory that stays unwritten is never taken.
+    """
+
+    def __init__(self, sizes: IntArray) -> None:
+        capacity = int(sizes.sum())
+        self._lengths = np.zeros(len(sizes), dtype=np.int64)
+        self._ids = np.empty(capacity, dtype=np.int32)
+        self._weights = np.empty(capacity, dtype=np.float32)
+        self._end = 0
+
+    def add(self, token: int, ids: NDArray[np.int32], weights: FloatArray) -> None:
+        """The neighbours of a token; tokens rise, and one that is left out has none."""
+        begin, self._end = self._end, self._end + len(ids)
+        self._ids[begin : self._end], self._weights[begin : self._end] = ids, weights
+        self._lengths[token] = len(ids)
+
+    def table(self) -> NeighbourTable:
+        """What was written."""
+        offsets = np.concatenate([[0], np.cumsum(self._lengths)]).astype(np.int64)
+        return NeighbourTable(offsets, self._ids[: self._end], self._weights[: self._end])
 
 
 def strongest(ids: NDArray[Any], weights: NDArray[Any], k: int) -> tuple[NDArray[np.int32], FloatArray]:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from ..data.arguments import ProtocolArguments
 from ..training.arguments import CardArguments, DataArguments
-from .baseline import CLASSICAL, BlendFinalArguments, Whole, finish
+from .blends import CLASSICAL, BlendFinalArguments, Whole, finish
 from .parsing import parse_arguments
 
 

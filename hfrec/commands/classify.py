@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from ..data.files import check_new_folder, whole_files, write_json
+from ..data.files import check_new_folder, sealed_files, write_json
 from ..data.inputs import refuse_inputs
 from ..evaluation.protocol import versions
 from ..evaluation.table import align, cell
@@ -70,8 +70,8 @@ def main_classification(
     if trainer.is_world_process_zero():
         folder = Path(training.output_dir)
         save_checkpoint(best, tokenizer, folder)
-        with whole_files(folder) as draft:
-            write_json(draft / "all_results.json", results)
+        with sealed_files(folder) as added:
+            write_json(added / "all_results.json", results)
         write_classifier_card(folder, repo_id=training.hub_model_id, license=card.license)
         test = results["test"]
         rows = {name: test[name] for name in ("model", "majority class")}

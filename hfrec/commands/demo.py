@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .parsing import parse_arguments
+from .parsing import parse_into
 
 
 @dataclass
@@ -39,10 +39,7 @@ CHECKPOINTS = {
 }
 
 
-def parse(words: Sequence[str]) -> DemoArguments:
-    """Flags or a settings file into the dataclass."""
-    (arguments,) = parse_arguments("demo", (DemoArguments,), words)
-    return arguments  # type: ignore[no-any-return]
+parse = parse_into("demo", DemoArguments)
 
 
 def main(arguments: DemoArguments) -> dict[str, Any]:
@@ -52,13 +49,17 @@ def main(arguments: DemoArguments) -> dict[str, Any]:
     from ..data.splits import hold_out_users, leave_one_out
     from ..evaluation.protocol import evaluate_checkpoint
     from ..hub.checkpoint import load_checkpoint
+    from ..training.runfile import begin_in
 
     folder = Path(arguments.output_dir)
     check_demo_folder(folder)
     print(f"1/5  Reading {arguments.dataset}", flush=True)
     log = load_interactions(arguments.dataset)
     source, target = hold_out_users(log, fraction=arguments.target_fraction, by="latest")
-    begin_demo(arguments, {"source": source.fingerprint, "target": target.fingerprint})
+    settings = {name: value for name, value in vars(arguments).items() if name != "output_dir"}
+    logs = {"source": source.fingerprint, "target": target.fingerprint}
+    if begin_in(folder, {"log": logs, "demo": settings}):
+        print("     goes on with what was done before")
     files = write_logs({"source": source, "target": target}, folder)
     print(f"     source: {source.num_users} users, {len(source):,} interactions (those who came first)")
     print(f"     target: {target.num_users} users, {len(target):,} interactions (those who came later)")
@@ -88,24 +89,6 @@ def check_demo_folder(folder: Path) -> None:
         raise ValueError(f"`output_dir` {folder} holds a demo that is done: choose another folder, or remove it.")
     if not (folder / RUN_FILE).is_file():
         check_new_folder(folder)
-
-
-def begin_demo(arguments: DemoArguments, log: dict[str, str]) -> None:
-    """Write what the demo is about into its folder, or compare that with the one that goes on there.
-
-    Raises:
-        ValueError: It is of another log or other settings.
-    """
-    from ..data.files import RUN_FILE, read_json_object, write_json
-    from ..training.runfile import check_same
-
-    folder = Path(arguments.output_dir)
-    settings = {name: value for name, value in vars(arguments).items() if name != "output_dir"}
-    about: dict[str, dict[str, Any]] = {"log": dict(log), "demo": settings}
-    if (folder / RUN_FILE).is_file():
-        check_same(read_json_object(folder / RUN_FILE), about, folder, elsewhere=False)
-        print("     goes on with what was done before")
-    write_json(folder / RUN_FILE, about)
 
 
 def write_logs(parts: dict[str, Any], folder: Path) -> dict[str, Path]:
@@ -193,9 +176,9 @@ def print_table(arms: dict[str, Any]) -> None:
 
 def show_recommendations(checkpoint: Path, target: Any) -> None:
     """One user's history, ten recommendations with titles, and the lines that load the checkpoint."""
+    from ..data.interactions import histories_of
     from ..hub.checkpoint import load_checkpoint
     from ..inference.recommend import recommend
-    from .recommend import histories_of
 
     model, tokenizer = load_checkpoint(checkpoint)
     users, histories = histories_of(target.table)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from ..data.arguments import TEMPORAL_FLAGS, ProtocolArguments
 from .columns import ColumnFlags
 from .content import over_to_items
+from .lists import check_page
 from .parsing import parse_arguments
 
 if TYPE_CHECKING:
@@ -151,16 +152,6 @@ def main(words: tuple[EvaluateArguments, ProtocolArguments]) -> dict[str, Any]:
         print(f"Page: {arguments.report}")
     print(results["verdict"]["text"])
     return results
-
-
-def check_page(path: str | None) -> None:
-    """Refuse a file for a page that no browser would open as one.
-
-    Raises:
-        ValueError: Another suffix, or a folder.
-    """
-    if path is not None and (Path(path).suffix not in (".html", ".htm") or Path(path).is_dir()):
-        raise ValueError(f"`--report` must name a file that ends in .html, found {path!r}.")
 
 
 def as_trained(protocol: ProtocolArguments, trained: Mapping[str, Any]) -> ProtocolArguments:

@@ -31,7 +31,7 @@ from ..training.final import (
     train_finally,
 )
 from ..training.pushes import hub_target
-from ..training.recipes import LogStatistics, by_content, choose_settings, objective_asked, recipe_defaults
+from ..training.recipes import LogStatistics, choose_settings, recipe_defaults
 from ..training.rows import load_split, split_rows, streamed_rows
 from ..training.run import check_output_folder, train_and_evaluate
 from ..training.runfile import begin_run, items_content, split_content, streamed_content
@@ -233,7 +233,7 @@ def follow_recipe(arguments: PretrainArguments, log: LogStatistics) -> tuple[Pre
     if name == "none":
         return arguments, {"recipe": {"name": name, "settings": {}}}
     given = given_values("pretrain", CLASSES, arguments.words)
-    choices = choose_settings(name, log, objective_asked(given), by_content=by_content(given))
+    choices = choose_settings(name, log, given)
     defaults = recipe_defaults(choices, given)
     chosen = [choice for choice in choices if choice.name in defaults]
     if chosen:

@@ -14,10 +14,10 @@ from typing import Any, ClassVar, Literal
 
 from .columns import ColumnFlags
 from .content import over_to_items
-from .parsing import parse_arguments
+from .lists import checked_output, write_rows
+from .parsing import parse_into
 
 RECALL_USERS = 1000  # on whom an approximate index is compared with the exact lists
-FORMATS = (".csv", ".parquet", ".jsonl", ".json")
 
 
 @dataclass
@@ -77,10 +77,7 @@ class RecommendArguments(ColumnFlags):
     )
 
 
-def parse(words: Sequence[str]) -> RecommendArguments:
-    """Flags or a settings file into the dataclass."""
-    (arguments,) = parse_arguments("recommend", (RecommendArguments,), words)
-    return arguments  # type: ignore[no-any-return]
+parse = parse_into("recommend", RecommendArguments)
 
 
 def main(arguments: RecommendArguments) -> list[list[dict[str, Any]]]:
@@ -92,6 +89,7 @@ def main(arguments: RecommendArguments) -> list[list[dict[str, Any]]]:
     from accelerate import PartialState
     from accelerate.utils import gather_object
 
+    from ..data.interactions import histories_of
     from ..data.repeats import chosen_filter
     from ..hub.checkpoint import load_checkpoint
     from ..hub.log_shape import load_log_like, log_shape
@@ -250,24 +248,6 @@ def popular_for_empty(histories: Sequence[Sequence[str]], model: Any, tokenizer:
     return PopularityPrior(item_counts(tokenizer))
 
 
-def checked_output(output_file: str) -> Path:
-    """The file that rows are written to.
-
-    Raises:
-        ValueError: Another kind of file, a folder, or part of a checkpoint, which would be lost.
-    """
-    from ..hub.push import checkpoint_names
-
-    output = Path(output_file)
-    if output.suffix not in FORMATS:
-        raise ValueError(f"`output_file` must end in {', '.join(FORMATS)}, found {output.name!r}.")
-    if output.is_dir():
-        raise ValueError(f"`output_file` {output} is a folder: name a file.")
-    if output.exists() and (output.parent / "config.json").exists() and output.name in checkpoint_names(output.parent):
-        raise ValueError(f"`output_file` {output} is part of a checkpoint, which would be lost: name another file.")
-    return output
-
-
 def check_overwrites(output: Path, arguments: RecommendArguments) -> None:
     """Refuse an output file that is one of those that are read.
 
@@ -303,14 +283,6 @@ def approximate(
     return index.recommend(histories, arguments.top_k, **options)
 
 
-def histories_of(table: Any) -> tuple[list[str], list[list[str]]]:
-    """Users and their item ids, oldest first, of a sorted table."""
-    grouped = (
-        table.select(["user_id", "item_id"]).group_by("user_id", use_threads=False).aggregate([("item_id", "list")])
-    )
-    return grouped["user_id"].to_pylist(), grouped["item_id_list"].to_pylist()
-
-
 def read_users(source: str, user_column: str) -> list[str]:
     """The ids of one file of users.
 
@@ -329,38 +301,3 @@ def read_users(source: str, user_column: str) -> list[str]:
         )
     ids: list[str] = ids_to_strings(parts[0], user_column).to_pylist()
     return ids
-
-
-def write_rows(rows: list[dict[str, Any]], output: Path, *, escape_formulas: bool = False) -> None:
-    """Write rows as CSV, Parquet, JSON lines or one JSON list, whole or not at all.
-
-    Args:
-        rows: Cells by column.
-        output: File; its suffix decides.
-        escape_formulas: In CSV, a `'` before text that a spreadsheet would calculate.
-    """
-    import json
-
-    import pyarrow as pa
-    import pyarrow.csv
-    import pyarrow.parquet
-
-    from ..data.files import whole_file
-
-    if escape_formulas and output.suffix == ".csv":
-        rows = [{name: _escaped(cell) for name, cell in row.items()} for row in rows]
-    table = pa.Table.from_pylist(rows)
-    with whole_file(output) as draft:
-        if output.suffix == ".csv":
-            pyarrow.csv.write_csv(table, draft)
-        elif output.suffix == ".parquet":
-            pyarrow.parquet.write_table(table, draft)
-        elif output.suffix == ".json":
-            draft.write_text(json.dumps(rows, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-        else:
-            lines = (json.dumps(row, ensure_ascii=False) for row in rows)
-            draft.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-
-
-def _escaped(cell: Any) -> Any:
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell

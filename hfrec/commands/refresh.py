@@ -32,6 +32,7 @@ from ..hub.push import push_to_hub
 from ..tokenization import ItemTokenizer
 from ..training.arguments import CardArguments, DataArguments, RefreshFinetuneArguments
 from ..training.facts import log_sizes, run_facts
+from ..training.fitting import adopts, fit_to_log, read_inputs
 from ..training.pushes import hub_target
 from ..training.refresh import (
     cohort_masks,
@@ -50,7 +51,6 @@ from ..training.runfile import begin_run, items_content, start_settings
 from ..training.trainer import build_trainer
 from ..training.trainer_arguments import RecommenderTrainingArguments
 from ..training.updates import STOCK_UPDATES, Updates, build_updates
-from .finetune import adopts, fit_to_log, read_inputs
 from .flags import FLAGS
 from .parsing import given_values, parse_arguments
 
@@ -99,7 +99,8 @@ def main(arguments: Arguments) -> dict[str, Any]:
     content |= items_content(log.items if adopts(old_model, log) else None)
     begin_run(data, training, content, start=start_settings(old_model, start), periods=named)
     model = deepcopy(old_model)
-    tokenizer = fit_to_log(model, old_tokenizer, periods.new, data=data, start=start, training=training)
+    fitted = fit_to_log(model, old_tokenizer, periods.new, data=data, start=start, training=training)
+    tokenizer = fitted.tokenizer
     trainer = train_on_period(
         model,
         tokenizer,
@@ -107,7 +108,7 @@ def main(arguments: Arguments) -> dict[str, Any]:
         data=data,
         training=training,
         context_items=refresh.context_items,
-        updates=build_updates(model, tokenizer, start, training),
+        updates=build_updates(model, fitted.anchored, start, training),
     )
     models = ((old_model, old_tokenizer), (trainer.accelerator.unwrap_model(trainer.model), tokenizer))
     report = judge(models, periods, refresh)

@@ -6,11 +6,10 @@ hfrec similar me/films --items 50 181 --output_file similar.csv
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from .parsing import parse_arguments
+from .parsing import parse_into
 
 
 @dataclass
@@ -35,10 +34,7 @@ class SimilarArguments:
             raise ValueError("Expected items to start from: name ids with `--items` or titles with `--titles`.")
 
 
-def parse(words: Sequence[str]) -> SimilarArguments:
-    """Flags or a settings file into the dataclass."""
-    (arguments,) = parse_arguments("similar", (SimilarArguments,), words)
-    return arguments  # type: ignore[no-any-return]
+parse = parse_into("similar", SimilarArguments)
 
 
 def main(arguments: SimilarArguments) -> list[list[dict[str, Any]]]:
@@ -46,7 +42,7 @@ def main(arguments: SimilarArguments) -> list[list[dict[str, Any]]]:
     from ..data.titles import TitleIndex
     from ..hub.checkpoint import load_checkpoint
     from ..inference.similar import similar_items
-    from .recommend import checked_output, write_rows
+    from .lists import checked_output, write_rows
 
     output = None if arguments.output_file is None else checked_output(arguments.output_file)
     model, tokenizer = load_checkpoint(arguments.model_name_or_path, revision=arguments.revision)

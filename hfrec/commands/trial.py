@@ -23,10 +23,8 @@ from ..training.recipes import (
     BUDGET,
     LogStatistics,
     RecipeName,
-    by_content,
     choose_budget,
     choose_settings,
-    objective_asked,
     recipe_defaults,
 )
 from ..training.rows import RunRows, load_split, split_rows
@@ -108,7 +106,7 @@ def search_of(words: tuple[str, ...]) -> Search:
     _, split = load_split(arguments.data, arguments.protocol)
     log = LogStatistics.of(np.bincount(user_codes(split.train.table)), num_items=split.train.num_items)
     recipe = cast(RecipeName, arguments.recipe.recipe)  # `parse` refuses none
-    choices = choose_settings(recipe, log, objective_asked(given), by_content=by_content(given))
+    choices = choose_settings(recipe, log, given)
     if tune.trial_steps is not None:
         choices = [choice for choice in choices if choice.name not in BUDGET]
         choices += choose_budget(tune.trial_steps, "trial_steps")

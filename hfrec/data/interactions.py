@@ -228,6 +228,13 @@ def user_codes(table: pa.Table) -> IntArray:
     return _codes(table["user_id"])
 
 
+def histories_of(table: pa.Table) -> tuple[list[str], list[list[str]]]:
+    """Users and their item ids, oldest first, of a sorted table."""
+    table = table.select(["user_id", "item_id"])
+    grouped = table.group_by("user_id", use_threads=False).aggregate([("item_id", "list")])
+    return grouped["user_id"].to_pylist(), grouped["item_id_list"].to_pylist()
+
+
 def timestamps_to_numpy(column: pa.ChunkedArray) -> npt.NDArray[Any]:
     """Times as int64 (microseconds for datetimes) or float64. Shape `(num_rows,)`."""
     if pa.types.is_timestamp(column.type):

@@ -209,12 +209,12 @@ def rank_rows(
     """
     collator = evaluation_collator(model, tokenizer)
     top_k = top_items(tokenizer)
-    popularity = PopularityBaseline.from_counts(counts)
+    popularity, height = PopularityBaseline.from_counts(counts), batch_rows(len(tokenizer))
     pieces, consumed, targets = [], [], []
     for rows in dataset.with_format("arrow").iter(batch_size=batch_size):
         histories = rows["input_ids"].combine_chunks()
         targets.append(rows["target"].to_numpy())
-        pieces.append(rank_baseline(popularity, histories, targets[-1], top_k=top_k))
+        pieces.append(rank_baseline(popularity, histories, targets[-1], batch_size=height, top_k=top_k))
         consumed.append(list_popularity(histories.to_numpy(zero_copy_only=False), item_counts=counts))
     popular = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
     ids = np.concatenate(targets)

@@ -34,6 +34,8 @@ Settings = dict[str, float]
 Grid = Mapping[str, Sequence[float]]
 Build = Callable[[Settings], Baseline]
 MAX_USERS = 4000
+MIN_USERS = 200
+MAX_SCORES = 200_000_000  # of one trial: at a million items ten seconds, and there are some twenty trials
 METRIC = "ndcg@10"
 LARGE_CATALOGUE = 8000  # tokens from which on the inverse of EASE takes so long that only two are tried
 MAX_TRANSITIONS = 100_000_000  # pairs of items at a distance of at most `skips`, 12 bytes each
@@ -161,7 +163,7 @@ def tuned_baselines(
     Returns:
         The fitted baselines by method, and the reasons of those that are left out, which are also logged.
     """
-    rows = None if targets is None else _sample(histories, targets, MAX_USERS, seed=0)
+    rows = None if targets is None else _sample(histories, targets, trial_users(log.vocab_size), seed=0)
     fitted, skipped = {}, {}
     for method in methods:
         if method == "recent_popularity" and log.times is None:
@@ -189,9 +191,19 @@ def fit_baseline(method: Method, settings: Settings, log: TrainingLog) -> Any:
     return _builder(method, log, grid)(settings)
 
 
+def trial_users(vocab_size: int) -> int:
+    """Validation users that settings are compared on: fewer where each has a large catalogue to rank.
+
+    Example:
+        >>> trial_users(20_000), trial_users(100_000), trial_users(1_000_000)
+        (4000, 2000, 200)
+    """
+    return max(MIN_USERS, min(MAX_USERS, MAX_SCORES // vocab_size))
+
+
 def batch_rows(vocab_size: int) -> int:
-    """Rows scored at a time, so that their scores take some 100 MB at most."""
-    return max(1, min(256, 30_000_000 // vocab_size))
+    """Rows scored at a time, so that their scores, which ranking holds three times, take some 100 MB at most."""
+    return max(1, min(256, 10_000_000 // vocab_size))
 
 
 def _tune(method: Method, log: TrainingLog, rows: tuple[Any, NDArray[np.int64]]) -> TunedBaseline:

@@ -107,7 +107,9 @@ def export_onnx(
         # First of all, as it refuses histories and models that nothing can be recommended for.
         expected = {seen: recommend(model, tokenizer, histories, top_k, filter_seen=seen) for seen in (True, False)}
         with whole_files(folder) as draft:
-            _write_graph(_Recommender(with_fixed_items(model), objective, top_k), draft / MODEL_FILE)
+            fixed = with_fixed_items(model)
+            with _attention_written_out(fixed):
+                _write_graph(_Recommender(fixed, objective, top_k), draft / MODEL_FILE)
             _write_serving(draft, model, tokenizer, top_k)
             results = _check(draft, histories, expected)
             if int8:
@@ -139,6 +141,20 @@ def with_fixed_items(model: Any) -> Any:
         if isinstance(part, scorers):
             part.fix_items()
     return copy
+
+
+@contextmanager
+def _attention_written_out(model: nn.Module) -> Iterator[None]:
+    """Eager attention meanwhile: of torch's fused one the exporter makes a longer graph, with a guard of each row."""
+    configs = {id(config): config for part in model.modules() if (config := getattr(part, "config", None)) is not None}
+    before = {name: config._attn_implementation for name, config in configs.items()}
+    try:
+        for config in configs.values():
+            config._attn_implementation = "eager"
+        yield
+    finally:
+        for name, config in configs.items():
+            config._attn_implementation = before[name]
 
 
 class _Recommender(nn.Module):

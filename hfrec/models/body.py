@@ -19,9 +19,9 @@ from .layers import (
     InputTable,
     check_flex_attention,
     positions_from_newest,
-    rotary_angles,
 )
 from .packing import Packing
+from .rotary import rotary_angles
 from .self_contained import SelfContainedModel
 
 AUTO_MAP = {
@@ -36,12 +36,14 @@ REMOTE_CODE_FILES = (
     "chunked_loss.py",
     "configuration_bert4rec.py",
     "content.py",
+    "grids.py",
     "item_scorer.py",
     "modeling_bert4rec.py",
     "layers.py",
     "loss_names.py",
     "losses.py",
     "packing.py",
+    "rotary.py",
     "self_contained.py",
     "recommendation_pipeline.py",
 )
@@ -195,7 +197,7 @@ class Bert4RecModel(Bert4RecPreTrainedModel):
         rotary = None
         if self.config.position_embedding_type == "rotary":
             head_size = self.config.hidden_size // self.config.num_attention_heads
-            rotary = rotary_angles(position_ids, head_size, self.config.rotary_base)
+            rotary = rotary_angles(position_ids[:, None], head_size, self.config.rotary_base)
         for number, layer in enumerate(self.layers, start=1):
             last = last_only and number == len(self.layers)
             hidden_states = layer(hidden_states, attention_mask=mask, rotary=rotary, last_only=last)
@@ -241,7 +243,7 @@ class Bert4RecModel(Bert4RecPreTrainedModel):
         rotary = None
         if self.config.position_embedding_type == "rotary":
             head_size = self.config.hidden_size // self.config.num_attention_heads
-            rotary = rotary_angles(position_ids[None], head_size, self.config.rotary_base)
+            rotary = rotary_angles(position_ids, head_size, self.config.rotary_base)
         for number, layer in enumerate(self.layers, start=1):
             packed = packing.last if number == len(self.layers) else packing.inner
             hidden_states = layer(hidden_states, rotary=rotary, packed=packed)

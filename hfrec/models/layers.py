@@ -13,6 +13,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from .configuration_bert4rec import Bert4RecConfig
 from .content import ItemContent
 from .packing import PackedAttention
+from .rotary import rotate
 
 FLEX_MIN_HEAD_SIZE = 24  # on a CPU
 DROPOUT_BITS = 16
@@ -146,53 +147,6 @@ class Bert4RecEmbeddings(nn.Module):
         return hidden_states
 
 
-def rotary_angles(position_ids: torch.Tensor, head_size: int, base: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cosines and sines of rotary positions, each `(batch, 1, length, head_size / 2)`."""
-    steps = torch.arange(0, head_size, 2, device=position_ids.device, dtype=torch.float)
-    # Newer items have smaller positions; the angle depends on differences only, so the sign is a convention.
-    angles = position_ids[:, None, :, None].float() * base ** (-steps / head_size)
-    return angles.cos(), angles.sin()
-
-
-def rotate(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Turn queries or keys `(batch, heads, length, head_size)` by their rotary angles."""
-    left, right = states.chunk(2, dim=-1)
-    cos, sin = cos.to(states.dtype), sin.to(states.dtype)
-    return torch.cat((left * cos - right * sin, right * cos + left * sin), dim=-1)
-
-
-class _TurnPacked(torch.autograd.Function):
-    """`rotate` of the first columns of packed states, head by head, without the copies that it makes.
-
-    The gradient is turned back by the same angles.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, size: int) -> torch.Tensor:
-        """Turn `size` columns of `states`, `(num_tokens, …)`; cosines and sines are `(num_tokens, half a head)`."""
-        ctx.save_for_backward(cos, sin)
-        ctx.size = size
-        return _TurnPacked._turned(states, cos, sin, size)
-
-    @staticmethod
-    def backward(ctx: Any, *upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        cos, sin = ctx.saved_tensors
-        return _TurnPacked._turned(upstream[0], cos, -sin, ctx.size), None, None, None
-
-    @staticmethod
-    def _turned(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, size: int) -> torch.Tensor:
-        turned, half = torch.empty_like(states), cos.shape[-1]
-        cos, sin = (angles[:, None].to(states.dtype) for angles in (cos, sin))  # each (num_tokens, 1, half)
-        parts = (values.split(CACHED_TOKENS) for values in (states, turned, cos, sin))
-        for part, out, part_cos, part_sin in zip(*parts, strict=True):
-            out[:, size:] = part[:, size:]
-            left, right = part[:, :size].unflatten(-1, (-1, 2, half)).unbind(2)  # each (num_tokens, heads, half)
-            new_left, new_right = out[:, :size].unflatten(-1, (-1, 2, half)).unbind(2)
-            torch.mul(left, part_cos, out=new_left).addcmul_(right, part_sin, value=-1)
-            torch.mul(right, part_cos, out=new_right).addcmul_(left, part_sin)
-        return turned
-
-
 def check_flex_attention(config: Bert4RecConfig, device: torch.device) -> None:
     """Refuse flex attention where its compiled kernel is wrong.
 
@@ -251,11 +205,12 @@ class Bert4RecAttention(nn.Module):
         batch, length, _ = hidden_states.shape
         states = self.query_key_value(hidden_states).view(batch, length, 3, -1, self.head_size)
         query, key, value = states.permute(2, 0, 3, 1, 4)  # each (batch, heads, length, head_size)
-        if rotary is not None:
-            query, key = rotate(query, *rotary), rotate(key, *rotary)
         if last_only:
             length, query = 1, query[:, :, -1:]  # (batch, heads, 1, head_size)
             attention_mask = None if attention_mask is None else attention_mask[:, :, -1:]
+        if rotary is not None:
+            query = rotate(query, *(angles[:, :, -length:] for angles in rotary))
+            key = rotate(key, *rotary)
         attend: Callable[..., Any] = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
@@ -269,16 +224,8 @@ class Bert4RecAttention(nn.Module):
         self, hidden_states: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor] | None, packed: PackedAttention
     ) -> torch.Tensor:
         """Attention of real tokens, `(num_tokens, hidden_size)` to `(num_asking, hidden_size)`."""
-        parts, size = self._project(hidden_states, packed), hidden_states.shape[-1]
-        if rotary is not None:
-            angles = [part[0, 0] for part in rotary]  # each (num_tokens, head_size / 2)
-            if len(parts) == 1:
-                parts = [self._turn(parts[0], 2 * size, angles)]
-            else:
-                kept = [packed.keep(part) for part in angles]
-                parts = [self._turn(parts[0], size, kept), self._turn(parts[1], size, angles)]
         dropout = self.config.attention_probs_dropout_prob if self.training else 0.0
-        return self.output(packed.attend(self, parts, dropout))
+        return self.output(packed.attend(self, self._project(hidden_states, packed), dropout, rotary))
 
     def _project(self, hidden_states: torch.Tensor, packed: PackedAttention) -> list[torch.Tensor]:
         """Queries, keys and values side by side; where only some tokens ask, their queries apart."""
@@ -292,10 +239,6 @@ class Bert4RecAttention(nn.Module):
             return [F.linear(packed.keep(hidden_states), for_query, bias), F.linear(hidden_states, others, biases)]
         query, key_value = projection(hidden_states).split(sizes, dim=-1)
         return [packed.keep(query), key_value]
-
-    def _turn(self, states: torch.Tensor, size: int, angles: list[torch.Tensor]) -> torch.Tensor:
-        """Turn the first `size` columns of `(num_tokens, …)`, head by head."""
-        return cast(torch.Tensor, _TurnPacked.apply(states, *angles, size))
 
 
 class Bert4RecMLP(nn.Module):

@@ -15,79 +15,11 @@ import torch
 from torch.nn import functional as F
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from .grids import Angles, Block, collect
+from .rotary import rotate
+
 SHARED_WIDTH = 64  # histories up to this length share the rows of one grid
 SHORTEST_IN_GRID = 0.85  # of its longest history, where each has a row of its own: more grids, less padding
-
-
-class _Spread(torch.autograd.Function):
-    """Rows `(tokens, …)` to the places `(tokens,)` of a grid `(size, …)` that is zero elsewhere."""
-
-    @staticmethod
-    def forward(ctx: Any, rows: torch.Tensor, places: torch.Tensor, size: int) -> torch.Tensor:
-        ctx.save_for_backward(places)
-        return rows.new_zeros(size, *rows.shape[1:]).index_copy_(0, places, rows)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        (places,) = ctx.saved_tensors
-        return gradients[0].index_select(0, places), None, None
-
-
-class _Collect(torch.autograd.Function):
-    """Rows at the places `(tokens,)`, all different, of a grid `(size, …)`; its gradient needs no accumulation."""
-
-    @staticmethod
-    def forward(ctx: Any, grid: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-        ctx.save_for_backward(places)
-        ctx.shape = grid.shape
-        return grid.index_select(0, places)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        (places,) = ctx.saved_tensors
-        return gradients[0].new_zeros(ctx.shape).index_copy_(0, places, gradients[0]), None
-
-
-def _collect(grid: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-    if torch.is_grad_enabled():
-        collected: torch.Tensor = _Collect.apply(grid, places)
-        return collected
-    return grid.index_select(0, places)
-
-
-@dataclass(frozen=True)
-class Block:
-    """Successive tokens of a packed batch as a grid, whose rows are filled up on the right."""
-
-    tokens: int
-    rows: int
-    width: int
-    places: torch.Tensor | None  # (tokens,) in the grid; None where the grid is full
-
-    @classmethod
-    def of(cls, counts: list[int], device: torch.device) -> "Block":
-        """So many tokens in each row."""
-        width, tokens = max(counts), sum(counts)
-        if tokens == len(counts) * width:
-            return cls(tokens, len(counts), width, None)
-        filled = torch.arange(width, device=device) < torch.tensor(counts, device=device)[:, None]  # (rows, width)
-        return cls(tokens, len(counts), width, filled.flatten().nonzero().squeeze(1))
-
-    def spread(self, tokens: torch.Tensor) -> torch.Tensor:
-        """The tokens `(tokens, size)` of this block as its grid `(rows, width, size)`."""
-        if self.places is not None:
-            tokens = _Spread.apply(tokens, self.places, self.rows * self.width)
-        return tokens.view(self.rows, self.width, tokens.shape[-1])
-
-    def heads(self, tokens: torch.Tensor, shape: tuple[int, int]) -> tuple[torch.Tensor, ...]:
-        """The n parts of `(tokens, n * hidden_size)`, each `(rows, num_heads, width, head_size)`."""
-        grid = self.spread(tokens).view(self.rows, self.width, -1, *shape)
-        return grid.permute(2, 0, 3, 1, 4).unbind()
-
-    def collect(self, grid: torch.Tensor) -> torch.Tensor:
-        """The grid `(rows, width, …)` back to the block's tokens `(tokens, size)`."""
-        flat = grid.reshape(self.rows * self.width, -1)
-        return flat if self.places is None else _collect(flat, self.places)
 
 
 @dataclass(frozen=True)
@@ -99,11 +31,19 @@ class Group:
     mask: torch.Tensor | None
     is_causal: bool
 
-    def attend(self, parts: list[torch.Tensor], shape: tuple[int, int], dropout: float) -> torch.Tensor:
-        """Attention `(asking, hidden_size)` of `[(tokens, 3 * hidden_size)]`, or of queries and of keys with values."""
+    def attend(
+        self, parts: list[tuple[torch.Tensor, Angles | None]], shape: tuple[int, int], dropout: float
+    ) -> torch.Tensor:
+        """Attention `(asking, hidden_size)` of `[(tokens, 3 * hidden_size)]`, or of queries and of keys with values.
+
+        Args:
+            parts: The states, each with the angles of its tokens.
+            shape: Number and size of the heads.
+            dropout: Share of the weights that is dropped.
+        """
         blocks = [self.keys] if len(parts) == 1 else [self.queries, self.keys]
         cut = zip(blocks, parts, strict=True)
-        query, key, value = (states for block, part in cut for states in block.heads(part, shape))
+        query, key, value = (states for block, part in cut for states in block.heads(part[0], shape, part[1]))
         attended = F.scaled_dot_product_attention(
             query, key, value, attn_mask=self.mask, dropout_p=dropout, is_causal=self.is_causal
         )  # (rows, num_heads, width, head_size)
@@ -118,15 +58,21 @@ class PackedAttention(ABC):
 
     def keep(self, tokens: torch.Tensor) -> torch.Tensor:
         """The tokens that ask, of all `(num_tokens, size)`."""
-        return tokens if self.kept is None else _collect(tokens, self.kept)
+        return tokens if self.kept is None else collect(tokens, self.kept)
 
     @property
     def asks_apart(self) -> bool:
         """Whether the tokens that ask need a query, and the others none."""
         return self.kept is not None
 
+    def by_part(self, angles: Angles) -> list[Angles]:
+        """The angles of all tokens, where tokens ask apart after those of the ones that do."""
+        return [(self.keep(angles[0]), self.keep(angles[1])), angles] if self.asks_apart else [angles]
+
     @abstractmethod
-    def attend(self, module: Any, parts: list[torch.Tensor], dropout: float) -> torch.Tensor:
+    def attend(
+        self, module: Any, parts: list[torch.Tensor], dropout: float, angles: Angles | None = None
+    ) -> torch.Tensor:
         """From queries, keys and values to what they attend to `(num_asking, hidden_size)`.
 
         Args:
@@ -134,6 +80,7 @@ class PackedAttention(ABC):
             parts: `[(num_tokens, 3 * hidden_size)]`, or where tokens ask apart `[(num_asking, hidden_size),
                 (num_tokens, 2 * hidden_size)]`.
             dropout: Share of the weights that is dropped.
+            angles: Rotary positions of all tokens, or None.
         """
 
 
@@ -150,7 +97,9 @@ class FlashAttention(PackedAttention):
         """Not in a causal model: its kernel takes the queries for the newest tokens."""
         return self.kept is not None and not self.is_causal
 
-    def attend(self, module: Any, parts: list[torch.Tensor], dropout: float) -> torch.Tensor:
+    def attend(
+        self, module: Any, parts: list[torch.Tensor], dropout: float, angles: Angles | None = None
+    ) -> torch.Tensor:
         size = sum(part.shape[-1] for part in parts) // 3
         if not len(parts[0]):  # transformers refuses to attend for nobody
             return parts[0][:, :size]
@@ -159,6 +108,9 @@ class FlashAttention(PackedAttention):
             for part in parts
             for states in part.split(size, dim=-1)
         )  # each (1, num_heads, num_tokens, head_size)
+        if angles is not None:
+            turns = self.by_part(angles)
+            query, key = rotate(query, *turns[0]), rotate(key, *turns[-1])
         queries = self.queries if self.asks_apart else self.keys
         attended, _ = ALL_ATTENTION_FUNCTIONS[module.config._attn_implementation](
             module,
@@ -183,16 +135,25 @@ class GridAttention(PackedAttention):
 
     groups: list[Group]
 
-    def attend(self, module: Any, parts: list[torch.Tensor], dropout: float) -> torch.Tensor:
+    def attend(
+        self, module: Any, parts: list[torch.Tensor], dropout: float, angles: Angles | None = None
+    ) -> torch.Tensor:
         states = parts[0]
         if states.device.type == "cpu" and states.dtype == torch.bfloat16:
             # torch's attention takes eight times as long in bfloat16 on a CPU as in float32; products are faster.
             with torch.autocast("cpu", enabled=False):
-                return self.attend(module, [part.float() for part in parts], dropout).to(states.dtype)
+                return self.attend(module, [part.float() for part in parts], dropout, angles).to(states.dtype)
         size = sum(part.shape[-1] for part in parts) // 3
+        shape, tokens = (size // module.head_size, module.head_size), self._cut(parts)
+        turns: list[Any] = [[None] * len(self.groups) for _ in parts]
+        if angles is not None:
+            cosines, sines = (self._cut(list(values)) for values in zip(*self.by_part(angles), strict=True))
+            turns = [list(zip(*turn, strict=True)) for turn in zip(cosines, sines, strict=True)]
         attended = [
-            group.attend(list(cut), (size // module.head_size, module.head_size), dropout)
-            for group, *cut in zip(self.groups, *self._cut(parts), strict=True)
+            group.attend(
+                [(part[number], turn[number]) for part, turn in zip(tokens, turns, strict=True)], shape, dropout
+            )
+            for number, group in enumerate(self.groups)
             if group.queries.tokens
         ]
         if len(attended) == 1:
@@ -270,7 +231,7 @@ class Packing:
         """The same for one row, `real` and `labelled` `(length,)`: no row to sort, no grid to fill."""
         source = real.nonzero().squeeze(1)  # (num_tokens,)
         kept = labelled[source].nonzero().squeeze(1)  # (num_labelled,)
-        keys, queries = (Block(count, 1, count, None) for count in (len(source), len(kept)))
+        keys, queries = (Block(count, 1, count, None, None) for count in (len(source), len(kept)))
         inner = GridAttention(None, [Group(keys, keys, None, is_causal)])
         restore = torch.arange(len(kept), device=real.device)
         if len(kept) == len(source):
@@ -283,7 +244,7 @@ class Packing:
 
     def unpack(self, tokens: torch.Tensor) -> torch.Tensor:
         """What the last layer gives `(num_labelled, size)`, in the order of the batch."""
-        return _collect(tokens, self.restore)
+        return collect(tokens, self.restore)
 
 
 def _starts(chosen: torch.Tensor) -> tuple[torch.Tensor, int]:
@@ -381,7 +342,7 @@ def _mask(
     """Who sees whom in a grid `(rows, 1, queries, keys)`: tokens of one history, in a causal model the older ones."""
 
     def grid(block: Block, tokens: torch.Tensor) -> torch.Tensor:
-        return block.spread((tokens + 1)[:, None]).squeeze(-1)  # (rows, width), 0 at the filling
+        return block.spread(tokens + 1)  # (rows, width), 0 at the filling
 
     of_keys, of_queries = grid(keys, histories[key_tokens])[:, None], grid(queries, histories[asking_tokens])[..., None]
     mask = of_keys == of_queries  # (rows, queries, keys)

@@ -31,6 +31,17 @@ class Metrics:
         self.reloads = Counter("hfrec_reloads", "Swaps of the model by outcome.", ["result"], registry=own)
         self.model = Gauge("hfrec_model_info", "1 for the model that serves.", ["version", "kind"], registry=own)
 
+        # Looking labels up takes longer than counting.
+        self._of_path: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
+
+    def answered(self, path: str, status: int, seconds: float) -> None:
+        """Count an answer of a route and its time."""
+        if (path, status) not in self._of_path:
+            self._of_path[path, status] = self.requests.labels(path, status), self.seconds.labels(path)
+        count, times = self._of_path[path, status]
+        count.inc()
+        times.observe(seconds)
+
     def serves(self, model: ServedModel) -> None:
         """Name the model."""
         self.model.clear()

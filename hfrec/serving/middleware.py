@@ -41,8 +41,7 @@ class Measured:
             await self.app(scope, receive, watched)
         finally:
             path = getattr(scope.get("route"), "path", "other")
-            self.metrics.requests.labels(path, status).inc()
-            self.metrics.seconds.labels(path).observe(time.perf_counter() - began)
+            self.metrics.answered(path, status, time.perf_counter() - began)
 
 
 class LimitedBody:

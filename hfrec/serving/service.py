@@ -26,6 +26,17 @@ _MAX_STORE_CALLS = 256  # that wait; beyond them the answer is 503
 _log = logging.getLogger("hfrec.serving")
 
 
+def settle() -> None:
+    """Free what is unreachable, and spare the rest, which stays, from being looked at by each later collection.
+
+    Requests make and leave so many objects that looking through the loaded libraries and catalogue, over and over,
+    takes a tenth of the time of a small model's service.
+    """
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
+
+
 class Service:
     """A model behind a queue, and the histories of users.
 
@@ -160,7 +171,7 @@ class Service:
             self.model, self.source = model, source
             self.metrics.reloads.labels("done").inc()
             self.metrics.serves(model)
-            await asyncio.to_thread(gc.collect)  # the old one goes now, and not beside the next one
+            await asyncio.to_thread(settle)  # the old one goes now, and not beside the next one
             _log.info("serving %s, version %s", model.name, model.version)
             return model
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -11,7 +12,6 @@ from numpy.typing import NDArray
 
 from .budget import EVALUATIONS
 
-Objective = Literal["masked", "causal"]
 RecipeName = Literal["fast", "balanced", "best"]
 LENGTHS = (20, 50, 100, 200)
 LARGEST_EXACT_CATALOGUE = 6_000  # more items, and a step is faster with drawn negatives
@@ -89,32 +89,15 @@ class Choice:
     reason: str
 
 
-def objective_asked(given: Mapping[str, Any]) -> Objective:
-    """The objective of a run, from the values that the user gave.
-
-    Example:
-        >>> objective_asked({"mlm_probability": 0.4}), objective_asked({"max_length": 50})
-        ('masked', 'causal')
-    """
-    asked: Objective = given.get("objective", "causal" if set(MASKING).isdisjoint(given) else "masked")
-    return asked
-
-
-def by_content(given: Mapping[str, Any]) -> bool:
-    """Whether the user asked for items that are made of their content."""
-    return bool(given.get("item_representation", "id") != "id")
-
-
 def choose_settings(
-    recipe: RecipeName, log: LogStatistics, objective: Objective = "causal", *, by_content: bool = False
+    recipe: RecipeName, log: LogStatistics, given: Mapping[str, Any] = MappingProxyType({})
 ) -> list[Choice]:
     """The settings of a run on a log.
 
     Args:
         recipe: How much time is spent: minutes (`fast`), up to an hour (`balanced`) or hours (`best`), on one core.
         log: Its statistics.
-        objective: Where the user asked for one.
-        by_content: Whether items are made of their content.
+        given: Values that the user gave, by flag: a masked model and items made of content want other settings.
 
     Returns:
         [`Choice`] of each setting, names as the flags of `hfrec pretrain`.
@@ -130,10 +113,10 @@ def choose_settings(
     batch = 64 if rows < 50_000 else 128
     steps = int(np.clip(effort.epochs * rows / batch, effort.fewest_steps, effort.most_steps))
     chosen = [Choice("objective", "causal", "learns from every item of a history in each step")]
-    if objective == "masked":
+    if given.get("objective", "causal" if set(MASKING).isdisjoint(given) else "masked") == "masked":
         chosen, steps = [], steps * MASKED_STEPS
     rate = Choice("learning_rate", 2e-3, "starts from the log need no caution")
-    if by_content:
+    if given.get("item_representation", "id") != "id":
         rate = Choice("learning_rate", 1e-3, "content says much from the start")
         steps = min(steps, max(round(steps * CONTENT_STEPS), effort.fewest_steps))
     large = log.num_items > LARGEST_EXACT_CATALOGUE

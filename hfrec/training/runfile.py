@@ -86,6 +86,19 @@ def items_content(items: pa.Table | None) -> dict[str, str]:
     return {"items": digest.hexdigest()}
 
 
+def begin_in(folder: Path, about: dict[str, dict[str, Any]]) -> bool:
+    """Write what a folder is about, or compare that with what goes on there; whether something does.
+
+    Raises:
+        ValueError: It is of another log or other settings.
+    """
+    goes_on = (folder / RUN_FILE).is_file()
+    if goes_on:
+        check_same(read_json_object(folder / RUN_FILE), about, folder, elsewhere=False)
+    write_json(folder / RUN_FILE, about)
+    return goes_on
+
+
 def split_content(split: Split) -> dict[str, str]:
     """Fingerprints of the parts of a split that decide the weights."""
     return {"train": split.train.fingerprint, "validation": split.validation.fingerprint}

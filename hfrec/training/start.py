@@ -75,24 +75,61 @@ def start_residuals(
     if config.item_representation == "content+id" and free:
         settings = CooccurrenceSettings(row_norm=RESIDUAL_NORM)
         found = cooccurrence_rows(histories, counts, size=free, seed=seed, settings=settings).embeddings
-        seen = torch.from_numpy(counts[NUM_SPECIAL_TOKENS:]).float()[:, None]
-        rows[:, -free:] = found * seen / (seen + RESIDUAL_SHRINKAGE)
+        rows[:, -free:] = found * _trusted(counts)
     set_item_rows(model, ItemRows(rows, biases))
 
 
 def start_new_items(
-    model: PreTrainedModel, histories: Iterable[Any], counts: NDArray[np.int64], *, num_new: int
+    model: PreTrainedModel, histories: Iterable[Any], counts: NDArray[np.int64], *, new: NDArray[np.bool_]
 ) -> None:
-    """Start the last `num_new` items of a trained model beside the items that they go together with.
+    """Start the new items of a trained model beside the items that they go together with.
 
     Args:
         model: A masked or causal model, changed in place.
         histories: Arrow list arrays of token ids to train on, oldest first.
         counts: Interactions of each token `(vocab_size,)`.
-        num_new: Items that `add_items` has just appended.
+        new: Which items are new `(num_items,)`; nothing is changed where none is.
     """
-    num_known = len(counts) - NUM_SPECIAL_TOKENS - num_new
-    set_item_rows(model, neighbour_rows(histories, counts, model=model, num_known=num_known))
+    if not new.any():
+        return
+    rows = neighbour_rows(histories, counts, model=model, new=new)
+    if model.config.item_representation != "id":
+        rows = ItemRows(rows.embeddings * _trusted(counts)[torch.from_numpy(new)], rows.biases)
+    set_item_rows(model, rows, new)
+
+
+def start_adopted(
+    model: PreTrainedModel,
+    histories: Iterable[Any],
+    counts: NDArray[np.int64],
+    *,
+    new: NDArray[np.bool_],
+    mostly_new: bool,
+    seed: int = 0,
+) -> None:
+    """Start the items of a catalogue that a trained model has adopted, by the log that it is now trained on.
+
+    Where most items are known, the new ones start beside them. Else residuals of two logs would not fit each other, and
+    all start at the new log's.
+
+    Args:
+        model: A masked or causal model whose items are made of content, changed in place.
+        histories: Arrow list arrays of token ids to train on, oldest first.
+        counts: Interactions of each token `(vocab_size,)`.
+        new: Which items are new `(num_items,)`.
+        mostly_new: Whether most are.
+        seed: Of what is drawn.
+    """
+    if mostly_new:
+        start_residuals(model, histories, counts, seed=seed)
+    else:
+        start_new_items(model, histories, counts, new=new)
+
+
+def _trusted(counts: NDArray[np.int64]) -> torch.Tensor:
+    """How much of its residual each item starts with, by its interactions `(num_items, 1)`."""
+    seen = torch.from_numpy(counts[NUM_SPECIAL_TOKENS:]).float()[:, None]
+    return seen / (seen + RESIDUAL_SHRINKAGE)
 
 
 def pass_on_attended(model: PreTrainedModel, *, seed: int, share: float = PASSED_ON) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -19,6 +22,8 @@ from .rows import check_pair, move_rows
 from .specification import ContentSpecification, content_features
 
 SAME = 0.9  # cosine of an item's content, then and now, below which an equal id is a coincidence
+TWIN = 0.98  # cosine from which on an item is one that the model knows under another id, where no other comes as near
+BLOCK_ITEMS = 2048  # whose cosines with all items of the source are held at a time
 FAMILIAR = 0.5  # share of known items from which on the statistics of the content stay as they are
 
 
@@ -28,7 +33,10 @@ class Adoption:
 
     Args:
         tokenizer: Of the new catalogue.
-        num_shared: Items that the model knew, by id and content; they keep bias and residual.
+        new: Which items the model did not know `(num_items,)`, in the order of the vocabulary.
+        known: Token of each item that it did know, by its id in the old catalogue.
+        num_shared: Items that the model knew, by content and mostly by id; they keep bias and residual.
+        num_twins: Known items among them whose ids are other ones.
         num_new: Items that it did not know.
         num_namesakes: New ones among them that have the id of a known item by coincidence, and other content.
         num_dropped: Items of the old catalogue that are gone.
@@ -37,7 +45,10 @@ class Adoption:
     """
 
     tokenizer: ItemTokenizer
+    new: NDArray[np.bool_]
+    known: dict[str, int]
     num_shared: int
+    num_twins: int
     num_new: int
     num_namesakes: int
     num_dropped: int
@@ -46,16 +57,18 @@ class Adoption:
 
     def to_dict(self) -> dict[str, Any]:
         """The numbers, for a JSON file."""
-        return {name: value for name, value in vars(self).items() if name != "tokenizer"}
+        return {name: value for name, value in vars(self).items() if isinstance(value, (bool, int))}
 
     def __str__(self) -> str:
         anew = "features, mean and spread of the content" if self.whitened else "features"
+        twins = f" ({self.num_twins:,} of them under another id, by their content)" if self.num_twins else ""
         namesakes = f" ({self.num_namesakes:,} under the id of another item)" if self.num_namesakes else ""
         bare = f"; {self.num_bare:,} have no content" if self.num_bare else ""
         return (
-            f"{self.num_shared + self.num_new:,} items: {self.num_shared:,} known, {self.num_new:,} new{namesakes}, "
-            f"{self.num_dropped:,} dropped{bare}.\nCarried over to the bit: body, adapter, positions, head, and what "
-            f"known items have learnt.\nMade anew: vocabulary, {anew}; residuals and biases of new items."
+            f"{self.num_shared + self.num_new:,} items: {self.num_shared:,} known{twins}, {self.num_new:,} "
+            f"new{namesakes}, {self.num_dropped:,} dropped{bare}.\nCarried over to the bit: body, adapter, positions, "
+            "head, and what known items have learnt.\n"
+            f"Made anew: vocabulary, {anew}; residuals and biases of new items."
         )
 
 
@@ -71,8 +84,9 @@ def adopt_catalogue(
 
     The body, the adapter, the positions and the head keep their weights to the bit. Where the catalogue is mostly new,
     the content is whitened by its own statistics, drawn to the source's where it has few items. An item is known where
-    its id is and its content is alike: two shops may both have an item 1. `model` and `optimizer`
-    are changed in place, `tokenizer` is not; when anything fails all are as they were.
+    its id is and its content is alike, since two shops may both have an item 1; and where its content is that of one
+    item that the model knows under another id, and of no second one in either catalogue. `model` and `optimizer` are
+    changed in place, `tokenizer` is not; when anything fails all are as they were.
 
     Args:
         model: A model trained with `item_representation` `content` or `content+id`.
@@ -128,28 +142,55 @@ def adopt(
     check_features(model, features, len(ids))
     if _bare(features) == len(ids):
         raise ValueError(f"None of the {len(ids):,} `items` has content: expected some to rank by. Fill the columns.")
-    known = tokenizer.get_vocab()
-    sources = [known[item] - NUM_SPECIAL_TOKENS if item in known else None for item in ids]
+    vocabulary = tokenizer.get_vocab()
+    sources = [vocabulary[item] - NUM_SPECIAL_TOKENS if item in vocabulary else None for item in ids]
     num_named = len(ids) - sources.count(None)
     alike = _alike(model, features, sources)
     sources = [source if same else None for source, same in zip(sources, alike, strict=True)]
+    num_namesakes = num_named - (len(ids) - sources.count(None))
+    twins = _twins(model, features, sources)
+    sources = [twins.get(row, source) for row, source in enumerate(sources)]
     num_new = sources.count(None)
     adopted = ItemTokenizer.from_items(ids, metadata=table, counts=_counts(tokenizer, ids, sources))
-    new = torch.tensor([source is None for source in sources])
-    move_rows(model, sources, rows=feature_rows(model, features[new]), optimizer=optimizer)
+    new = np.array([source is None for source in sources])
+    move_rows(model, sources, rows=feature_rows(model, features[torch.from_numpy(new)]), optimizer=optimizer)
     write_features(model, features)
     whitened = num_new > (1 - FAMILIAR) * len(ids)
     if whitened:
         whiten_anew(model, features)
     return Adoption(
         tokenizer=adopted,
+        new=new,
+        known={
+            tokenizer.decode_items([source + NUM_SPECIAL_TOKENS])[0]: row + NUM_SPECIAL_TOKENS
+            for row, source in enumerate(sources)
+            if source is not None
+        },
         num_shared=len(ids) - num_new,
+        num_twins=len(twins),
         num_new=num_new,
-        num_namesakes=num_named - (len(ids) - num_new),
-        num_dropped=len(known) - NUM_SPECIAL_TOKENS - (len(ids) - num_new),
+        num_namesakes=num_namesakes,
+        num_dropped=len(vocabulary) - NUM_SPECIAL_TOKENS - (len(ids) - num_new),
         num_bare=_bare(features),
         whitened=whitened,
     )
+
+
+def _twins(model: Any, features: Tensor, sources: Sequence[int | None]) -> dict[int, int]:
+    """Rows of the source for items without one, by row: where content is the same and nobody else's on either side."""
+    stored = model.base_model.embeddings.content.features[NUM_SPECIAL_TOKENS:].float().cpu()
+    known, wanted = F.normalize(stored, dim=1), F.normalize(features.float(), dim=1)
+    near: list[tuple[int, int]] = []
+    for start in range(0, len(wanted), BLOCK_ITEMS):
+        cosines = wanted[start : start + BLOCK_ITEMS] @ known.T  # (block, num_known)
+        near += [(start + row, column) for row, column in (cosines > TWIN).nonzero().tolist()]
+    ours, theirs = Counter(row for row, _ in near), Counter(column for _, column in near)
+    taken = set(sources)
+    return {
+        row: column
+        for row, column in near
+        if sources[row] is None and column not in taken and ours[row] == theirs[column] == 1
+    }
 
 
 def _bare(features: Tensor) -> int:

@@ -84,19 +84,20 @@ def cooccurrence_rows(
 
 
 def neighbour_rows(
-    histories: Iterable[Any], counts: NDArray[np.int64], *, model: Any, num_known: int, seed: int = 0
+    histories: Iterable[Any], counts: NDArray[np.int64], *, model: Any, new: NDArray[np.bool_], seed: int = 0
 ) -> ItemRows:
-    """Embeddings and biases of a model's newest items, from those of the known items that they go together with.
+    """Embeddings and biases of a model's new items, from those of the known items that they go together with.
 
     An item starts at the mean of its known neighbours' embeddings, weighted by positive pointwise mutual information
     and scaled to the known items' mean length. The biases follow the known ones by the logarithm of the counts. An item
-    without a known neighbour starts at random.
+    without a known neighbour starts at random, or where items are made of content, whose embeddings are residuals, at
+    zero.
 
     Args:
         histories: Arrow list arrays of token ids of this model, oldest first.
         counts: Interactions of each token `(vocab_size,)` in them.
-        model: Its item embeddings and biases; the new items' tokens are the last ones.
-        num_known: Items that are not new.
+        model: Its item embeddings and biases.
+        new: Which items are new `(num_items,)`.
         seed: Of the rows that start at random.
 
     Returns:
@@ -104,14 +105,17 @@ def neighbour_rows(
     """
     matrix = positive_pmi(count_pairs(histories, counts, seed=seed))
     table = model.get_input_embeddings().weight.detach().float().cpu().numpy()[NUM_SPECIAL_TOKENS:]
-    known, length = table[:num_known], float(np.linalg.norm(table[:num_known], axis=1).mean())
-    vectors = np.asarray(matrix[num_known:, :num_known] @ known, dtype=np.float32)  # (num_new, embedding_size)
+    known, length = table[~new], float(np.linalg.norm(table[~new], axis=1).mean())
+    vectors = np.asarray(matrix[new][:, ~new] @ known, dtype=np.float32)  # (num_new, embedding_size)
+    rows = _of_length(vectors, length, seed)
+    if model.config.item_representation != "id":
+        rows[np.linalg.norm(vectors, axis=1) == 0] = 0.0
     biases, bias = log_counts(counts), model.item_bias
     if bias is not None:
-        seen = torch.from_numpy(counts[NUM_SPECIAL_TOKENS:] > 0)[:num_known]
-        offset = (bias.detach().float().cpu()[NUM_SPECIAL_TOKENS:][:num_known] - biases[:num_known])[seen]
+        seen = torch.from_numpy(~new & (counts[NUM_SPECIAL_TOKENS:] > 0))
+        offset = (bias.detach().float().cpu()[NUM_SPECIAL_TOKENS:] - biases)[seen]
         biases = biases + (offset.mean() if len(offset) else 0.0)
-    return ItemRows(torch.from_numpy(_of_length(vectors, length, seed)), biases[num_known:])
+    return ItemRows(torch.from_numpy(rows), biases[torch.from_numpy(new)])
 
 
 def count_pairs(
@@ -192,13 +196,13 @@ def log_counts(counts: NDArray[np.int64]) -> torch.Tensor:
     return torch.from_numpy((logs - logs.mean()).astype(np.float32))
 
 
-def set_item_rows(model: Any, rows: ItemRows) -> None:
-    """Write embeddings and biases over those of the model's last items, in place."""
-    number = len(rows.embeddings)
+def set_item_rows(model: Any, rows: ItemRows, which: NDArray[np.bool_] | None = None) -> None:
+    """Write embeddings and biases over those of some of the model's items `(num_items,)`, all when None, in place."""
+    tokens = slice(NUM_SPECIAL_TOKENS, None) if which is None else np.flatnonzero(which) + NUM_SPECIAL_TOKENS
     with torch.no_grad():
-        model.get_input_embeddings().weight[-number:] = rows.embeddings.to(model.device)
+        model.get_input_embeddings().weight[tokens] = rows.embeddings.to(model.device)
         if model.item_bias is not None and rows.biases is not None:
-            model.item_bias[-number:] = rows.biases.to(model.device)
+            model.item_bias[tokens] = rows.biases.to(model.device)
 
 
 def _flat(histories: Any) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hfrec.classical import EASEBaseline, ItemKNNBaseline, MarkovBaseline, neighbours
-from hfrec.classical.neighbours import NeighbourTable, strongest
+from hfrec.classical.neighbours import TableWriter, strongest
 
 ITEM_TO_ITEM = [ItemKNNBaseline, EASEBaseline, MarkovBaseline]
 VOCAB_SIZE = 43
@@ -84,10 +84,12 @@ def test_a_long_history_scores_as_its_newest_items() -> None:
 
 def test_padding_is_id_0_with_weight_0() -> None:
     """A padded place with a weight would recommend [PAD]."""
-    rows = [strongest(np.array([1, 2]), np.array([1.0, 2.0]), 5), strongest(np.array([0]), np.array([3.0]), 5)]
-    ids, weights = NeighbourTable.from_rows(rows).padded()
-    assert ids.tolist() == [[2, 1], [0, 0]]
-    assert weights.tolist() == [[2.0, 1.0], [3.0, 0.0]]
+    writer = TableWriter(np.array([2, 5, 1]))
+    writer.add(0, *strongest(np.array([1, 2]), np.array([1.0, 2.0]), 5))
+    writer.add(2, *strongest(np.array([0]), np.array([3.0]), 5))
+    ids, weights = writer.table().padded()
+    assert ids.tolist() == [[2, 1], [0, 0], [0, 0]]
+    assert weights.tolist() == [[2.0, 1.0], [0.0, 0.0], [3.0, 0.0]]
 
 
 def test_k_must_be_positive() -> None:

@@ -12,7 +12,7 @@ import pytest
 from safetensors.torch import load_file
 
 from hfrec import load_checkpoint, load_prior, recommend
-from hfrec.commands.recommend import write_rows
+from hfrec.commands.lists import write_rows
 from hfrec.data.files import RUN_FILE
 from hfrec.evaluation.table import results_table
 from hfrec_command import COMMANDS, main, usage
@@ -30,7 +30,7 @@ def test_pretrain_leaves_a_whole_folder_without_pickle(checkpoint: Path) -> None
     assert not [name for name in names if name.endswith((".bin", ".pt", ".pkl", ".pth"))]
 
 
-def test_all_results_say_what_the_number_hangs_on(checkpoint: Path) -> None:
+def test_all_results_say_what_the_number_depends_on(checkpoint: Path) -> None:
     """A number without its protocol, data and versions can't be trusted later."""
     results = json.loads((checkpoint / "all_results.json").read_text())
     assert {"train", "validation", "test", "split", "data", "seed", "versions"} <= set(results)

@@ -95,10 +95,13 @@ def test_finetuning_reads_what_the_checkpoint_does_and_more(
     """A checkpoint of items alone can learn to read more; one that reads more goes on to."""
     train = ["--num_train_epochs", "1", "--l2sp_alpha", "0.01", *QUIET]
     folder = tmp_path / "more"
-    assert main(["finetune", str(checkpoint), str(rated), "--output_dir", str(folder), *train, *READS]) == 0
+    words = ["finetune", str(checkpoint), str(rated), "--output_dir", str(folder), *train, *READS]
+    assert main([*words, "--freeze", "embeddings"]) == 0
     model, _ = load_checkpoint(folder)
     assert [entry["name"] for entry in model.config.inputs] == ["time_gap", "rating"]
-    assert bool(model.base_model.embeddings.input_tables[0].weight.any())
+    items = load_checkpoint(checkpoint)[0].get_input_embeddings().weight
+    assert model.get_input_embeddings().weight.equal(items), "frozen"
+    assert all(bool(table.weight.any()) for table in model.base_model.embeddings.input_tables), "new, so not frozen"
     again = ["finetune", str(trained), str(rated), "--output_dir", str(tmp_path / "again"), *train]
     assert main([*again, "--inputs", "rating"]) == 0
     assert load_checkpoint(tmp_path / "again")[0].config.inputs == load_checkpoint(trained)[0].config.inputs

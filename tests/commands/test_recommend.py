@@ -8,7 +8,7 @@ import pyarrow.csv
 import pytest
 
 from hfrec import item_vectors, load_checkpoint, load_interactions, recommend, rerank
-from hfrec.commands.recommend import histories_of
+from hfrec.data.interactions import histories_of
 from hfrec_command import main
 
 

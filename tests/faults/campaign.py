@@ -5,7 +5,7 @@
     .venv/bin/python -m tests.faults.campaign --table
 
 Each part writes its counts into `--output_dir` when it ends; the same command goes on with the parts that are missing.
-Exits with 1 where a trial ended in a traceback, hung, or was silently wrong. Every number hangs on the seed alone.
+Exits with 1 where a trial ended in a traceback, hung, or was silently wrong. Every number depends on the seed alone.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ process id; `wait` gives its exit code, negative for a signal as `subprocess` ha
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import resource
@@ -121,6 +122,8 @@ def warm() -> None:
     import hfrec.hub.push  # noqa: F401
 
     torch.set_num_threads(1)
+    gc.collect()
+    gc.freeze()  # each training ends with a full collection, which would walk all of this, and copy its pages
 
 
 def main() -> None:

@@ -227,6 +227,7 @@ def test_unknown_arm_is_refused(files: dict[str, Path], tmp_path: Path) -> None:
         arguments(files, tmp_path, arms=["fine"])
 
 
+@pytest.mark.slow
 def test_two_processes_do_the_runs_of_one(files: dict[str, Path], tmp_path: Path) -> None:
     """Runs side by side must not share random numbers, files or folders."""
     words = ["study", "--model_name_or_path", str(files["checkpoint"]), "--source_file", str(files["source.csv"])]

@@ -12,6 +12,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from transformers import AutoModelForSequenceClassification, pipeline
 
 from hfrec import load_interactions, synthetic_tables
+from hfrec.data.files import SEAL_FILE, fault_of
 from hfrec.training.arguments import TaskArguments
 from hfrec.training.classification import read_labels, scores
 from hfrec_command import main
@@ -80,6 +81,7 @@ def test_the_classifier_is_a_checkpoint_of_transformers(files: Path, tmp_path: P
     words += ["--l2sp_alpha", "0.001", "--license", "apache-2.0", "--disable_tqdm", "true"]
     assert main(words) == 0
     results = json.loads((folder / "all_results.json").read_text())
+    assert "all_results.json" in json.loads((folder / SEAL_FILE).read_text()) and fault_of(folder) is None
     assert results["split"] == {"strategy": "users", "num_train": 42, "num_validation": 6, "num_test": 12}
     test = results["test"]
     assert test["model"]["accuracy"] > test["majority class"]["accuracy"]

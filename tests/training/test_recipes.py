@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from hfrec.commands.pretrain import parse
-from hfrec.training.recipes import BUDGET, LogStatistics, choose_settings, objective_asked, recipe_defaults
+from hfrec.training.recipes import BUDGET, LogStatistics, choose_settings, recipe_defaults
 from hfrec_command import main
 
 FILMS = LogStatistics.of(np.full(943, 104), num_items=1_678)
@@ -40,7 +40,7 @@ def test_a_better_recipe_takes_more_steps_and_evaluates_as_often(log: LogStatist
 
 def test_a_masked_run_takes_what_masking_needs() -> None:
     """It learns from a part of the items in a step: with the steps of a causal run it would end too early."""
-    masked = {choice.name: choice.value for choice in choose_settings("balanced", FILMS, "masked")}
+    masked = {choice.name: choice.value for choice in choose_settings("balanced", FILMS, {"objective": "masked"})}
     assert masked["max_steps"] == 2 * int(str(_values(FILMS)["max_steps"])) and "objective" not in masked
 
 
@@ -48,8 +48,8 @@ def test_a_masked_run_takes_what_masking_needs() -> None:
 def test_content_is_learnt_in_few_and_careful_steps(log: LogStatistics, steps: int) -> None:
     """At the rate and length of a run by ids it is learnt by heart: the best model lies at the start of the run."""
     ids, content = (
-        {choice.name: choice.value for choice in choose_settings("balanced", log, by_content=asked)}
-        for asked in (False, True)
+        {choice.name: choice.value for choice in choose_settings("balanced", log, {"item_representation": asked})}
+        for asked in ("id", "content")
     )
     assert content["max_steps"] == steps <= ids["max_steps"]
     assert content["learning_rate"] < ids["learning_rate"]
@@ -94,7 +94,6 @@ def test_a_run_says_what_the_recipe_chose_and_why(
 
 def test_a_masking_probability_means_the_masked_objective() -> None:
     """The causal objective would ignore the flag in silence."""
-    assert objective_asked({}) == "causal" and objective_asked({"objective": "masked"}) == "masked"
     given = {"mlm_probability": 0.3}
-    choices = choose_settings("balanced", FILMS, objective_asked(given))
-    assert "objective" not in recipe_defaults(choices, given)
+    assert "objective" in recipe_defaults(choose_settings("balanced", FILMS), {})
+    assert "objective" not in recipe_defaults(choose_settings("balanced", FILMS, given), given)

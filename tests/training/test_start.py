@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from hfrec import Bert4RecConfig, Bert4RecForCausalLM, Bert4RecForMaskedLM, leave_one_out, load_interactions
-from hfrec.commands.finetune import cover_items
 from hfrec.data.sequences import to_evaluation_sequences
 from hfrec.evaluation.metrics import ranking_metrics
 from hfrec.evaluation.protocol import evaluation_collator
 from hfrec.evaluation.ranking import rank_dataset
+from hfrec.training.fitting import cover_items
 from hfrec.training.rows import build_tokenizer
 from hfrec.training.start import attend_to_nearest, histories_and_counts, pass_on_attended, start_from_log
 from hfrec.transfer import set_item_features

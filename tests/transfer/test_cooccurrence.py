@@ -122,8 +122,8 @@ def test_new_items_start_beside_the_items_they_go_together_with() -> None:
     tokenizer = add_items(model, tokenizer, ["n0", "n1"])  # tokens 41 and 42, of the second half
     old = model.get_input_embeddings().weight[:41].clone()
     histories = _groups()
-    rows = neighbour_rows([histories], _counts(histories, 43), model=model, num_known=38)
-    set_item_rows(model, rows)
+    rows = neighbour_rows([histories], _counts(histories, 43), model=model, new=np.arange(40) >= 38)
+    set_item_rows(model, rows, np.arange(40) >= 38)
     weight = model.get_input_embeddings().weight
     assert torch.equal(weight[:41], old)
     cosine = torch.nn.functional.cosine_similarity
