@@ -140,6 +140,8 @@ def adopt(
         raise ValueError(f"`items` must hold at least two items, found {len(ids)}: there is nothing to choose from.")
     features = content_features(ContentSpecification.from_dict(model.config.item_content), table, encoder=encoder)
     check_features(model, features, len(ids))
+    if _bare(features) == len(ids):
+        raise ValueError(f"None of the {len(ids):,} `items` has content: expected some to rank by. Fill the columns.")
     vocabulary = tokenizer.get_vocab()
     sources = [vocabulary[item] - NUM_SPECIAL_TOKENS if item in vocabulary else None for item in ids]
     num_named = len(ids) - sources.count(None)
