@@ -317,10 +317,9 @@ def on_target(
                     if described is not None:
                         set_item_features(model, features)
                     start_from_log(model, *counted, seed=seed)
-                # What known items have learnt is not pulled to zero.
-                residual = alpha / 10 if adopted["source"][1].whitened else 0.0
-                folder = str(arguments.output_dir / "source")
-                pull = [L2SPCallback(folder, alpha=alpha, residual=residual, tokenizer=tokenizer)] if alpha else []
+                folder, known = str(arguments.output_dir / "source"), adopted["source"][1]
+                anchored = tokenizer if known.whitened else known.known
+                pull = [L2SPCallback(folder, alpha=alpha, residual=alpha / 10, tokenizer=anchored)] if alpha else []
                 train(model, tokenizer, share, arguments, seed, epochs=5, max_steps=arguments.max_steps, callbacks=pull)
                 say(where, name, test.ranks(model, tokenizer), seed)
 

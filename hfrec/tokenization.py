@@ -190,6 +190,12 @@ class ItemTokenizer(PreTrainedTokenizerFast):
                 f"Expected an item tokenizer, a WordLevel vocabulary whose first tokens are {SPECIAL_TOKENS}, found a "
                 f"{kind} that starts with {specials} in `{name}`: pass a checkpoint written by hfrec."
             )
+        named = (tokenizer.pad_token, tokenizer.mask_token, tokenizer.unk_token)
+        if named != SPECIAL_TOKENS:
+            raise ValueError(
+                f"The tokenizer_config.json of `{name}` names {named} for padding, mask and unknown items, expected "
+                f"{SPECIAL_TOKENS}: it was changed. Copy it again, or save the tokenizer again."
+            )
         tokenizer.name_or_path = str(name)
         items = cached_file(name, ITEMS_FILE, **hub)
         if items is not None:

@@ -33,7 +33,8 @@ def test_the_ten_lines_on_real_data_run_on_other_data(tmp_path: Path, monkeypatc
     (command,), (code,), (printed,) = blocks("bash", run=False), blocks("python", run=False), blocks("text")
     assert len([line for line in (command + code).splitlines() if line]) <= 10
     words = shlex.split(command.replace("ml-100k", "synthetic"))
-    assert words[0] == "hfrec" and main([*words[1:], "--max_length", "20", "--hidden_size", "32"]) == 0
+    small = ["--max_length", "20", "--hidden_size", "32", "--max_steps", "20"]
+    assert words[0] == "hfrec" and main([*words[1:], *small]) == 0
     items = hfrec.load_checkpoint("films")[1].items
     code = re.sub(r"recommender\(\[.*?\]", f"recommender({items['item_id'].to_pylist()[:3]}", code)
     output = io.StringIO()

@@ -6,12 +6,11 @@ hfrec app outputs/demo/finetuned_l2sp --compare_with outputs/demo/scratch --labe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from .columns import ColumnFlags
-from .parsing import parse_arguments
+from .parsing import parse_into
 
 
 @dataclass
@@ -44,10 +43,7 @@ class AppArguments(ColumnFlags):
             raise ValueError(f"`labels` must name each of {names} checkpoints, found {len(self.labels)}.")
 
 
-def parse(words: Sequence[str]) -> AppArguments:
-    """Flags or a settings file into the dataclass."""
-    (arguments,) = parse_arguments("app", (AppArguments,), words)
-    return arguments  # type: ignore[no-any-return]
+parse = parse_into("app", AppArguments)
 
 
 def main(arguments: AppArguments) -> dict[str, Any]:

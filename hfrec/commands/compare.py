@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from .lists import check_page
-from .parsing import parse_arguments
+from .parsing import parse_into
 
 
 @dataclass
@@ -37,10 +37,7 @@ class CompareArguments:
         check_page(self.report)
 
 
-def parse(words: Sequence[str]) -> CompareArguments:
-    """Flags or a settings file into the dataclass."""
-    (arguments,) = parse_arguments("compare", (CompareArguments,), words)
-    return arguments  # type: ignore[no-any-return]
+parse = parse_into("compare", CompareArguments)
 
 
 def main(arguments: CompareArguments) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .parsing import parse_arguments
+from .parsing import parse_into
 
 
 @dataclass
@@ -39,10 +39,7 @@ CHECKPOINTS = {
 }
 
 
-def parse(words: Sequence[str]) -> DemoArguments:
-    """Flags or a settings file into the dataclass."""
-    (arguments,) = parse_arguments("demo", (DemoArguments,), words)
-    return arguments  # type: ignore[no-any-return]
+parse = parse_into("demo", DemoArguments)
 
 
 def main(arguments: DemoArguments) -> dict[str, Any]:

@@ -6,13 +6,12 @@ hfrec export out exported --int8 true --history_file interactions.csv
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from .columns import ColumnFlags
-from .parsing import parse_arguments
+from .parsing import parse_into
 
 
 @dataclass
@@ -35,10 +34,7 @@ class ExportArguments(ColumnFlags):
     )
 
 
-def parse(words: Sequence[str]) -> ExportArguments:
-    """Flags or a settings file into the dataclass."""
-    (arguments,) = parse_arguments("export", (ExportArguments,), words)
-    return arguments  # type: ignore[no-any-return]
+parse = parse_into("export", ExportArguments)
 
 
 def main(arguments: ExportArguments) -> dict[str, Any]:

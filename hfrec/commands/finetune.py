@@ -28,11 +28,11 @@ from ..training.final import (
     refit_on_log,
     train_finally,
 )
-from ..training.fitting import fit_to_log, read_inputs
+from ..training.fitting import adopts, fit_to_log, read_inputs
 from ..training.pushes import hub_target
 from ..training.rows import load_split, split_rows
 from ..training.run import check_output_folder, train_and_evaluate
-from ..training.runfile import begin_run, split_content, start_settings
+from ..training.runfile import begin_run, items_content, split_content, start_settings
 from ..training.seen import settle_seen_items
 from ..training.trainer_arguments import RecommenderTrainingArguments
 from ..training.updates import build_updates
@@ -112,11 +112,13 @@ def run_on_split(
     """Fine-tune on the training part of a split and test; a validation run that is done already is only read."""
     model, tokenizer = load_network(start.model_name_or_path, revision=start.model_revision)
     content = {**split_content(split), **input_content(read_inputs(model, start), split.train)}
+    content |= items_content(split.train.items if adopts(model, split.train) else None)
     begin_run(data, training, content, start=start_settings(model, start), protocol=vars(protocol))
     done = finished_validation(training)
     if done is not None:
         return done
-    tokenizer = fit_to_log(model, tokenizer, split.train, data=data, start=start, training=training)
+    fitted = fit_to_log(model, tokenizer, split.train, data=data, start=start, training=training)
+    tokenizer = fitted.tokenizer
     rows = split_rows(model, tokenizer, split, data)
     seen_items = settle_seen_items(model, rows.validation, protocol)
     return train_and_evaluate(
@@ -125,7 +127,7 @@ def run_on_split(
         rows,
         data=data,
         training=training,
-        updates=build_updates(model, tokenizer, start, training),
+        updates=build_updates(model, fitted.anchored, start, training),
         extra={"finetuning": vars(start), **seen_items},
     )
 
@@ -141,8 +143,10 @@ def run_on_all(
     """Fine-tune from the same checkpoint on all rows for as long as validation chose."""
     model, tokenizer = load_network(start.model_name_or_path, revision=start.model_revision)
     content = {"train": log.fingerprint, **input_content(read_inputs(model, start), log)}
+    content |= items_content(log.items if adopts(model, log) else None)
     begin_run(data, training, content, start=start_settings(model, start), final=vars(chosen))
-    tokenizer = fit_to_log(model, tokenizer, log, data=data, start=start, training=training)
+    fitted = fit_to_log(model, tokenizer, log, data=data, start=start, training=training)
+    tokenizer = fitted.tokenizer
     return refit_on_log(
         model,
         tokenizer,
@@ -150,6 +154,6 @@ def run_on_all(
         validation=validation,
         data=data,
         training=training,
-        updates=build_updates(model, tokenizer, start, training),
+        updates=build_updates(model, fitted.anchored, start, training),
         extra={"finetuning": vars(start)},
     )

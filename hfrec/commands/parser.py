@@ -26,6 +26,9 @@ OTHER_NAMES = {
 }
 
 
+PATHS = ("_file", "_dir", "_path")  # how flags of files and folders end
+
+
 class Parser(ArgumentParser):
     """Flags of dataclasses.
 
@@ -111,13 +114,25 @@ def add_flag(parser: ArgumentParser, place: Field[Any], kind: Any) -> None:
         if settings.get("default", False) is not None:
             settings |= {"default": settings.get("default", False), "nargs": "?", "const": True}
     elif get_origin(kind) is list:
-        settings |= {"type": get_args(kind)[0], "nargs": "+"}
+        settings |= {"type": read_as(place.name, get_args(kind)[0]), "nargs": "+"}
     else:
-        settings["type"] = kind
+        settings["type"] = read_as(place.name, kind)
     parser.add_argument(*names, **settings)
     if kind is bool and place.default is True:
         off = (f"--no_{place.name}", f"--no-{place.name.replace('_', '-')}")
         parser.add_argument(*off, action="store_false", dest=place.name, default=False)
+
+
+def read_as(name: str, kind: Any) -> Any:
+    """How the text of a flag is read; a file or folder must have a name, which an unset variable of a shell has not."""
+    return named_path if kind is str and name.endswith(PATHS) else kind
+
+
+def named_path(text: str) -> str:
+    """A path as it is."""
+    if not text.strip():
+        raise ArgumentTypeError("expected a path, found an empty text, which would be the folder that you are in")
+    return text
 
 
 def allowed_values(kind: Any) -> list[Any]:

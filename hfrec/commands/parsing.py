@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 from argparse import SUPPRESS
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from ..training.arguments import TrainingFlags
 from .help import HELP_ALL, asked_for_help, help_text, positional
 from .parser import Parser
 from .settings import read_settings
 
+T = TypeVar("T")
 SETTINGS_SUFFIXES = (".yaml", ".yml", ".json")
 
 
@@ -44,6 +45,16 @@ def parse_arguments(
     flags, nulls = _flags(parser, name, classes, words)
     parser.set_defaults(**dict.fromkeys(nulls))
     return parser.fill(flags)
+
+
+def parse_into(name: str, kind: type[T]) -> Callable[[Sequence[str]], T]:
+    """The `parse` of a command whose flags are one dataclass."""
+
+    def parse(words: Sequence[str]) -> T:
+        (arguments,) = parse_arguments(name, (kind,), words)
+        return cast(T, arguments)
+
+    return parse
 
 
 def given_values(name: str, classes: Sequence[Any], words: Sequence[str]) -> dict[str, Any]:

@@ -11,43 +11,25 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from ..data.arguments import SplitArguments
+from ..data.arguments import LogArguments, SplitArguments
 from .parsing import parse_arguments
 
 if TYPE_CHECKING:
     from ..data.interactions import Interactions
 
 
-@dataclass
-class PrepareArguments:
+@dataclass(kw_only=True)
+class PrepareArguments(LogArguments):
     """The source, what is dropped, and where the table goes."""
 
     words: ClassVar[tuple[str, ...]] = ("train_file", "output_dir")
 
     output_dir: str = field(metadata={"help": "Folder that gets interactions.parquet, items.parquet and report.json."})
-    train_file: str | None = field(default=None, metadata={"help": "File, folder or glob of the interaction log."})
-    dataset: str | None = field(default=None, metadata={"help": "Named data set or hub id."})
-    user_column: str = field(default="user_id", metadata={"help": "Column of the user ids."})
-    item_column: str = field(default="item_id", metadata={"help": "Column of the item ids."})
-    timestamp_column: str = field(default="timestamp", metadata={"help": "Column of the times."})
-    delimiter: str | None = field(
-        default=None,
-        metadata={"help": "What separates the columns of a text file, such as ';' or tab; else its first line says."},
-    )
-    items_file: str | None = field(default=None, metadata={"help": "Item metadata (title, …) by item id."})
-    title_column: str | None = field(
-        default=None, metadata={"help": "Column of the items' names, in --items_file or the log. Default: title."}
-    )
     where: list[str] = field(
         default_factory=list,
         metadata={
             "help": "Keep only what meets each condition, column=value or column!=value: --where country=France."
         },
-    )
-    min_user_interactions: int = field(default=1, metadata={"help": "Users with fewer are dropped (k-core)."})
-    min_item_interactions: int = field(default=1, metadata={"help": "Items with fewer are dropped (k-core)."})
-    duplicates: Literal["keep", "first", "last", "consecutive"] = field(
-        default="keep", metadata={"help": "What becomes of repeated (user, item) pairs; only keep for sequences."}
     )
     session_gap: str | None = field(
         default=None,
@@ -62,8 +44,7 @@ class PrepareArguments:
     )
 
     def __post_init__(self) -> None:
-        if (self.train_file is None) == (self.dataset is None):
-            raise ValueError("Expected exactly one of `--train_file` and `--dataset`.")
+        super().__post_init__()
         if self.layout == "sequences" and (self.items_file is not None or self.title_column is not None):
             raise ValueError(
                 "`--layout sequences` reads items.* beside interactions.* of a folder: put the file there in place of "
@@ -129,8 +110,7 @@ def _interactions(arguments: PrepareArguments) -> Interactions:
     flags = vars(arguments)
     filters, columns = LogFilters.of(flags), LogColumns.of(flags)
     first = LogFilters(where=arguments.where) if arguments.session_gap else filters
-    source = arguments.train_file or arguments.dataset
-    interactions = load_interactions(source, columns=columns, filters=first, items=arguments.items_file)
+    interactions = load_interactions(arguments.source, columns=columns, filters=first, items=arguments.items_file)
     if not arguments.session_gap:
         return interactions
     users = interactions.num_users
@@ -145,7 +125,7 @@ def _sequences(arguments: PrepareArguments, folder: Path) -> dict[str, Any]:
     from ..data.interactions import load_interactions
     from ..data.large import prepare_sequences
 
-    source = arguments.train_file or arguments.dataset
+    source = arguments.source
     if source in NAMED_DATASETS:
         raise ValueError(f"`dataset` {source!r} fits into memory: write its table first, then prepare that file.")
     stream = load_interactions(source, streaming=True, columns=LogColumns.of(vars(arguments)))

@@ -34,7 +34,7 @@ from ..training.pushes import hub_target
 from ..training.recipes import LogStatistics, choose_settings, recipe_defaults
 from ..training.rows import load_split, split_rows, streamed_rows
 from ..training.run import check_output_folder, train_and_evaluate
-from ..training.runfile import begin_run, split_content, streamed_content
+from ..training.runfile import begin_run, items_content, split_content, streamed_content
 from ..training.seen import settle_seen_items
 from ..training.source_arguments import SourcesArguments
 from ..training.sources import load_sources, source_content, source_facts, source_rows, vocabulary_of
@@ -166,7 +166,8 @@ def run_on_sources(arguments: PretrainArguments) -> dict[str, Any]:
     arguments, recipe = follow_recipe(arguments, LogStatistics.of(lengths, num_items=len(tokenizer.items)))
     data, training = arguments.data, arguments.training
     seed_everything(training)
-    begin_run(data, training, source_content(joined), **run_settings(arguments))
+    content = {**source_content(joined), **read_items(arguments, tokenizer)}
+    begin_run(data, training, content, **run_settings(arguments))
     model = start_model(arguments, train, tokenizer)
     rows = source_rows(model, joined, data, training)
     extra = {**settle_seen_items(model, rows.validation, arguments.protocol), **recipe, **source_facts(joined, data)}
@@ -180,6 +181,7 @@ def run_on_split(
     seed_everything(training)
     tokenizer = vocabulary_of(split.train, arguments.data, arguments.data.source)
     content = {**split_content(split), **input_content(arguments.shape.inputs, split.train)}
+    content |= read_items(arguments, tokenizer)
     begin_run(arguments.data, training, content, **run_settings(arguments))
     done = finished_validation(training)
     if done is not None:
@@ -203,9 +205,15 @@ def run_on_all(
     tokenizer = vocabulary_of(log, arguments.data, arguments.data.source)
     model = start_model(arguments, log, tokenizer)
     content = {"train": log.fingerprint, **input_content(arguments.shape.inputs, log)}
+    content |= read_items(arguments, tokenizer)
     begin_run(arguments.data, training, content, **run_settings(arguments), final=vars(chosen))
     data = arguments.data
     return refit_on_log(model, tokenizer, log, validation=validation, data=data, training=training, extra=recipe)
+
+
+def read_items(arguments: PretrainArguments, tokenizer: ItemTokenizer) -> dict[str, str]:
+    """The fingerprint of the items where the model is made of their content."""
+    return items_content(tokenizer.items if arguments.content.given else None)
 
 
 def run_settings(arguments: PretrainArguments) -> dict[str, Any]:

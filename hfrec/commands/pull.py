@@ -6,12 +6,11 @@ hfrec pull me/films films --revision v2 --verify
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from .parsing import parse_arguments
+from .parsing import parse_into
 
 
 @dataclass
@@ -28,10 +27,7 @@ class PullArguments:
     force_download: bool = field(default=False, metadata={"help": "Download again what is there already."})
 
 
-def parse(words: Sequence[str]) -> PullArguments:
-    """Flags or a settings file into the dataclass."""
-    (arguments,) = parse_arguments("pull", (PullArguments,), words)
-    return arguments  # type: ignore[no-any-return]
+parse = parse_into("pull", PullArguments)
 
 
 def main(arguments: PullArguments) -> Path:

@@ -6,11 +6,10 @@ hfrec push out me/films --space me/films-demo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from .parsing import parse_arguments
+from .parsing import parse_into
 
 
 @dataclass
@@ -35,10 +34,7 @@ class PushArguments:
     tag: str | None = field(default=None, metadata={"help": "Tag of the commit, such as the date."})
 
 
-def parse(words: Sequence[str]) -> PushArguments:
-    """Flags or a settings file into the dataclass."""
-    (arguments,) = parse_arguments("push", (PushArguments,), words)
-    return arguments  # type: ignore[no-any-return]
+parse = parse_into("push", PushArguments)
 
 
 def main(arguments: PushArguments) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal
 from .columns import ColumnFlags
 from .content import over_to_items
 from .lists import checked_output, write_rows
-from .parsing import parse_arguments
+from .parsing import parse_into
 
 RECALL_USERS = 1000  # on whom an approximate index is compared with the exact lists
 
@@ -77,10 +77,7 @@ class RecommendArguments(ColumnFlags):
     )
 
 
-def parse(words: Sequence[str]) -> RecommendArguments:
-    """Flags or a settings file into the dataclass."""
-    (arguments,) = parse_arguments("recommend", (RecommendArguments,), words)
-    return arguments  # type: ignore[no-any-return]
+parse = parse_into("recommend", RecommendArguments)
 
 
 def main(arguments: RecommendArguments) -> list[list[dict[str, Any]]]:
@@ -186,10 +183,20 @@ def reranked(found: Any, model: Any, tokenizer: Any, arguments: RecommendArgumen
 
 
 def drop_unknown(histories: Sequence[Sequence[str]], tokenizer: Any) -> list[list[str]]:
-    """Histories without the items that the checkpoint does not know, which are counted on stderr."""
+    """Histories without the items that the checkpoint does not know, which are counted on stderr.
+
+    Raises:
+        ValueError: No item of any history is known.
+    """
     known = set(tokenizer.items["item_id"].to_pylist())
     kept = [[item for item in history if item in known] for history in histories]
     left_out = [item for history in histories for item in history if item not in known]
+    if left_out and not any(kept):
+        raise ValueError(
+            f"`history_file` holds {len(left_out):,} interactions, and no item of them is the checkpoint's, such as "
+            f"{left_out[0]!r}: is it of another catalogue, or does `item_column` name another column? "
+            "`--unknown_items unk` ranks all the same."
+        )
     if left_out:
         print(
             f"{len(set(left_out)):,} items of the histories are not the checkpoint's: {len(left_out):,} interactions "

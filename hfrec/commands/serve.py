@@ -6,17 +6,12 @@ hfrec serve me/films --revision main --watch_seconds 60 --history_store redis://
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from ..serving.settings import ServeArguments
-from .parsing import parse_arguments
+from .parsing import parse_into
 
-
-def parse(words: Sequence[str]) -> ServeArguments:
-    """Flags or a settings file into the dataclass."""
-    (arguments,) = parse_arguments("serve", (ServeArguments,), words)
-    return arguments  # type: ignore[no-any-return]
+parse = parse_into("serve", ServeArguments)
 
 
 def main(arguments: ServeArguments) -> dict[str, Any]:

@@ -6,11 +6,10 @@ hfrec similar me/films --items 50 181 --output_file similar.csv
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from .parsing import parse_arguments
+from .parsing import parse_into
 
 
 @dataclass
@@ -35,10 +34,7 @@ class SimilarArguments:
             raise ValueError("Expected items to start from: name ids with `--items` or titles with `--titles`.")
 
 
-def parse(words: Sequence[str]) -> SimilarArguments:
-    """Flags or a settings file into the dataclass."""
-    (arguments,) = parse_arguments("similar", (SimilarArguments,), words)
-    return arguments  # type: ignore[no-any-return]
+parse = parse_into("similar", SimilarArguments)
 
 
 def main(arguments: SimilarArguments) -> list[list[dict[str, Any]]]:

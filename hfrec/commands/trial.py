@@ -28,7 +28,7 @@ from ..training.recipes import (
     recipe_defaults,
 )
 from ..training.rows import RunRows, load_split, split_rows
-from ..training.runfile import split_content
+from ..training.runfile import items_content, split_content
 from ..training.sources import vocabulary_of
 from ..training.space import SearchSpace, search_space, space_facts, suggest
 from ..training.trainer import build_trainer, prepare_model, seed_everything, train_and_evaluate_collator
@@ -70,7 +70,9 @@ class Search:
     @property
     def identity(self) -> dict[str, Any]:
         """What a study that goes on has in common with its earlier commands."""
-        return {"log": split_content(self.split), "space": space_facts(self.space), "settings": self.settings}
+        by_content = self.settings.get("item_representation", "id") != "id"
+        content = {**split_content(self.split), **items_content(self.tokenizer.items if by_content else None)}
+        return {"log": content, "space": space_facts(self.space), "settings": self.settings}
 
     def suggest(self, trial: optuna.trial.Trial) -> dict[str, Any]:
         """The values of a trial."""

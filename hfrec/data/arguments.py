@@ -1,4 +1,4 @@
-"""The flags of the split and of repeats. Nothing is imported here: help must not wait for a library."""
+"""The flags of a log, of its split and of repeats. Nothing is imported here: help must not wait for a library."""
 
 from __future__ import annotations
 
@@ -7,6 +7,39 @@ from typing import Literal
 
 Choice = Literal["auto", "true", "false"]
 TEMPORAL_FLAGS = ("validation_start", "test_start", "validation_ratio", "test_ratio")
+
+
+@dataclass
+class LogArguments:
+    """Where a log comes from, what its columns are called, and what is dropped."""
+
+    train_file: str | None = field(default=None, metadata={"help": "File, folder or glob of the interaction log."})
+    dataset: str | None = field(default=None, metadata={"help": "ml-100k, ml-1m, synthetic or a hub id."})
+    items_file: str | None = field(default=None, metadata={"help": "Item metadata (title, …) by item id."})
+    title_column: str | None = field(
+        default=None, metadata={"help": "Column of the items' names, in --items_file or the log. Default: title."}
+    )
+    user_column: str = field(default="user_id", metadata={"help": "Column of the user ids."})
+    item_column: str = field(default="item_id", metadata={"help": "Column of the item ids."})
+    timestamp_column: str = field(default="timestamp", metadata={"help": "Column of the times."})
+    delimiter: str | None = field(
+        default=None,
+        metadata={"help": "What separates the columns of a text file, such as ';' or tab; else its first line says."},
+    )
+    min_user_interactions: int = field(default=1, metadata={"help": "Users with fewer are dropped (k-core)."})
+    min_item_interactions: int = field(default=1, metadata={"help": "Items with fewer are dropped (k-core)."})
+    duplicates: Literal["keep", "first", "last", "consecutive"] = field(
+        default="keep", metadata={"help": "What becomes of repeated (user, item) pairs."}
+    )
+
+    def __post_init__(self) -> None:
+        if (self.train_file is None) == (self.dataset is None):
+            raise ValueError("Expected exactly one of `--train_file` and `--dataset`.")
+
+    @property
+    def source(self) -> str:
+        """The file or the name of the data set."""
+        return self.train_file or self.dataset or ""
 
 
 @dataclass

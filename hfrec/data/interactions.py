@@ -20,7 +20,7 @@ from hfrec.data.filters import NO_FILTERS, LogFilters, core_mask, meeting, uniqu
 from hfrec.data.item_tables import read_items, with_titles
 from hfrec.data.readers import Part, check_delimiter, find_items_file, read_source
 from hfrec.data.streams import InteractionStream
-from hfrec.data.validation import check_order, normalise_part
+from hfrec.data.validation import check_order, check_zone, normalise_part
 
 IntArray = npt.NDArray[np.int64]
 
@@ -189,7 +189,10 @@ def load_interactions(
             )
         return InteractionStream(source, columns=columns, split=split, revision=revision)
     parts, metadata = _read(source, items=items, columns=columns, split=split, revision=revision)
-    whole = _concatenated([normalise_part(part, columns) for part in parts], parts)
+    tables = [normalise_part(part, columns) for part in parts]
+    for part in parts[1:]:
+        check_zone(part, parts[0], columns.timestamp_column)
+    whole = _concatenated(tables, parts)
     if columns.title_column is not None:
         metadata = with_titles(metadata, whole, columns.title_column)
     name = str(source) if isinstance(source, (str, PathLike)) else parts[0].name

@@ -38,7 +38,8 @@ def locked_folder(folder: Path | None) -> Iterator[None]:
         True
         False
     """
-    if folder is None or os.environ.get("RANK", "0") != "0":
+    several = os.environ.get("WORLD_SIZE", "1") != "1"
+    if folder is None or (several and os.environ.get("RANK", "0") != "0"):
         yield
         return
     check_folder(folder)

@@ -86,6 +86,8 @@ def read_source(
 def find_files(source: str | PathLike[str]) -> list[Path]:
     """Resolve a path, glob or folder to files; an empty list means that `source` can only be a hub id."""
     text = str(source)
+    if not text:
+        raise FileNotFoundError("`source` is empty: name a file or a folder, `.` for the folder that you are in.")
     path = Path(text).expanduser()
     if path.is_file():
         return [path]
@@ -281,7 +283,15 @@ def _files_of_folder(folder: Path) -> list[Path]:
     files = _supported(folder)
     if not files:
         raise FileNotFoundError(f"The folder {folder} holds no readable file. Expected {FORMATS}.")
-    return [file for file in files if _stem(file) == "interactions"] or files
+    logs = [file for file in files if _stem(file) == "interactions"]
+    folders = {file.parent for file in logs}
+    beside = [file for file in files if not folders & {file.parent, *file.parents}] if logs else []
+    if beside:  # a log and, in a folder below it, what was prepared from it
+        raise ValueError(
+            f"The folder {folder} holds {logs[0].relative_to(folder)} and, outside its folder, "
+            f"{beside[0].relative_to(folder)}: name the folder or the files to read."
+        )
+    return logs or files
 
 
 def open_hub_dataset(source: str, *, split: str, revision: str | None = None, streaming: bool = False) -> Any:
@@ -347,5 +357,8 @@ def _pandas_to_table(frame: Any, *, string_columns: tuple[str, ...]) -> pa.Table
         raise ValueError(f"pandas.DataFrame: ids of bytes must be UTF-8 ({error}). Decode them.") from error
     try:
         return pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise ValueError(f"pandas.DataFrame: a column mixes types: {error}. Give each column one type.") from error
+    except (pa.ArrowInvalid, TypeError) as error:  # the latter of columns that Arrow knows not
+        raise ValueError(
+            f"pandas.DataFrame: a column mixes types, or is of one that cannot be read: {error}. Give each column one "
+            "plain type."
+        ) from error

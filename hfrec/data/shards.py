@@ -103,6 +103,9 @@ class SequenceShards:
         files = sorted(path for path in (self.folder / part).glob("*.parquet") if not path.name.startswith("."))
         if not files:
             raise FileNotFoundError(f"{self.folder / part} holds no .parquet file: prepare the log again.")
+        for path in files:
+            if not path.is_file():  # a pipe would be waited for without end
+                raise ValueError(f"{path} is no file, or a link to none. {_REMEDY}")
         return files
 
     def histories(self, part: Literal["train", "validation", "test"]) -> Iterator[Any]:

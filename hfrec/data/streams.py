@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from hfrec.data.columns import DEFAULT_COLUMNS, LogColumns
 from hfrec.data.readers import Part, check_delimiter, check_files, find_files, open_hub_dataset, read_batches
-from hfrec.data.validation import check_columns, normalise_part
+from hfrec.data.validation import check_columns, check_zone, normalise_part
 
 HUB_BATCH_SIZE = 1 << 16
 
@@ -77,7 +77,7 @@ class InteractionStream:
         Raises:
             ValueError: With file, row, column and value of what is wrong.
         """
-        columns = tuple(self.names.values())
+        columns, first = tuple(self.names.values()), None
         for parts in (
             [self._hub_parts()]
             if self.dataset is not None
@@ -88,6 +88,8 @@ class InteractionStream:
                 check_columns(part, self.names)
                 num_rows += part.table.num_rows
                 if part.table.num_rows:
+                    first = first or Part(part.name, part.table.slice(0, 1))
+                    check_zone(part, first, self.names["timestamp"])
                     yield self._normalised(part)
             if num_rows == 0:
                 name = self.source if part is None else part.name

@@ -188,6 +188,39 @@ def _microseconds(part: Part, column: str, values: pa.ChunkedArray) -> pa.Chunke
     return parsed
 
 
+def check_zone(part: Part, first: Part, column: str) -> None:
+    """Refuse times with a zone beside times without: nobody knows of which zone those are.
+
+    Args:
+        part: Rows, the first of which stands for all.
+        first: Rows that were read before.
+        column: What both call their times.
+
+    Raises:
+        ValueError: With both names.
+    """
+    zones = [_has_zone(one.table[column]) for one in (first, part)]
+    if sorted(map(str, zones)) == ["False", "True"]:
+        with_zone, without = (first, part) if zones[0] else (part, first)
+        raise ValueError(
+            f"Column {column!r} has times with a zone in {with_zone.name} and without one in {without.name}: expected "
+            "one kind in all files. Write the zone, such as Z, behind all times."
+        )
+
+
+def _has_zone(values: pa.ChunkedArray) -> bool | None:
+    """Whether times name their zone, by the first of them; None of what is no date."""
+    values = _flat(values.slice(0, 1))
+    if pa.types.is_timestamp(values.type) or pa.types.is_date(values.type):
+        return getattr(values.type, "tz", None) is not None
+    if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
+        return None
+    parsed = next((parse(values) for parse in _parsers()[:3] if _parses(values, parse)), None)
+    if parsed is None:
+        return True if _parses(values, _parsers()[3]) else None
+    return False if pa.types.is_timestamp(parsed.type) else None
+
+
 def check_order(part: Part, column: str) -> None:
     """Refuse numbers that do not tell the order of a history, in one part or in several joined.
 

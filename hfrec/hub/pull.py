@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..data.files import check_folder, sha256_of
 from .errors import HubError, explain
-from .pulled import check_repository, finish_pull, make_room
+from .pulled import check_repository, finish_pull, make_room, pulled_before
 from .push import CHECKPOINT_FILES, checkpoint_names, matches
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def pull_from_hub(
         output_dir: New folder for the files, or that of an earlier pull of the same repository; the cache of the hub's
             client unless given.
         verify: Compare every file with the checksum that the hub has of it: a download checks only sizes.
-        local_files_only: Ask no hub; the cache must have the revision.
+        local_files_only: Ask no hub; the cache must have the revision, or `output_dir` an earlier pull of it.
         force_download: Download again what is there already, such as a file found damaged.
         token: Left out, the login of the machine or `HF_TOKEN`, which is where a token belongs.
 
@@ -47,8 +47,8 @@ def pull_from_hub(
     Raises:
         ValueError: The repository holds no checkpoint, its weights are pickled, or a file name leaves the folder.
             `output_dir` holds another repository or files of a checkpoint that no pull wrote.
-        HubError: The hub refused, could not be reached, a file differs from its checksum, or the folder holds files
-            that the revision lacks.
+        HubError: The hub refused, could not be reached, a file differs from its checksum, somebody pushed meanwhile,
+            or the folder holds files that the revision lacks.
 
     Example:
         >>> pull_from_hub("me/films", revision="v2", verify=True)  # doctest: +SKIP
@@ -64,8 +64,9 @@ def pull_from_hub(
         # A hub that goes away between two requests leaves the client with the files of the earlier pull.
         verify |= bool(remote) and Path(output_dir).exists()
         check_repository(Path(output_dir), repo_id)
-        if remote:
-            make_room(Path(output_dir), repo_id, remote)
+        if not remote:
+            return pulled_before(Path(output_dir), repo_id, revision)
+        make_room(Path(output_dir), repo_id, remote)
     try:
         folder = Path(
             snapshot_download(
@@ -96,8 +97,10 @@ def pull_from_hub(
                 f"{', '.join(damaged)} in {folder} differ from the checksums of {repo_id} and were renamed to "
                 "*.damaged: pull again with `force_download`. When it stays, the upload is damaged."
             )
-    if output_dir is not None and remote:
-        finish_pull(folder, repo_id, remote)
+    if remote and _contents(_checkpoint_of(repo_id, revision, token)) != _contents(remote):
+        raise HubError(f"Somebody pushed to {repo_id} during the pull, which may be of two commits: pull again.")
+    if output_dir is not None:
+        finish_pull(folder, repo_id, remote, revision)
     return folder
 
 
@@ -117,6 +120,10 @@ def differing_files(folder: Path, expected: Iterable[RepoFile]) -> list[str]:
     Large files are compared by sha256, others by the git checksum, which is all that the hub has of them.
     """
     return [file.path for file in expected if _checksum(folder / file.path, file) != _listed(file)]
+
+
+def _contents(files: dict[str, RepoFile]) -> dict[str, str]:
+    return {name: _listed(file) for name, file in files.items()}
 
 
 def _listed(file: RepoFile) -> str:

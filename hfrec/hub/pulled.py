@@ -10,6 +10,8 @@ from typing import Any
 from ..data.files import PULL_FILE, write_json
 from .push import checkpoint_names
 
+MAIN = "main"  # what a pull is of that names no revision
+
 
 def make_room(folder: Path, repo_id: str, names: Iterable[str]) -> None:
     """Prepare a folder for the files of a revision: what an earlier pull wrote and the revision lacks goes.
@@ -38,9 +40,26 @@ def make_room(folder: Path, repo_id: str, names: Iterable[str]) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def finish_pull(folder: Path, repo_id: str, names: Iterable[str]) -> None:
-    """Note that a folder holds exactly these files of a revision."""
-    write_json(folder / PULL_FILE, {"repo_id": repo_id, "files": sorted(names), "whole": True})
+def finish_pull(folder: Path, repo_id: str, names: Iterable[str], revision: str | None) -> None:
+    """Note that a folder holds exactly these files of a revision, and by which name it was asked for."""
+    record = {"repo_id": repo_id, "revision": revision or MAIN, "files": sorted(names), "whole": True}
+    write_json(folder / PULL_FILE, record)
+
+
+def pulled_before(folder: Path, repo_id: str, revision: str | None) -> Path:
+    """The folder itself where it holds a whole pull of this revision: no hub is asked, so that nothing can be fetched.
+
+    Raises:
+        ValueError: It holds none, or that of another revision.
+    """
+    record = read_record(folder)
+    if not record.get("whole") or record.get("revision") != (revision or MAIN):
+        found = f"a pull of {record.get('revision', 'unknown')}" if record else "no pull"
+        raise ValueError(
+            f"`output_dir` {folder} holds {found}, expected a whole one of {repo_id} at {revision or MAIN}: without a "
+            "hub nothing is fetched into it. Leave it out to use the cache, or pull while the hub can be asked."
+        )
+    return folder
 
 
 def check_repository(folder: Path, repo_id: str) -> None:

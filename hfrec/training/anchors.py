@@ -63,12 +63,15 @@ class Plan:
             if not parameter.requires_grad or (parameter.ndim < 2 and not include_vectors):
                 continue
             source, name = sources[key], names[key][0]
+            weight = None if source is None else self.reference.weights[source]
             if self._is_residual(parameter):
-                if self.residual:
+                if self.residual and weight is None:
                     terms.append(Term(name, parameter, None, self.residual, 0.0))
+                elif self.residual and weight is not None:
+                    terms.append(self._anchor(name, parameter, weight, known=self.residual, new=self.residual))
                 continue
-            if source is not None:
-                terms.append(self._anchor(name, parameter, self.reference.weights[source]))
+            if weight is not None:
+                terms.append(self._anchor(name, parameter, weight, known=self.alpha, new=self.beta))
                 continue
             fresh.append(name)
             if self.beta:
@@ -124,10 +127,11 @@ class Plan:
             return [(row, row) for row in range(weight.shape[0])]
         return None
 
-    def _anchor(self, name: str, parameter: nn.Parameter, weight: Tensor) -> Term:
+    def _anchor(self, name: str, parameter: nn.Parameter, weight: Tensor, *, known: float, new: float) -> Term:
+        """The pull to the reference with strength `known`, and of rows that it lacks to zero with strength `new`."""
         shared = self._shared_rows(name, parameter, weight)
         if shared is None:
-            return Term(name, parameter, _place(weight.to(parameter.dtype), parameter), self.alpha, 1.0)
+            return Term(name, parameter, _place(weight.to(parameter.dtype), parameter), known, 1.0)
         limit_here, limit_there = parameter.shape[0], weight.shape[0]
         pairs = torch.tensor([(a, b) for a, b in shared if a < limit_here and b < limit_there]).view(-1, 2)
         target = torch.zeros(parameter.shape, dtype=parameter.dtype)
@@ -135,7 +139,7 @@ class Plan:
         anchored = torch.zeros(limit_here, *[1] * (parameter.ndim - 1))  # (rows, 1, …)
         anchored[pairs[:, 0]] = 1.0
         logger.info(f"L2-SP: `{name}` has {len(pairs)} rows of the reference, {limit_here - len(pairs)} new")
-        strength = (self.alpha * anchored.double() + self.beta * (1 - anchored.double())).to(
+        strength = (known * anchored.double() + new * (1 - anchored.double())).to(
             torch.promote_types(parameter.dtype, torch.float32)
         )
         return Term(

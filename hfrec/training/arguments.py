@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+from ..data.arguments import LogArguments
 from ..models.loss_names import LossName
 from .durations import parse_duration
 
@@ -13,29 +14,11 @@ NewItemStart = Literal["cooccurrence", "random"]
 
 
 @dataclass
-class DataArguments:
+class DataArguments(LogArguments):
     """Where the log comes from and how it becomes sequences."""
 
     words: ClassVar[tuple[str, ...]] = ("train_file",)
 
-    train_file: str | None = field(default=None, metadata={"help": "File, folder or glob of the interaction log."})
-    dataset: str | None = field(default=None, metadata={"help": "ml-100k, ml-1m, synthetic or a hub id."})
-    items_file: str | None = field(default=None, metadata={"help": "Item metadata (title, …) by item id."})
-    title_column: str | None = field(
-        default=None, metadata={"help": "Column of the items' names, in --items_file or the log. Default: title."}
-    )
-    user_column: str = field(default="user_id", metadata={"help": "Column of the user ids."})
-    item_column: str = field(default="item_id", metadata={"help": "Column of the item ids."})
-    timestamp_column: str = field(default="timestamp", metadata={"help": "Column of the times."})
-    delimiter: str | None = field(
-        default=None,
-        metadata={"help": "What separates the columns of a text file, such as ';' or tab; else its first line says."},
-    )
-    min_user_interactions: int = field(default=1, metadata={"help": "Users with fewer are dropped (k-core)."})
-    min_item_interactions: int = field(default=1, metadata={"help": "Items with fewer are dropped (k-core)."})
-    duplicates: Literal["keep", "first", "last", "consecutive"] = field(
-        default="keep", metadata={"help": "What becomes of repeated (user, item) pairs."}
-    )
     max_length: int | None = field(
         default=None, metadata={"help": "Newest tokens the model reads. Default: 100, or the checkpoint's."}
     )
@@ -52,8 +35,7 @@ class DataArguments:
     )
 
     def __post_init__(self) -> None:
-        if (self.train_file is None) == (self.dataset is None):
-            raise ValueError("Expected exactly one of `--train_file` and `--dataset`.")
+        super().__post_init__()
         if self.streaming and self.train_file is None:
             raise ValueError(
                 "`streaming` needs `--train_file`: prepare the log with `hfrec prepare --layout sequences`."
@@ -66,11 +48,6 @@ class DataArguments:
             raise ValueError("`streaming` takes prepared sequences as they are: filter in `hfrec prepare`.")
         if self.max_length is not None and self.max_length < 2:
             raise ValueError(f"`max_length` must be at least 2, found {self.max_length}.")
-
-    @property
-    def source(self) -> str:
-        """The file or the name of the data set."""
-        return self.train_file or self.dataset or ""
 
 
 @dataclass
@@ -195,7 +172,8 @@ class FinetuneArguments:
     l2sp_residual: float = field(
         default=0.0,
         metadata={
-            "help": "Strength of L2-SP's pull of the items' residuals to zero (`--item_representation content+id`)."
+            "help": "Strength of L2-SP's pull of the items' residuals (`--item_representation content+id`): to those "
+            "of the checkpoint, and to zero for new items."
         },
     )
     l2sp_mode: Literal["coupled", "decoupled"] = field(

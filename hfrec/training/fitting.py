@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -9,7 +11,7 @@ from transformers import PreTrainedModel
 
 from ..data.inputs import declare_inputs, inputs_of
 from ..data.interactions import Interactions
-from ..tokenization import ItemTokenizer
+from ..tokenization import SPECIAL_TOKENS, ItemTokenizer
 from .arguments import DataArguments, FinetuneArguments, NewItemStart
 from .freezing import freeze
 from .rows import build_tokenizer
@@ -23,6 +25,20 @@ if TYPE_CHECKING:
     from ..models.body import Bert4RecPreTrainedModel
 
 
+@dataclass(frozen=True)
+class Fitted:
+    """A checkpoint's vocabulary as it is after it was fitted to a log.
+
+    Args:
+        tokenizer: Of the model now.
+        anchored: Rows of the model by what the checkpoint calls them: of those alone it says where L2-SP pulls. An item
+            may have another id now, and another item may have its id.
+    """
+
+    tokenizer: ItemTokenizer
+    anchored: Mapping[str, int]
+
+
 def fit_to_log(
     model: PreTrainedModel,
     tokenizer: ItemTokenizer,
@@ -31,20 +47,21 @@ def fit_to_log(
     data: DataArguments,
     start: FinetuneArguments,
     training: RecommenderTrainingArguments,
-) -> ItemTokenizer:
-    """Seed the run, give the log's new items rows, and set the length and what is frozen; returns the tokenizer."""
+) -> Fitted:
+    """Seed the run, give the log's new items rows, and set the length and what is frozen."""
     seed_everything(training)
     if adopts(model, train):
-        tokenizer = adopt_log(model, tokenizer, train, start=start)
+        fitted = adopt_log(model, tokenizer, train, start=start)
     else:
         tokenizer = cover_items(model, tokenizer, train, start=start.new_item_start)
+        fitted = Fitted(tokenizer, tokenizer.get_vocab())
     if data.max_length is not None:
         model.resize_position_embeddings(data.max_length)
     known = inputs_of(model) or []
     new = declare_inputs(read_inputs(model, start)[len(known) :], train)
     freeze(model, start.freeze)
     cast("Bert4RecPreTrainedModel", model).add_inputs(new or [])  # after it: what starts at zero has to be trained
-    return tokenizer
+    return fitted
 
 
 def read_inputs(model: PreTrainedModel, start: FinetuneArguments) -> list[str]:
@@ -59,7 +76,7 @@ def adopts(model: PreTrainedModel, train: Interactions) -> bool:
 
 def adopt_log(
     model: PreTrainedModel, tokenizer: ItemTokenizer, train: Interactions, *, start: FinetuneArguments
-) -> ItemTokenizer:
+) -> Fitted:
     """Go over to the items of the items file, the most frequent of the log first; prints what was carried over.
 
     Raises:
@@ -83,10 +100,13 @@ def adopt_log(
     print(adoption)
     if lacking:
         print(f"{len(lacking):,} items of the log are not in the file; their interactions are left out.")
+    anchored = {token: row for token, row in adoption.tokenizer.get_vocab().items() if token in SPECIAL_TOKENS}
     if start.new_item_start == "cooccurrence":
         counted = histories_and_counts(train, adoption.tokenizer)
         start_adopted(model, *counted, new=adoption.new, mostly_new=adoption.whitened)
-    return adoption.tokenizer
+        if adoption.whitened:  # all items have started anew
+            return Fitted(adoption.tokenizer, anchored)
+    return Fitted(adoption.tokenizer, {**anchored, **adoption.known})
 
 
 def cover_items(

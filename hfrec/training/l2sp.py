@@ -41,8 +41,9 @@ class L2SPCallback(TrainerCallback, ExportableState):
             The pretrained checkpoint: folder or hub id with safetensors, or its weights. It is copied.
         alpha (`float`): Strength for weights that the reference has. The λ of `L + λ‖θ − θ0‖²` is alpha/2.
         beta (`float`, defaults to 0): Strength towards 0 for the weights that it has not.
-        residual (`float`, defaults to 0): Strength towards 0 for what an item has beside its content, in a model with
-            `item_representation="content+id"`, in place of `alpha` and `beta`: items are drawn back to their content.
+        residual (`float`, defaults to 0): Strength for what an item has beside its content, in a model with
+            `item_representation="content+id"`, in place of `alpha` and `beta`: towards what the reference has of the
+            item, and towards 0 for a new one, which is drawn back to its content.
         mode (`"coupled"` or `"decoupled"`): See above.
         tokenizer (tokenizer or `Mapping[str, int]`, *optional*):
             Of the model in training; left out, `Trainer`'s `processing_class`. Where the reference's is known too, the

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
@@ -69,6 +70,22 @@ def begin_run(
         write_json(folder / RUN_FILE, run)
 
 
+def items_content(items: pa.Table | None) -> dict[str, str]:
+    """Fingerprint of the rows of items that a model is made of by their content; nothing where there are none.
+
+    Args:
+        items: `item_id` and what stands beside it, whose `count` is the log's matter.
+    """
+    if items is None:
+        return {}
+    digest = hashlib.sha256()
+    kept = items.drop_columns([name for name in items.column_names if name == "count"])
+    for batch in kept.to_batches(max_chunksize=1 << 12):
+        for row in batch.to_pylist():
+            digest.update(json.dumps(row, sort_keys=True, default=str).encode() + b"\n")
+    return {"items": digest.hexdigest()}
+
+
 def begin_in(folder: Path, about: dict[str, dict[str, Any]]) -> bool:
     """Write what a folder is about, or compare that with what goes on there; whether something does.
 
@@ -116,7 +133,9 @@ def weights_digest(model: PreTrainedModel) -> str:
     import torch
 
     digest = hashlib.sha256()
-    for name, weight in sorted(model.named_parameters()):
+    saved = model.state_dict().keys()  # without what is made anew whenever the model is
+    kept = [(name, buffer) for name, buffer in model.named_buffers() if name in saved]  # features of items
+    for name, weight in sorted([*model.named_parameters(), *kept]):
         digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}\n".encode())
         digest.update(weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
@@ -149,8 +168,8 @@ def check_same(
     ]
     if not differing:
         return
-    other_log = any(group == "log" for group, *_ in differing)
-    found = ["another log" if other_log else ""]
+    logs = {name for group, name, *_ in differing if group == "log"}
+    found = ["another log" if logs - {"items"} else "", "other rows of items" if "items" in logs else ""]
     found += [f"`{name}` {old} there, {new} now" for group, name, old, new in differing if group != "log"]
     listed = "; ".join(filter(None, found))
     if elsewhere:

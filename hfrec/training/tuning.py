@@ -84,9 +84,12 @@ def open_study(folder: Path, identity: Mapping[str, Any]) -> optuna.Study:
     else:
         check_new_folder(folder)
         folder.mkdir(parents=True, exist_ok=True)
-    study = optuna.create_study(**study_options(folder, seed=0, warmup_steps=0))
+    with readable_study(folder, KeyError, TypeError, ValueError):  # what optuna makes of tables that were changed
+        study = optuna.create_study(**study_options(folder, seed=0, warmup_steps=0))
+        _check_values(study)
+        found = study.user_attrs
     asked: dict[str, Any] = json.loads(json.dumps(identity))
-    _check_same(folder, study.user_attrs, asked)
+    _check_same(folder, found, asked)
     for name, value in asked.items():
         study.set_user_attr(name, value)
     for trial in study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.RUNNING]):
@@ -112,9 +115,29 @@ def _check_whole(folder: Path) -> None:
             raise sqlite3.DatabaseError(found)
 
 
+def _check_values(study: optuna.Study) -> None:
+    """Refuse a study that does not maximise, or holds a trial that ended without a number.
+
+    Raises:
+        ValueError: With what is wrong.
+    """
+    from optuna.study import StudyDirection
+    from optuna.trial import TrialState
+
+    if study.direction != StudyDirection.MAXIMIZE:
+        raise ValueError("it does not look for the largest value, as every search of hfrec does")
+    for trial in study.get_trials(deepcopy=False, states=[TrialState.COMPLETE]):
+        if not isinstance(trial.value, float):
+            raise ValueError(f"trial {trial.number} ended with {trial.value!r} for a value")
+
+
 @contextmanager
-def readable_study(folder: Path) -> Iterator[None]:
+def readable_study(folder: Path, *further: type[Exception]) -> Iterator[None]:
     """What a damaged study raises in the block, in one line.
+
+    Args:
+        folder: Holds the study.
+        further: Errors that nothing but a damaged study raises in this block.
 
     Raises:
         ValueError: In place of the errors of SQLite, its toolkit and optuna.
@@ -125,7 +148,7 @@ def readable_study(folder: Path) -> Iterator[None]:
         yield
     except Exception as error:
         # SQLAlchemy, which comes along with optuna, has errors of its own.
-        known = isinstance(error, (sqlite3.Error, optuna.exceptions.StorageInternalError))
+        known = isinstance(error, (sqlite3.Error, optuna.exceptions.StorageInternalError, *further))
         if not known and type(error).__module__.split(".")[0] != "sqlalchemy":
             raise
         reason = error.__cause__ or error  # what a toolkit says around it is its own SQL

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -32,13 +32,16 @@ STOCK_UPDATES = Updates()
 
 
 def build_updates(
-    model: PreTrainedModel, tokenizer: ItemTokenizer, start: FinetuneArguments, training: RecommenderTrainingArguments
+    model: PreTrainedModel,
+    anchored: ItemTokenizer | Mapping[str, int],
+    start: FinetuneArguments,
+    training: RecommenderTrainingArguments,
 ) -> Updates:
-    """How fine-tuning updates the weights."""
-    return Updates(build_callbacks(start, tokenizer), build_optimizer(model, start, training))
+    """How fine-tuning updates the weights; L2-SP pulls the rows `anchored` to those of the same names."""
+    return Updates(build_callbacks(start, anchored), build_optimizer(model, start, training))
 
 
-def build_callbacks(start: FinetuneArguments, tokenizer: ItemTokenizer) -> list[TrainerCallback]:
+def build_callbacks(start: FinetuneArguments, anchored: ItemTokenizer | Mapping[str, int]) -> list[TrainerCallback]:
     """L2-SP and gradual unfreezing, where asked for."""
     callbacks: list[TrainerCallback] = []
     if start.l2sp_alpha or start.l2sp_beta or start.l2sp_residual:
@@ -49,7 +52,7 @@ def build_callbacks(start: FinetuneArguments, tokenizer: ItemTokenizer) -> list[
                 beta=start.l2sp_beta,
                 residual=start.l2sp_residual,
                 mode=start.l2sp_mode,
-                tokenizer=tokenizer,
+                tokenizer=anchored,
                 revision=start.model_revision,
             )
         )

@@ -34,6 +34,7 @@ class Adoption:
     Args:
         tokenizer: Of the new catalogue.
         new: Which items the model did not know `(num_items,)`, in the order of the vocabulary.
+        known: Token of each item that it did know, by its id in the old catalogue.
         num_shared: Items that the model knew, by content and mostly by id; they keep bias and residual.
         num_twins: Known items among them whose ids are other ones.
         num_new: Items that it did not know.
@@ -45,6 +46,7 @@ class Adoption:
 
     tokenizer: ItemTokenizer
     new: NDArray[np.bool_]
+    known: dict[str, int]
     num_shared: int
     num_twins: int
     num_new: int
@@ -55,7 +57,7 @@ class Adoption:
 
     def to_dict(self) -> dict[str, Any]:
         """The numbers, for a JSON file."""
-        return {name: value for name, value in vars(self).items() if name not in ("tokenizer", "new")}
+        return {name: value for name, value in vars(self).items() if isinstance(value, (bool, int))}
 
     def __str__(self) -> str:
         anew = "features, mean and spread of the content" if self.whitened else "features"
@@ -138,8 +140,10 @@ def adopt(
         raise ValueError(f"`items` must hold at least two items, found {len(ids)}: there is nothing to choose from.")
     features = content_features(ContentSpecification.from_dict(model.config.item_content), table, encoder=encoder)
     check_features(model, features, len(ids))
-    known = tokenizer.get_vocab()
-    sources = [known[item] - NUM_SPECIAL_TOKENS if item in known else None for item in ids]
+    if _bare(features) == len(ids):
+        raise ValueError(f"None of the {len(ids):,} `items` has content: expected some to rank by. Fill the columns.")
+    vocabulary = tokenizer.get_vocab()
+    sources = [vocabulary[item] - NUM_SPECIAL_TOKENS if item in vocabulary else None for item in ids]
     num_named = len(ids) - sources.count(None)
     alike = _alike(model, features, sources)
     sources = [source if same else None for source, same in zip(sources, alike, strict=True)]
@@ -157,11 +161,16 @@ def adopt(
     return Adoption(
         tokenizer=adopted,
         new=new,
+        known={
+            tokenizer.decode_items([source + NUM_SPECIAL_TOKENS])[0]: row + NUM_SPECIAL_TOKENS
+            for row, source in enumerate(sources)
+            if source is not None
+        },
         num_shared=len(ids) - num_new,
         num_twins=len(twins),
         num_new=num_new,
         num_namesakes=num_namesakes,
-        num_dropped=len(known) - NUM_SPECIAL_TOKENS - (len(ids) - num_new),
+        num_dropped=len(vocabulary) - NUM_SPECIAL_TOKENS - (len(ids) - num_new),
         num_bare=_bare(features),
         whitened=whitened,
     )

@@ -545,3 +545,32 @@ def test_a_full_disk_under_changed_items(
     (tmp_path / "items.csv").write_text("item_id\nnew\n")
     words = ["items", "add", "--model_name_or_path", str(checkpoint), "--items_file", str(tmp_path / "items.csv")]
     assert "No space left on device" in refusal(*words, "--output_dir", str(tmp_path / "out"))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["pretrain", "--train_file", "", "--output_dir", "out"],
+        ["prepare", "log.csv", "--output_dir", ""],
+        ["evaluate", "", "log.csv", "--output_dir", "out"],
+        ["recommend", "model", "", "--output_file", "lists.csv"],
+        ["pretrain", "log.csv", "--items_file", " ", "--output_dir", "out"],
+    ],
+)
+def test_an_empty_name_of_a_file_or_folder(
+    words: list[str], log_file: Path, tmp_path: Path, refusal: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a shell makes of a variable that it does not know: the folder that one is in was read, or written into."""
+    shutil.copy(log_file, tmp_path / "log.csv")
+    monkeypatch.chdir(tmp_path)
+    assert "expected a path, found an empty text" in refusal(*words)
+
+
+def test_a_log_of_which_no_item_is_known(
+    log_file: Path, checkpoint: Path, tmp_path: Path, refusal: Callable[..., str]
+) -> None:
+    """With the columns of users and items exchanged, everybody got what is popular, with exit code 0."""
+    words = command("recommend", log_file, checkpoint, tmp_path / "out")
+    swapped = ["--user_column", "item_id", "--item_column", "user_id"]
+    assert "no item of them is the checkpoint's" in refusal(*words, *swapped)
+    assert main([*words, *swapped, "--unknown_items", "unk"]) == 0

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from hfrec.data.catalogs import synthetic_tables
+from hfrec.data.files import RUN_FILE
 from hfrec_command import main
 
 from .conftest import QUIET, TINY
@@ -59,3 +61,29 @@ def test_another_shop_is_ranked_without_a_step_and_after_some(
     lists = tmp_path / "lists.csv"
     assert main(["recommend", str(tmp_path / "tuned"), str(shops["shop"]), "--output_file", str(lists)]) == 0
     assert lists.read_text().splitlines()[1].count("shop") > 0
+
+
+def test_other_rows_of_items_are_no_resumption(
+    universal: Path, shops: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run that was cut off went on with other words of its items, half trained on the ones and half on the others."""
+    items = tmp_path / "items.csv"
+    text = shops["source_items"].read_text()
+    titles = ["--items_file", str(items), "--item_representation", "content", "--text_column", "title"]
+    starts = {"pretrain": titles, "finetune": ["--model_name_or_path", str(universal), "--items_file", str(items)]}
+    steps = ["--max_steps", "4", "--save_strategy", "steps", "--save_steps", "2", "--eval_strategy", "steps"]
+    for name, start in starts.items():
+        items.write_text(text)
+        folder = tmp_path / name
+        words = [name, "--train_file", str(shops["source"]), *start, "--output_dir", str(folder), *QUIET, *steps]
+        words += ["--eval_steps", "2", *(TINY if name == "pretrain" else [])]
+        assert main(words) == 0
+        for path in folder.iterdir():  # as if it had been killed behind its first checkpoint
+            if path.name not in (RUN_FILE, "checkpoint-2"):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        items.write_text(text.replace(f"cup of {COLOURS[0]}", f"cup of {COLOURS[1]}"))
+        capsys.readouterr()
+        assert main(words) == 1
+        assert "interrupted run that differs: other rows of items." in capsys.readouterr().err
+        items.write_text(text)
+        assert main(words) == 0

@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +139,30 @@ def test_a_damaged_study_is_told_in_one_line(
     assert line.startswith("hfrec tune: ") and "study.db cannot be read" in line and reason in line
     assert "another `--output_dir`" in line and "SELECT" not in line
     assert (folder / "study.db").read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ("statement", "reason"),
+    [
+        ("UPDATE study_directions SET direction = 'MINIMIZE'", "does not look for the largest value"),
+        ("DELETE FROM studies", "Record does not exist"),
+        ("DELETE FROM trial_values", "trial 0 ended with None for a value"),
+        ("UPDATE trial_values SET value = 'x'", "'x'"),
+        ("UPDATE trial_params SET distribution_json = '{'", "Expecting property name"),
+    ],
+)
+def test_tables_that_were_changed_are_told_too(
+    statement: str, reason: str, tuned: Path, log_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A study without its row was a traceback; one that looks for the smallest value gave the worst settings."""
+    folder = shutil.copytree(tuned, tmp_path / "tuned")
+    with closing(sqlite3.connect(folder / "study.db")) as database:
+        database.execute(statement)
+        database.commit()
+    capsys.readouterr()
+    assert _tune(log_file, folder, 9) == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("hfrec tune: ") and "study.db cannot be read" in line and reason in line
 
 
 def test_the_test_part_decides_nothing(

@@ -417,3 +417,42 @@ def test_a_header_that_is_no_text_is_named(streaming: bool, tmp_path: Path) -> N
     (tmp_path / "log.csv").write_bytes(b"user_id\xff,item_id,timestamp\nu,a,1\n")
     with pytest.raises(ValueError, match=r"log\.csv: not readable as \.csv"):
         list(load_interactions(tmp_path / "log.csv", streaming=streaming) if streaming else load_interactions(tmp_path))
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_times_with_a_zone_beside_times_without_are_refused(streaming, tmp_path):
+    """In one file they were refused; in two, local times stood among those of Greenwich."""
+    write(tmp_path / "a.csv", "user_id,item_id,timestamp\nu,a,2024-01-01T00:00:00Z\n")
+    write(tmp_path / "b.csv", "user_id,item_id,timestamp\nu,b,2024-01-01T01:00:00+01:00\n")
+    assert sum(len(part) for part in load_interactions(tmp_path, streaming=True)) == len(load_interactions(tmp_path))
+    write(tmp_path / "c.csv", "user_id,item_id,timestamp\nu,c,2024-01-01T00:30:00\n")
+    with pytest.raises(ValueError, match=r"with a zone in .*a\.csv and without one in .*c\.csv"):
+        list(load_interactions(tmp_path, streaming=True)) if streaming else load_interactions(tmp_path)
+
+
+def test_a_log_beside_what_was_prepared_of_it_is_refused(tmp_path):
+    """Rows that came after the preparation were left out without a word."""
+    write(tmp_path / "newer.csv", CSV)
+    (tmp_path / "prepared").mkdir()
+    write(tmp_path / "prepared" / "interactions.csv", CSV.replace("u1", "u3"))
+    with pytest.raises(ValueError, match=r"interactions\.csv and, outside its folder, newer\.csv: name the folder"):
+        load_interactions(tmp_path)
+    assert len(load_interactions(tmp_path / "prepared")) == 4
+    (tmp_path / "newer.csv").unlink()
+    assert len(load_interactions(tmp_path)) == 4
+
+
+def test_an_empty_name_is_not_the_folder_that_one_is_in(tmp_path, monkeypatch):
+    """A variable that a shell does not know became every log of the folder."""
+    write(tmp_path / "a.csv", CSV)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match="`source` is empty"):
+        load_interactions("")
+    assert len(load_interactions(".")) == 4
+
+
+def test_a_column_that_arrow_knows_not_is_named():
+    """A sparse column of pandas ended in an error of another library."""
+    times = pd.arrays.SparseArray([1, 2])
+    with pytest.raises(ValueError, match=r"Sparse pandas data .*one plain type"):
+        load_interactions(pd.DataFrame({"user_id": ["u", "u"], "item_id": ["a", "b"], "timestamp": times}))

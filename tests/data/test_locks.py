@@ -71,6 +71,7 @@ def test_other_processes_of_a_run_do_not_lock(tmp_path: Path, monkeypatch: pytes
     """A run of several processes would refuse itself."""
     with locked_folder(tmp_path):
         monkeypatch.setenv("RANK", "1")
+        monkeypatch.setenv("WORLD_SIZE", "2")
         with locked_folder(tmp_path):
             pass
 
@@ -88,3 +89,10 @@ def test_a_system_without_locks_is_warned_of(
         logging.disable_propagation()
     assert "is not locked on this system" in caplog.text
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["result"]
+
+
+def test_a_rank_alone_is_no_run_of_several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable that some scheduler left behind switched off all locks."""
+    monkeypatch.setenv("RANK", "1")
+    with locked_folder(tmp_path):
+        assert (tmp_path / LOCK_FILE).exists()

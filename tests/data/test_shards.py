@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -166,3 +167,14 @@ def test_a_changed_description_is_refused(tmp_path: Path) -> None:
     (folder / INFO_FILE).write_text(json.dumps({**info, "num_users": 7}))
     with pytest.raises(ValueError, match=r"not as it was saved: dataset_info\.json damaged"):
         SequenceShards(folder)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link"])
+def test_a_shard_that_is_no_file_is_refused(kind: str, tmp_path: Path) -> None:
+    """A pipe in the place of a shard was waited for without end."""
+    ItemTokenizer.from_items(["a"]).save_pretrained(tmp_path)
+    path = write_rows(tmp_path / "train", [[3]])[0]
+    path.unlink()
+    os.mkfifo(path) if kind == "pipe" else path.symlink_to("gone")
+    with pytest.raises(ValueError, match=f"{path.name} is no file"):
+        SequenceShards(tmp_path)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-SECONDS = 900.0  # a trial that takes longer hangs; others may use the machine
+SECONDS = 300.0  # a trial that takes longer hangs; others may use the machine
 
 
 @dataclass(frozen=True)

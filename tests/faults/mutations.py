@@ -176,7 +176,7 @@ def mutate_parquet(path: Path, draw: random.Random) -> str:
         table = pa.concat_tables([table, table])
     elif done == "nested":
         table = table.append_column("more", pa.array([{"a": [1, None]}] * rows))
-    elif done == "dictionary":
+    elif done == "dictionary" and not pa.types.is_nested(table[name].type):
         table = table.set_column(place, name, table[name].combine_chunks().dictionary_encode())
     elif done in ("one cell", "next"):  # a value that is missing, or the one of the next row
         values = table[name].to_pylist()
@@ -185,7 +185,7 @@ def mutate_parquet(path: Path, draw: random.Random) -> str:
         table = table.set_column(place, name, pa.array(values, table[name].type))
     elif done == "minus" and pa.types.is_integer(table[name].type):
         table = table.set_column(place, name, pc.negate(table[name]))
-    elif done in ("minus", "pieces"):
+    elif done in ("minus", "dictionary", "pieces"):
         pq.write_table(table, path, row_group_size=1)
         return done
     else:

@@ -57,7 +57,7 @@ def test_a_log_is_read_as_pandas_reads_it_or_refused(tmp_path: Path, log: Log) -
         ("pretrain", "checkpoint"),
         ("pretrain final", "drafted"),
         ("recommend", "written"),
-        ("demo", "sealed:2"),
+        pytest.param("demo", "sealed:2", marks=pytest.mark.slow),  # commands that were killed, one by one, are above
     ],
 )
 def test_a_command_that_was_killed_is_given_again(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -292,3 +294,42 @@ def test_a_damaged_checkpoint_is_not_published(hub: Hub, client: Client, checkpo
     weights.write_bytes(weights.read_bytes()[:-4] + bytes(4))
     with pytest.raises(ClientError, match=r"is not as it was saved: model\.safetensors damaged"):
         client("push", str(folder), "ann/damaged")
+
+
+def test_without_a_hub_a_folder_is_the_revision_that_was_pulled(
+    client: Client, checkpoint: Path, tmp_path: Path
+) -> None:
+    """The client of the hub gave the folder of another revision for the one that was asked for."""
+    client("push", str(checkpoint), "ann/away", revision="v1")
+    folder, asked = tmp_path / "films", {"output_dir": str(tmp_path / "films"), "local_files_only": True}
+    client("pull", "ann/away", output_dir=str(folder), revision="v1")
+    assert client("pull", "ann/away", revision="v1", **asked) == str(folder)
+    with pytest.raises(ClientError, match=r"holds a pull of v1, expected a whole one of ann/away at main"):
+        client("pull", "ann/away", **asked)
+    with pytest.raises(ClientError, match=r"holds no pull, expected a whole one of ann/away at v1"):
+        client("pull", "ann/away", revision="v1", **{**asked, "output_dir": str(tmp_path / "new")})
+
+
+def test_a_push_during_a_pull_is_told(hub: Hub, client: Client, checkpoint: Path, tmp_path: Path) -> None:
+    """The names of one commit were fetched from the next, which had more of them."""
+    client("push", str(checkpoint), "ann/live")
+    hub.fail("GET", r"^/blob/", action="delay", seconds=0.5, times=99)
+    hub.requests.clear()
+
+    def push() -> None:
+        while not any("/tree/" in request.path for request in list(hub.requests)):
+            time.sleep(0.01)
+        repository = hub.repository("ann/live")
+        files = dict(repository.commits[repository.branches["main"]].files)
+        repository.add({**files, "prior.json": files["config.json"]}, "more", "main")
+
+    other = threading.Thread(target=push)
+    other.start()
+    try:
+        with pytest.raises(ClientError, match=r"Somebody pushed to ann/live during the pull"):
+            client("pull", "ann/live", output_dir=str(tmp_path / "films"))
+    finally:
+        other.join()
+        hub.rules.clear()
+    client("pull", "ann/live", output_dir=str(tmp_path / "films"))
+    assert (tmp_path / "films" / "prior.json").is_file()

@@ -372,3 +372,13 @@ def test_a_page_that_claims_two_gigabytes_is_refused(folder: Path) -> None:
     with pytest.raises(ValueError, match=r"items\.parquet is no whole Parquet file"):
         load_checkpoint(folder)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # KB
+
+
+@pytest.mark.parametrize(("name", "token"), [("mask_token", "[PAD]"), ("unk_token", "[MASK]"), ("pad_token", "[UNK]")])
+def test_special_tokens_of_other_names_are_refused(name: str, token: str, folder: Path) -> None:
+    """A model that was asked at a padded place gave other lists, with exit code 0."""
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), name: token}))
+    (folder / "sha256.json").unlink(missing_ok=True)
+    with pytest.raises(ValueError, match=r"tokenizer_config.json of .* names .* it was changed"):
+        load_checkpoint(folder)

@@ -192,8 +192,12 @@ def test_mapping_onto_one_item_twice_is_refused(files: dict[str, Path], tmp_path
         rename_to_source(load_interactions(files["target.csv"]), str(tmp_path / "pairs.csv"))
 
 
-def test_tradeoff_runs_every_strength_and_measures_the_way(files: dict[str, Path], tmp_path: Path) -> None:
+def test_tradeoff_runs_every_strength_and_measures_the_way(
+    files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A strength that is not applied, or a distance to other weights, would make a flat or a wrong curve."""
+    for name in ("l2sp_coupled", "l2sp_decoupled"):
+        monkeypatch.setitem(TRADEOFF, name, (TRADEOFF[name][0], TRADEOFF[name][-1]))
     words = ["study", "--model_name_or_path", str(files["checkpoint"]), "--source_file", str(files["source.csv"])]
     words += ["--target_file", str(files["target.csv"]), "--output_dir", str(tmp_path), "--max_steps", "20"]
     words += ["--fractions", "1.0", "--seeds", "0", "--arms", "finetune", "--tradeoff_fraction", "1.0"]

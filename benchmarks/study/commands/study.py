@@ -6,19 +6,14 @@ hfrec study study.yaml
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hfrec.commands.parsing import parse_arguments
+from hfrec.commands.parsing import parse_into
 
 from ..arguments import StudyArguments
 
-
-def parse(words: Sequence[str]) -> StudyArguments:
-    """Flags or a settings file into the dataclass."""
-    (arguments,) = parse_arguments("study", (StudyArguments,), words)
-    return arguments  # type: ignore[no-any-return]
+parse = parse_into("study", StudyArguments)
 
 
 def main(arguments: StudyArguments) -> list[dict[str, Any]]:
