@@ -181,7 +181,7 @@ def _twins(model: Any, features: Tensor, sources: Sequence[int | None]) -> dict[
     known, wanted = F.normalize(stored, dim=1), F.normalize(features.float(), dim=1)
     ours, nearest = [], []  # of each item: how many of the source are as it, and the first of them
     theirs = torch.zeros(len(known), dtype=torch.long)
-    for block in wanted.split(max(1, BLOCK_CELLS // len(known))):
+    for block in torch.split(wanted, max(1, BLOCK_CELLS // len(known))):
         same = block @ known.T > TWIN  # (block, num_known)
         ours += same.sum(dim=1).tolist()
         nearest += same.int().argmax(dim=1).tolist()
