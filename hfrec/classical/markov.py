@@ -88,7 +88,9 @@ def transitions(sequences: Any, vocab_size: int, *, skips: int) -> Any:
     return total
 
 
-def smoothed_table(counts: Any, smoothing: float, shares: NDArray[np.float64], *, k: int) -> NeighbourTable:
+def smoothed_table(
+    counts: Any, smoothing: float, shares: NDArray[np.float64], *, k: int, num_tables: int = 1
+) -> NeighbourTable:
     """The k most probable followers of each item.
 
     Args:
@@ -96,9 +98,10 @@ def smoothed_table(counts: Any, smoothing: float, shares: NDArray[np.float64], *
         smoothing: as in `MarkovBaseline`.
         shares: (vocab_size,) popularity, sums to 1.
         k: followers kept of each item.
+        num_tables: tables that are held at once.
     """
     sizes = np.full(len(shares), len(shares)) if smoothing else np.diff(counts.indptr)
-    k = bounded_k(k, sizes)
+    k = bounded_k(k, sizes, num_tables=num_tables)
     popular = np.sort(np.argsort(-shares, kind="stable")[:k])  # of the items that never followed, only these can stay
     writer = TableWriter(np.minimum(sizes, k))
     for item, (begin, end) in enumerate(pairwise(counts.indptr)):

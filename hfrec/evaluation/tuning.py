@@ -275,9 +275,10 @@ def _builder(method: Method, log: TrainingLog, grid: Grid) -> Build:
 
 def _markov_builder(log: TrainingLog) -> Build:
     shares = item_shares(log.sequences, log.vocab_size)
-    keep = lru_cache(maxsize=2)  # the best so far and the one on trial
+    held = 2  # the best so far and the one on trial
+    keep = lru_cache(maxsize=held)
     count = keep(lambda skips: transitions(log.sequences, log.vocab_size, skips=skips))
-    table = keep(lambda skips, smoothing, k: smoothed_table(count(skips), smoothing, shares, k=k))
+    table = keep(lambda skips, smoothing, k: smoothed_table(count(skips), smoothing, shares, k=k, num_tables=held))
 
     def build(chosen: Settings) -> Baseline:
         baseline = MarkovBaseline(**_typed(chosen))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from hfrec.classical import CostError, ItemKNNBaseline, cooccurrence
 from hfrec.classical.cooccurrence import bounded_k, common_users, num_pairs, training_matrix
 from hfrec.classical.histories import user_item_matrix
+from hfrec.classical.item_knn import cosine_tables
 
 
 @pytest.fixture
@@ -67,3 +69,17 @@ def test_a_table_too_large_keeps_fewer_neighbours_aloud(
     assert "6 neighbours of each are kept and not 10" in warnings_of.text
     histories = [list(range(3, 13))] * 2
     assert ItemKNNBaseline(k=9).fit(histories, 13).table()[0].shape == (13, 3)
+
+
+def test_tables_are_made_without_a_second_copy_of_their_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list of rows beside the table that they are joined to took 400 MB of a million items."""
+    rng = np.random.default_rng(0)
+    matrix = user_item_matrix([rng.permutation(400)[:300] + 3 for _ in range(40)], 403)
+    monkeypatch.setattr(cooccurrence, "BLOCK_ENTRIES", 1000)
+    tracemalloc.start()
+    tables = cosine_tables(matrix, [0.0, 5.0], k=1000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    size = sum(table.ids.nbytes + table.weights.nbytes for table in tables)
+    assert size > 2_000_000
+    assert peak < 1.3 * size

@@ -120,3 +120,13 @@ def test_bad_arguments_are_refused(chain: dict[str, Any]) -> None:
         tune("knn", **chain, vocab_size=VOCAB_SIZE)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="same length, found 120 and 119"):
         tune("item_knn", **{**chain, "targets": chain["targets"][1:]}, vocab_size=VOCAB_SIZE)
+
+
+def test_a_large_catalogue_is_tuned_on_fewer_users(chain: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twenty trials of 2,000 users with a million items each take half an hour of the test."""
+    monkeypatch.setattr(tuning, "MAX_SCORES", 12 * VOCAB_SIZE)
+    monkeypatch.setattr(tuning, "MIN_USERS", 5)
+    log = TrainingLog(chain["sequences"], VOCAB_SIZE)
+    found, _ = tuned_baselines(log, chain["histories"], chain["targets"], methods=["popularity", "markov"])
+    assert {tuned.num_users for tuned in found.values()} == {12}
+    assert tuning.trial_users(100 * VOCAB_SIZE) == 5
