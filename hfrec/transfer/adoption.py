@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +22,7 @@ from .specification import ContentSpecification, content_features
 
 SAME = 0.9  # cosine of an item's content, then and now, below which an equal id is a coincidence
 TWIN = 0.98  # cosine from which on an item is one that the model knows under another id, where no other comes as near
-BLOCK_ITEMS = 2048  # whose cosines with all items of the source are held at a time
+BLOCK_CELLS = 2**24  # cosines that are held at a time
 FAMILIAR = 0.5  # share of known items from which on the statistics of the content stay as they are
 
 
@@ -180,16 +179,18 @@ def _twins(model: Any, features: Tensor, sources: Sequence[int | None]) -> dict[
     """Rows of the source for items without one, by row: where content is the same and nobody else's on either side."""
     stored = model.base_model.embeddings.content.features[NUM_SPECIAL_TOKENS:].float().cpu()
     known, wanted = F.normalize(stored, dim=1), F.normalize(features.float(), dim=1)
-    near: list[tuple[int, int]] = []
-    for start in range(0, len(wanted), BLOCK_ITEMS):
-        cosines = wanted[start : start + BLOCK_ITEMS] @ known.T  # (block, num_known)
-        near += [(start + row, column) for row, column in (cosines > TWIN).nonzero().tolist()]
-    ours, theirs = Counter(row for row, _ in near), Counter(column for _, column in near)
+    ours, nearest = [], []  # of each item: how many of the source are as it, and the first of them
+    theirs = torch.zeros(len(known), dtype=torch.long)
+    for block in torch.split(wanted, max(1, BLOCK_CELLS // len(known))):
+        same = block @ known.T > TWIN  # (block, num_known)
+        ours += same.sum(dim=1).tolist()
+        nearest += same.int().argmax(dim=1).tolist()
+        theirs += same.sum(dim=0)
     taken = set(sources)
     return {
         row: column
-        for row, column in near
-        if sources[row] is None and column not in taken and ours[row] == theirs[column] == 1
+        for row, (count, column) in enumerate(zip(ours, nearest, strict=True))
+        if sources[row] is None and count == int(theirs[column]) == 1 and column not in taken
     }
 
 
