@@ -30,8 +30,9 @@ def main(data: DataArguments, start: FinetuneArguments, training: RecommenderTra
     """Load, give the log's new items rows, train towards the log and back to the start, test."""
     split = leave_one_out(load_log(data))
     model, tokenizer = load_network(start.model_name_or_path, revision=start.model_revision)
-    tokenizer = fit_to_log(model, tokenizer, split.train, data=data, start=start, training=training)
-    updates = build_updates(model, tokenizer, start, training)  # L2-SP, gradual unfreezing, a rate for each layer
+    fitted = fit_to_log(model, tokenizer, split.train, data=data, start=start, training=training)
+    tokenizer = fitted.tokenizer
+    updates = build_updates(model, fitted.anchored, start, training)  # L2-SP, gradual unfreezing, a rate for each layer
     length = model.config.max_position_embeddings
     trainer = Trainer(
         model=model,
