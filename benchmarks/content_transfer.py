@@ -309,7 +309,7 @@ def on_target(
                 torch.manual_seed(seed)
                 if start is not None:
                     model, adoption = deepcopy(adopted[start])
-                    start_adopted(model, *counted, new=adoption.new, mostly_new=adoption.whitened, seed=seed)
+                    start_adopted(model, *counted, adoption=adoption, seed=seed)
                     freeze(model, frozen)
                 else:
                     described = specification if "content" in name else None

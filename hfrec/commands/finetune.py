@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..data.arguments import ProtocolArguments
-from ..data.inputs import input_content
 from ..data.interactions import Interactions
 from ..data.splits import Split
 from ..hub.checkpoint import load_network
@@ -28,11 +27,11 @@ from ..training.final import (
     refit_on_log,
     train_finally,
 )
-from ..training.fitting import adopts, fit_to_log, read_inputs
+from ..training.fitting import fit_to_log, read_content
 from ..training.pushes import hub_target
 from ..training.rows import load_split, split_rows
 from ..training.run import check_output_folder, train_and_evaluate
-from ..training.runfile import begin_run, items_content, split_content, start_settings
+from ..training.runfile import begin_run, split_content, start_settings
 from ..training.seen import settle_seen_items
 from ..training.trainer_arguments import RecommenderTrainingArguments
 from ..training.updates import build_updates
@@ -111,8 +110,7 @@ def run_on_split(
 ) -> dict[str, Any]:
     """Fine-tune on the training part of a split and test; a validation run that is done already is only read."""
     model, tokenizer = load_network(start.model_name_or_path, revision=start.model_revision)
-    content = {**split_content(split), **input_content(read_inputs(model, start), split.train)}
-    content |= items_content(split.train.items if adopts(model, split.train) else None)
+    content = {**split_content(split), **read_content(model, start, split.train)}
     begin_run(data, training, content, start=start_settings(model, start), protocol=vars(protocol))
     done = finished_validation(training)
     if done is not None:
@@ -142,8 +140,7 @@ def run_on_all(
 ) -> dict[str, Any]:
     """Fine-tune from the same checkpoint on all rows for as long as validation chose."""
     model, tokenizer = load_network(start.model_name_or_path, revision=start.model_revision)
-    content = {"train": log.fingerprint, **input_content(read_inputs(model, start), log)}
-    content |= items_content(log.items if adopts(model, log) else None)
+    content = {"train": log.fingerprint, **read_content(model, start, log)}
     begin_run(data, training, content, start=start_settings(model, start), final=vars(chosen))
     fitted = fit_to_log(model, tokenizer, log, data=data, start=start, training=training)
     tokenizer = fitted.tokenizer

@@ -166,7 +166,7 @@ def run_on_sources(arguments: PretrainArguments) -> dict[str, Any]:
     arguments, recipe = follow_recipe(arguments, LogStatistics.of(lengths, num_items=len(tokenizer.items)))
     data, training = arguments.data, arguments.training
     seed_everything(training)
-    content = {**source_content(joined), **read_items(arguments, tokenizer)}
+    content = {**source_content(joined), **content_of_items(arguments, tokenizer)}
     begin_run(data, training, content, **run_settings(arguments))
     model = start_model(arguments, train, tokenizer)
     rows = source_rows(model, joined, data, training)
@@ -181,7 +181,7 @@ def run_on_split(
     seed_everything(training)
     tokenizer = vocabulary_of(split.train, arguments.data, arguments.data.source)
     content = {**split_content(split), **input_content(arguments.shape.inputs, split.train)}
-    content |= read_items(arguments, tokenizer)
+    content |= content_of_items(arguments, tokenizer)
     begin_run(arguments.data, training, content, **run_settings(arguments))
     done = finished_validation(training)
     if done is not None:
@@ -205,13 +205,13 @@ def run_on_all(
     tokenizer = vocabulary_of(log, arguments.data, arguments.data.source)
     model = start_model(arguments, log, tokenizer)
     content = {"train": log.fingerprint, **input_content(arguments.shape.inputs, log)}
-    content |= read_items(arguments, tokenizer)
+    content |= content_of_items(arguments, tokenizer)
     begin_run(arguments.data, training, content, **run_settings(arguments), final=vars(chosen))
     data = arguments.data
     return refit_on_log(model, tokenizer, log, validation=validation, data=data, training=training, extra=recipe)
 
 
-def read_items(arguments: PretrainArguments, tokenizer: ItemTokenizer) -> dict[str, str]:
+def content_of_items(arguments: PretrainArguments, tokenizer: ItemTokenizer) -> dict[str, str]:
     """The fingerprint of the items where the model is made of their content."""
     return items_content(tokenizer.items if arguments.content.given else None)
 

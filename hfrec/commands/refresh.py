@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, Trainer
 
 from ..data.collators import objective_of
 from ..data.files import sealed_files, whole_files, write_json
-from ..data.inputs import input_content, inputs_of
+from ..data.inputs import inputs_of
 from ..data.interactions import Interactions
 from ..data.periods import Periods, split_periods
 from ..data.repeats import chosen_filter
@@ -32,7 +32,7 @@ from ..hub.push import push_to_hub
 from ..tokenization import ItemTokenizer
 from ..training.arguments import CardArguments, DataArguments, RefreshFinetuneArguments
 from ..training.facts import log_sizes, run_facts
-from ..training.fitting import adopts, fit_to_log, read_inputs
+from ..training.fitting import fit_to_log, read_content
 from ..training.pushes import hub_target
 from ..training.refresh import (
     cohort_masks,
@@ -47,7 +47,7 @@ from ..training.refresh_arguments import RefreshArguments
 from ..training.resuming import train as train_from
 from ..training.rows import load_log, training_sequences
 from ..training.run import check_output_folder, save_checkpoint
-from ..training.runfile import begin_run, items_content, start_settings
+from ..training.runfile import begin_run, start_settings
 from ..training.trainer import build_trainer
 from ..training.trainer_arguments import RecommenderTrainingArguments
 from ..training.updates import STOCK_UPDATES, Updates, build_updates
@@ -95,8 +95,7 @@ def main(arguments: Arguments) -> dict[str, Any]:
     old_model.config.filter_seen = chosen_filter(refresh.filter_seen, old_model.config)
     refresh = replace(refresh, filter_seen="true" if old_model.config.filter_seen else "false")
     named = {name: getattr(refresh, name) for name in ("test_start", "refresh_start", "context_items")}
-    content = {"log": log.fingerprint, **input_content(read_inputs(old_model, start), log)}
-    content |= items_content(log.items if adopts(old_model, log) else None)
+    content = {"log": log.fingerprint, **read_content(old_model, start, log)}
     begin_run(data, training, content, start=start_settings(old_model, start), periods=named)
     model = deepcopy(old_model)
     fitted = fit_to_log(model, old_tokenizer, periods.new, data=data, start=start, training=training)

@@ -63,19 +63,17 @@ class Plan:
             if not parameter.requires_grad or (parameter.ndim < 2 and not include_vectors):
                 continue
             source, name = sources[key], names[key][0]
-            weight = None if source is None else self.reference.weights[source]
+            known, new = self.alpha, self.beta
             if self._is_residual(parameter):
-                if self.residual and weight is None:
-                    terms.append(Term(name, parameter, None, self.residual, 0.0))
-                elif self.residual and weight is not None:
-                    terms.append(self._anchor(name, parameter, weight, known=self.residual, new=self.residual))
-                continue
-            if weight is not None:
-                terms.append(self._anchor(name, parameter, weight, known=self.alpha, new=self.beta))
+                if not self.residual:
+                    continue
+                known = new = self.residual
+            if source is not None:
+                terms.append(self._anchor(name, parameter, self.reference.weights[source], known=known, new=new))
                 continue
             fresh.append(name)
-            if self.beta:
-                terms.append(Term(name, parameter, None, self.beta, 0.0))
+            if new:
+                terms.append(Term(name, parameter, None, new, 0.0))
         if not any(term.target is not None for term in terms) and not self.beta and not self.residual:
             raise ValueError(
                 "L2-SP: no trainable weight is in the reference and `beta` is 0, so the penalty would always be 0. "

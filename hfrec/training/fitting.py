@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from transformers import PreTrainedModel
 
-from ..data.inputs import declare_inputs, inputs_of
+from ..data.inputs import declare_inputs, input_content, inputs_of
 from ..data.interactions import Interactions
 from ..tokenization import SPECIAL_TOKENS, ItemTokenizer
 from .arguments import DataArguments, FinetuneArguments, NewItemStart
 from .freezing import freeze
 from .rows import build_tokenizer
+from .runfile import items_content
 from .start import histories_and_counts, start_adopted, start_new_items
 from .trainer import seed_everything
 from .trainer_arguments import RecommenderTrainingArguments
@@ -74,6 +75,12 @@ def adopts(model: PreTrainedModel, train: Interactions) -> bool:
     return model.config.item_representation != "id" and train.items is not None
 
 
+def read_content(model: PreTrainedModel, start: FinetuneArguments, log: Interactions) -> dict[str, str]:
+    """Fingerprints of what a fine-tuned model reads beside users, items and times: inputs, content of items."""
+    inputs = input_content(read_inputs(model, start), log)
+    return {**inputs, **items_content(log.items if adopts(model, log) else None)}
+
+
 def adopt_log(
     model: PreTrainedModel, tokenizer: ItemTokenizer, train: Interactions, *, start: FinetuneArguments
 ) -> Fitted:
@@ -102,8 +109,7 @@ def adopt_log(
         print(f"{len(lacking):,} items of the log are not in the file; their interactions are left out.")
     anchored = {token: row for token, row in adoption.tokenizer.get_vocab().items() if token in SPECIAL_TOKENS}
     if start.new_item_start == "cooccurrence":
-        counted = histories_and_counts(train, adoption.tokenizer)
-        start_adopted(model, *counted, new=adoption.new, mostly_new=adoption.whitened)
+        start_adopted(model, *histories_and_counts(train, adoption.tokenizer), adoption=adoption)
         if adoption.whitened:  # all items have started anew
             return Fitted(adoption.tokenizer, anchored)
     return Fitted(adoption.tokenizer, {**anchored, **adoption.known})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -24,6 +24,9 @@ from ..transfer.cooccurrence import (
     set_item_rows,
 )
 from ..transfer.rows import ItemRows
+
+if TYPE_CHECKING:
+    from ..transfer.adoption import Adoption
 
 RESIDUAL_NORM = 0.7  # against content of length 1: the sum of both beats either, on validation
 RESIDUAL_SHRINKAGE = 2  # interactions at which a residual has half its length
@@ -103,8 +106,7 @@ def start_adopted(
     histories: Iterable[Any],
     counts: NDArray[np.int64],
     *,
-    new: NDArray[np.bool_],
-    mostly_new: bool,
+    adoption: Adoption,
     seed: int = 0,
 ) -> None:
     """Start the items of a catalogue that a trained model has adopted, by the log that it is now trained on.
@@ -116,14 +118,13 @@ def start_adopted(
         model: A masked or causal model whose items are made of content, changed in place.
         histories: Arrow list arrays of token ids to train on, oldest first.
         counts: Interactions of each token `(vocab_size,)`.
-        new: Which items are new `(num_items,)`.
-        mostly_new: Whether most are.
+        adoption: What became of the catalogue; where its content was whitened anew, most items are new.
         seed: Of what is drawn.
     """
-    if mostly_new:
+    if adoption.whitened:
         start_residuals(model, histories, counts, seed=seed)
     else:
-        start_new_items(model, histories, counts, new=new)
+        start_new_items(model, histories, counts, new=adoption.new)
 
 
 def _trusted(counts: NDArray[np.int64]) -> torch.Tensor:

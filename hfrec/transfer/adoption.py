@@ -139,7 +139,8 @@ def adopt(
         raise ValueError(f"`items` must hold at least two items, found {len(ids)}: there is nothing to choose from.")
     features = content_features(ContentSpecification.from_dict(model.config.item_content), table, encoder=encoder)
     check_features(model, features, len(ids))
-    if _bare(features) == len(ids):
+    num_bare = int((features == 0).all(dim=1).sum())
+    if num_bare == len(ids):
         raise ValueError(f"None of the {len(ids):,} `items` has content: expected some to rank by. Fill the columns.")
     vocabulary = tokenizer.get_vocab()
     sources = [vocabulary[item] - NUM_SPECIAL_TOKENS if item in vocabulary else None for item in ids]
@@ -152,6 +153,7 @@ def adopt(
     num_new = sources.count(None)
     adopted = ItemTokenizer.from_items(ids, metadata=table, counts=_counts(tokenizer, ids, sources))
     new = np.array([source is None for source in sources])
+    old_ids = tokenizer.decode_items(source + NUM_SPECIAL_TOKENS for source in sources if source is not None)
     move_rows(model, sources, rows=feature_rows(model, features[torch.from_numpy(new)]), optimizer=optimizer)
     write_features(model, features)
     whitened = num_new > (1 - FAMILIAR) * len(ids)
@@ -160,17 +162,13 @@ def adopt(
     return Adoption(
         tokenizer=adopted,
         new=new,
-        known={
-            tokenizer.decode_items([source + NUM_SPECIAL_TOKENS])[0]: row + NUM_SPECIAL_TOKENS
-            for row, source in enumerate(sources)
-            if source is not None
-        },
+        known=dict(zip(old_ids, (np.flatnonzero(~new) + NUM_SPECIAL_TOKENS).tolist(), strict=True)),
         num_shared=len(ids) - num_new,
         num_twins=len(twins),
         num_new=num_new,
         num_namesakes=num_namesakes,
         num_dropped=len(vocabulary) - NUM_SPECIAL_TOKENS - (len(ids) - num_new),
-        num_bare=_bare(features),
+        num_bare=num_bare,
         whitened=whitened,
     )
 
@@ -192,10 +190,6 @@ def _twins(model: Any, features: Tensor, sources: Sequence[int | None]) -> dict[
         for row, (count, column) in enumerate(zip(ours, nearest, strict=True))
         if sources[row] is None and count == int(theirs[column]) == 1 and column not in taken
     }
-
-
-def _bare(features: Tensor) -> int:
-    return int((features == 0).all(dim=1).sum())
 
 
 def _alike(model: Any, features: Tensor, sources: Sequence[int | None]) -> list[bool]:
