@@ -47,7 +47,7 @@ def pretrain(words: list[str], stages_file: Path) -> int:
     from transformers import Trainer
 
     import hfrec_command
-    from hfrec.evaluation import protocol
+    from hfrec.evaluation import protocol, tuning
 
     stages: dict[str, Row] = {}
 
@@ -70,7 +70,7 @@ def pretrain(words: list[str], stages_file: Path) -> int:
             if before:
                 note(before)
             result = call(*args, **kwargs)
-            note(after)
+            note(after.format(*args))
             return result
 
         setattr(owner, name, wrapped)
@@ -78,7 +78,8 @@ def pretrain(words: list[str], stages_file: Path) -> int:
     noted(Trainer, "train", "before training", "training, with its evaluations")
     noted(Trainer, "evaluate", None, "last evaluation")
     noted(protocol, "rank_dataset", None, "test of the model")
-    noted(protocol, "classical_baselines", None, "baselines fitted and tuned")
+    noted(tuning, "_tune", None, "{0} tuned")
+    noted(protocol, "rank_baseline", None, "test of the baselines")
     code = hfrec_command.main(["pretrain", *words])
     note("whole command")
     return code

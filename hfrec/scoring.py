@@ -6,7 +6,9 @@ users get, because both come from here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -54,7 +56,7 @@ def rankable_mask(
         allowed_items: the same as token ids, or None for all.
 
     Returns:
-        (vocab_size,) bool, False at special tokens.
+        (vocab_size,) bool, False at special tokens; not to be written over.
 
     Raises:
         ValueError: if `allowed` has another shape or type, or an id lies outside the vocabulary.
@@ -63,14 +65,14 @@ def rankable_mask(
         >>> rankable_mask(6, allowed_items=[3, 5]).tolist()
         [False, False, False, True, False, True]
     """
-    mask = torch.arange(vocab_size) >= NUM_SPECIAL_TOKENS
+    mask = _items(vocab_size)
     if allowed is not None:
         if allowed.dtype != torch.bool or allowed.shape != (vocab_size,):
             raise ValueError(
                 f"`allowed` must be a bool tensor of shape ({vocab_size},), found {allowed.dtype} of shape "
                 f"{tuple(allowed.shape)}. Give one value for each token id."
             )
-        mask &= allowed.cpu()
+        mask = mask & allowed.cpu()
     if allowed_items is not None:
         ids = torch.tensor(list(allowed_items), dtype=torch.long)
         if len(ids) and (ids.min() < 0 or ids.max() >= vocab_size):
@@ -78,8 +80,15 @@ def rankable_mask(
                 f"`allowed_items` must be token ids in 0..{vocab_size - 1}, found {int(ids.min())}..{int(ids.max())}. "
                 "Encode the items with the model's tokenizer."
             )
-        mask &= torch.zeros(vocab_size, dtype=torch.bool).index_fill(0, ids, True)
+        mask = mask & torch.zeros(vocab_size, dtype=torch.bool).index_fill(0, ids, True)
     return mask
+
+
+@lru_cache(maxsize=4)
+def _items(vocab_size: int) -> Tensor:
+    """True for all but the special tokens `(vocab_size,)`: kept, as making it takes a single request some time."""
+    with torch.inference_mode(False):
+        return torch.arange(vocab_size) >= NUM_SPECIAL_TOKENS
 
 
 def without_nan(scores: Tensor, start: int, *, first_row: int = 0) -> Tensor:
@@ -94,7 +103,7 @@ def without_nan(scores: Tensor, start: int, *, first_row: int = 0) -> Tensor:
         ValueError: if a score is NaN.
     """
     # The maximum is NaN where a score is, and is found ten times as fast as the NaN themselves.
-    if torch.isnan(scores.amax(dim=1)).any():
+    if scores.numel() and math.isnan(scores.detach().amax()):
         bad = torch.isnan(scores)
         row, column = bad.nonzero()[0].tolist()
         raise ValueError(
@@ -134,7 +143,7 @@ class TopItems:
             overwrite: Whether the scores are no longer needed; their copy is a tenth of the time of a batch.
         """
         scores = scores if overwrite else scores.clone()
-        best = _best_of_chunk(scores, start, rankable[start : start + scores.shape[1]], seen, self.top_k)
+        best = _best_of_chunk(scores, start, rankable, seen, self.top_k)
         held = self._keys if self._first is None else encode_keys(*self._first)
         if held is None and isinstance(best, tuple):
             self._first = best
@@ -168,9 +177,12 @@ def _best_of_chunk(
     """
     width = scores.shape[1]
     top_k = min(top_k, width)
-    user, column = ((seen >= start) & (seen < start + width)).nonzero(as_tuple=True)  # (num_seen,) each
-    place = seen[user, column] - start
-    scores.index_fill_(1, (~rankable).nonzero()[:, 0], -torch.inf)[user, place] = -torch.inf
+    if start < NUM_SPECIAL_TOKENS:
+        scores[:, : NUM_SPECIAL_TOKENS - start] = -torch.inf
+    if rankable is not _items(len(rankable)):
+        forbidden = (~rankable[start : start + width]).nonzero()[:, 0]
+        scores.index_fill_(1, forbidden, -torch.inf)
+    _cross_out(scores, start, seen, len(rankable))
     values, found = scores.topk(min(top_k + 1, width), dim=1)  # (n, top_k + 1), or all
     if width > top_k and bool((values[:, :-1] > values[:, 1:]).all()):
         return values[:, :top_k].float() + 0.0, found[:, :top_k] + start
@@ -180,8 +192,8 @@ def _best_of_chunk(
     rows = (border == after).nonzero()[:, 0]  # where there are too few items, both are -inf
     if len(rows):
         line = border[rows, None]
-        allowed = rankable.repeat(len(scores), 1)
-        allowed[user, place] = False
+        allowed = rankable[start : start + width].repeat(len(scores), 1)
+        _cross_out(allowed, start, seen, len(rankable))
         tied = allowed[rows] & (scores[rows] == line)  # (num_rows, width)
         ids = torch.arange(width, 0, -1, dtype=torch.int32, device=scores.device)
         order, lowest = torch.where(tied, ids, 0).topk(top_k, dim=1)  # (num_rows, top_k)
@@ -189,6 +201,16 @@ def _best_of_chunk(
         above = keys[rows].masked_fill(values[rows, :top_k] <= line, _NOTHING)
         keys[rows] = torch.cat([above, tied_keys], dim=1).topk(top_k, dim=1).values
     return keys.sort(dim=1, descending=True).values
+
+
+def _cross_out(grid: Tensor, start: int, seen: Tensor, vocab_size: int) -> None:
+    """Make the seen tokens of a chunk of scores minus infinity, or of a mask `(n, width)` False."""
+    width, value = grid.shape[1], False if grid.dtype == torch.bool else -torch.inf
+    if width == vocab_size:
+        grid.scatter_(1, seen.clamp(min=0), value)  # what fills up the rows falls on token 0, which is no item
+        return
+    user, column = ((seen >= start) & (seen < start + width)).nonzero(as_tuple=True)  # (num_seen,) each
+    grid[user, seen[user, column] - start] = value
 
 
 def encode_keys(scores: Tensor, token_ids: Tensor) -> Tensor:

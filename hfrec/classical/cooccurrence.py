@@ -14,7 +14,7 @@ from .histories import IntArray, user_item_matrix
 logger = logging.get_logger(__name__)
 MAX_PAIRS = 1_000_000_000  # pairs of items in one history, over all users: some ten seconds to a minute of one core
 MIN_HISTORY = 20  # histories are not cut to fewer items than this
-BLOCK_ENTRIES = 4_000_000  # entries of the largest block of counts, 12 bytes each
+BLOCK_ENTRIES = 500_000  # entries of a block of counts: what is made of them stays in the cache
 MAX_TABLE_ENTRIES = (
     50_000_000  # neighbours of all items together, 8 bytes each; as much again for what is cut from them
 )
@@ -59,18 +59,17 @@ def num_pairs(lengths: NDArray[Any], newest: int) -> int:
     return int((np.minimum(lengths, newest).astype(np.int64) ** 2).sum())
 
 
-def common_users(matrix: Any) -> Iterator[tuple[NDArray[np.int32], NDArray[np.float32]]]:
-    """For each token the ids that it has users in common with, in rising order, and how many; itself is one of them.
+def common_users(matrix: Any) -> Iterator[tuple[int, Any]]:
+    """Runs of tokens, each as its first token and a sparse `(tokens, vocab_size)` matrix: users in common with others.
+
+    The ids of a row are in any order; a token itself is one of them.
 
     Args:
         matrix: binary (num_users, vocab_size) sparse matrix.
     """
     users_of = matrix.T.tocsr()  # (vocab_size, num_users)
     for start, stop in blocks(row_bounds(matrix), BLOCK_ENTRIES):
-        counts = users_of[start:stop] @ matrix  # (stop - start, vocab_size)
-        counts.sort_indices()
-        for begin, end in zip(counts.indptr[:-1], counts.indptr[1:], strict=True):
-            yield counts.indices[begin:end], counts.data[begin:end]
+        yield start, users_of[start:stop] @ matrix
 
 
 def blocks(sizes: NDArray[Any], limit: int) -> Iterator[tuple[int, int]]:

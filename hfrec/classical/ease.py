@@ -79,9 +79,9 @@ def gram_matrix(matrix: Any, *, max_items: int = MAX_ITEMS) -> tuple[IntArray, N
     gram = np.zeros((len(items), len(items)), dtype=np.float32)
     place = np.zeros(matrix.shape[1], dtype=np.int64)
     place[items] = np.arange(len(items))
-    for item, (ids, common) in enumerate(common_users(matrix)):
-        if len(ids):
-            gram[place[item], place[ids]] = common
+    for start, counts in common_users(matrix):
+        rows = np.repeat(np.arange(start, start + counts.shape[0]), np.diff(counts.indptr))
+        gram[place[rows], place[counts.indices]] = counts.data
     return items, gram
 
 

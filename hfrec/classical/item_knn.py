@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .cooccurrence import bounded_k, common_users, item_frequencies, row_bounds, training_matrix
-from .neighbours import ItemToItemBaseline, NeighbourTable, TableWriter, strongest
+from .neighbours import ItemToItemBaseline, NeighbourTable, TableWriter, strength_keys, strongest_keys
 
 
 class ItemKNNBaseline(ItemToItemBaseline):
@@ -68,10 +68,12 @@ def cosine_tables(matrix: Any, shrinkages: Sequence[float], *, k: int) -> list[N
     k = bounded_k(k, sizes, num_tables=len(shrinkages))
     scale = 1.0 / np.sqrt(np.maximum(item_frequencies(matrix), 1))  # (vocab_size,)
     writers = [TableWriter(np.minimum(sizes, k)) for _ in shrinkages]
-    for item, (ids, common) in enumerate(common_users(matrix)):
-        others = ids != item
-        ids, common = ids[others], common[others]
-        cosine = common * scale[ids] * scale[item]
+    for start, counts in common_users(matrix):
+        ids, common, lengths = counts.indices, counts.data, np.diff(counts.indptr)
+        items = np.repeat(np.arange(start, start + len(lengths)), lengths)
+        cosine = common * scale[ids] * scale[items]
+        cosine[ids == items] = 0.0
         for writer, shrinkage in zip(writers, shrinkages, strict=True):
-            writer.add(item, *strongest(ids, cosine * (common / (common + shrinkage)), k))
+            keys = strength_keys(ids, cosine * (common / (common + shrinkage)))
+            writer.add_block(start, strongest_keys(keys, lengths, k), k)
     return [writer.table() for writer in writers]

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..tokenization import NUM_SPECIAL_TOKENS
-from .cooccurrence import bounded_k
+from .cooccurrence import BLOCK_ENTRIES, blocks, bounded_k
 from .histories import flatten
-from .neighbours import ItemToItemBaseline, NeighbourTable, TableWriter, strongest
+from .neighbours import ItemToItemBaseline, NeighbourTable, TableWriter, strength_keys, strongest_keys
 
 
 class MarkovBaseline(ItemToItemBaseline):
@@ -88,9 +87,7 @@ def transitions(sequences: Any, vocab_size: int, *, skips: int) -> Any:
     return total
 
 
-def smoothed_table(
-    counts: Any, smoothing: float, shares: NDArray[np.float64], *, k: int, num_tables: int = 1
-) -> NeighbourTable:
+def smoothed_table(counts: Any, smoothing: float, shares: NDArray[np.float64], *, k: int) -> NeighbourTable:
     """The k most probable followers of each item.
 
     Args:
@@ -98,19 +95,22 @@ def smoothed_table(
         smoothing: as in `MarkovBaseline`.
         shares: (vocab_size,) popularity, sums to 1.
         k: followers kept of each item.
-        num_tables: tables that are held at once.
     """
-    sizes = np.full(len(shares), len(shares)) if smoothing else np.diff(counts.indptr)
-    k = bounded_k(k, sizes, num_tables=num_tables)
-    popular = np.sort(np.argsort(-shares, kind="stable")[:k])  # of the items that never followed, only these can stay
+    lengths = np.diff(counts.indptr)
+    sizes = np.full(len(shares), len(shares)) if smoothing else lengths
+    k = bounded_k(k, sizes)
+    # Of the items that never followed, only these can stay.
+    popular = np.sort(np.argsort(-shares, kind="stable")[: k if smoothing else 0])
     writer = TableWriter(np.minimum(sizes, k))
-    for item, (begin, end) in enumerate(pairwise(counts.indptr)):
-        ids, weights = counts.indices[begin:end], counts.data[begin:end]
-        total = weights.sum() + smoothing
-        if smoothing:
-            followers, times = ids, weights
-            ids = np.union1d(followers, popular)
-            weights = smoothing * shares[ids]
-            weights[np.searchsorted(ids, followers)] += times
-        writer.add(item, *strongest(ids, weights / total if total else weights, k))
+    for start, stop in blocks(lengths + len(popular), BLOCK_ENTRIES):
+        followers = slice(counts.indptr[start], counts.indptr[stop])
+        ids, times = counts.indices[followers], counts.data[followers]
+        rows = np.repeat(np.arange(stop - start), lengths[start:stop])
+        totals = np.bincount(rows, weights=times, minlength=stop - start) + smoothing
+        totals[totals == 0] = 1.0  # no followers, no weight to divide
+        keys = strength_keys(popular, smoothing * shares[popular] / totals[:, None])  # (stop - start, len(popular))
+        known = np.isin(ids, popular)
+        keys[rows[known], np.searchsorted(popular, ids[known])] = 0  # they stand among the followers
+        of_followers = strength_keys(ids, (smoothing * shares[ids] + times) / totals[rows])
+        writer.add_block(start, np.hstack([keys, strongest_keys(of_followers, lengths[start:stop], k)]), k)
     return writer.table()

@@ -14,6 +14,8 @@ from .histories import IntArray, not_fitted, weighted_histories, without_special
 
 FloatArray = NDArray[np.float32]
 MAX_DENSE_ENTRIES = 50_000_000  # 200 MB
+_LOW = 2**32 - 1  # the half of a key that holds the token id
+Number = TypeVar("Number", bound=np.generic)
 Fitted = TypeVar("Fitted", bound="ItemToItemBaseline")
 
 
@@ -58,10 +60,7 @@ class NeighbourTable:
     def padded(self) -> tuple[IntArray, FloatArray]:
         """(vocab_size, longest row) ids and weights, filled up with id 0 and weight 0."""
         lengths = np.diff(self.offsets)
-        filled = np.arange(lengths.max(initial=0)) < lengths[:, None]
-        ids, weights = np.zeros(filled.shape, dtype=np.int64), np.zeros(filled.shape, dtype=np.float32)
-        ids[filled], weights[filled] = self.ids, self.weights
-        return ids, weights
+        return in_rows(self.ids, lengths).astype(np.int64), in_rows(self.weights, lengths)
 
 
 class TableWriter:
@@ -84,10 +83,71 @@ class TableWriter:
         self._ids[begin : self._end], self._weights[begin : self._end] = ids, weights
         self._lengths[token] = len(ids)
 
+    def add_block(self, token: int, keys: IntArray, k: int) -> None:
+        """The k strongest neighbours of tokens from `token` on, by `strength_keys` `(tokens, neighbours)`."""
+        best = np.sort(keys, axis=1)[:, :k]
+        self._lengths[token : token + len(keys)] = np.count_nonzero(best < 0, axis=1)
+        chosen = best[best < 0]  # row by row
+        begin, self._end = self._end, self._end + len(chosen)
+        self._ids[begin : self._end] = chosen & _LOW
+        self._weights[begin : self._end] = (-(chosen >> 32)).astype(np.int32).view(np.float32)
+
     def table(self) -> NeighbourTable:
         """What was written."""
         offsets = np.concatenate([[0], np.cumsum(self._lengths)]).astype(np.int64)
         return NeighbourTable(offsets, self._ids[: self._end], self._weights[: self._end])
+
+
+def strength_keys(ids: NDArray[Any], weights: NDArray[Any]) -> IntArray:
+    """Integers that sort by falling weight, of equal ones by rising id; not below 0 where the weight is 0.
+
+    Args:
+        ids: (n,) token ids, each below 2³².
+        weights: (..., n) weights, none of them negative.
+
+    Example:
+        >>> keys = strength_keys(np.array([3, 4, 5, 6]), np.array([0.5, 0.0, 2.0, 0.5]))
+        >>> [int(key) & 0xFFFFFFFF for key in np.sort(keys) if key < 0]
+        [5, 3, 6]
+    """
+    bits = weights.astype(np.float32).view(np.int32).astype(np.int64)
+    return np.asarray(ids - (bits << 32))
+
+
+def strongest_keys(keys: IntArray, lengths: IntArray, k: int) -> IntArray:
+    """The k lowest keys of each row in any order, filled with 0: `(n, min(k, longest))`.
+
+    Args:
+        keys: `strength_keys` of n rows, one row after the other.
+        lengths: (n,) how many keys each row has.
+        k: how many are kept.
+
+    Example:
+        >>> strongest_keys(np.array([-7, -5, -9]), np.array([1, 2]), k=1).tolist()
+        [[-7], [-9]]
+    """
+    best = np.zeros((len(lengths), min(k, lengths.max(initial=0))), dtype=np.int64)
+    groups = np.ceil(2 * np.log2(np.maximum(lengths, 1)))  # rows of like lengths: a long one would fill up many
+    for group in np.unique(groups[lengths > 0]):
+        chosen = (groups == group) & (lengths > 0)
+        rows = in_rows(keys[np.repeat(chosen, lengths)], lengths[chosen])
+        if rows.shape[1] > k:
+            rows = np.partition(rows, k - 1, axis=1)[:, :k]
+        best[chosen, : rows.shape[1]] = rows
+    return best
+
+
+def in_rows(values: NDArray[Number], lengths: IntArray) -> NDArray[Number]:
+    """Rows of the `lengths` `(n,)` that stand one after the other, below each other: `(n, longest)`, filled with 0.
+
+    Example:
+        >>> in_rows(np.array([5, 6, 7]), np.array([1, 2])).tolist()
+        [[5, 0], [6, 7]]
+    """
+    filled = np.arange(lengths.max(initial=0)) < lengths[:, None]
+    rows = np.zeros(filled.shape, dtype=values.dtype)
+    rows[filled] = values
+    return rows
 
 
 def strongest(ids: NDArray[Any], weights: NDArray[Any], k: int) -> tuple[NDArray[np.int32], FloatArray]:

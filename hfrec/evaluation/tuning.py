@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property, lru_cache
+from functools import cache, cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -275,16 +275,27 @@ def _builder(method: Method, log: TrainingLog, grid: Grid) -> Build:
 
 def _markov_builder(log: TrainingLog) -> Build:
     shares = item_shares(log.sequences, log.vocab_size)
-    held = 2  # the best so far and the one on trial
-    keep = lru_cache(maxsize=held)
-    count = keep(lambda skips: transitions(log.sequences, log.vocab_size, skips=skips))
-    table = keep(lambda skips, smoothing, k: smoothed_table(count(skips), smoothing, shares, k=k, num_tables=held))
+    count = _newest(lambda skips: transitions(log.sequences, log.vocab_size, skips=skips))
+    table = _newest(lambda skips, smoothing, k: smoothed_table(count(skips), smoothing, shares, k=k))
 
     def build(chosen: Settings) -> Baseline:
         baseline = MarkovBaseline(**_typed(chosen))
         return baseline.with_table(table(baseline.skips, baseline.smoothing, baseline.k))
 
     return build
+
+
+def _newest(make: Callable[..., Any]) -> Callable[..., Any]:
+    """`make`, whose newest result is kept; `lru_cache` would hold it until the next one is made, and both then."""
+    found: dict[tuple[Any, ...], Any] = {}
+
+    def get(*key: Any) -> Any:
+        if key not in found:
+            found.clear()
+            found[key] = make(*key)
+        return found[key]
+
+    return get
 
 
 def _typed(settings: Settings) -> dict[str, Any]:

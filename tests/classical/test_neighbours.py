@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hfrec.classical import EASEBaseline, ItemKNNBaseline, MarkovBaseline, neighbours
-from hfrec.classical.neighbours import TableWriter, strongest
+from hfrec.classical.neighbours import TableWriter, strength_keys, strongest, strongest_keys
 
 ITEM_TO_ITEM = [ItemKNNBaseline, EASEBaseline, MarkovBaseline]
 VOCAB_SIZE = 43
@@ -31,6 +31,24 @@ def test_ties_go_to_the_lower_id_and_zeros_are_no_neighbours() -> None:
     ids, _ = strongest(np.arange(6), np.array([1.0, 2.0, 1.0, 1.0, 0.0, 2.0]), k=3)
     assert ids.tolist() == [1, 5, 0]
     assert strongest(np.arange(4), np.array([0.0, 1.0, 0.0, 0.0]), k=3)[0].tolist() == [1]
+
+
+@pytest.mark.parametrize("k", [1, 3, 100])
+def test_rows_of_a_block_are_cut_as_one_row_is(k: int) -> None:
+    """A block sorts whole keys, where ties, zeros, empty rows and rows of other lengths could go another way."""
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(0, 30, size=200)
+    rows = [rng.choice(40, size=length, replace=False) for length in lengths]  # ids in any order
+    weights = [rng.integers(0, 5, size=length) / 7 for length in lengths]
+    writer, plain = TableWriter(lengths), TableWriter(lengths)
+    for start, stop in [(0, 1), (1, 120), (120, 200)]:
+        keys = strength_keys(np.concatenate(rows[start:stop]), np.concatenate(weights[start:stop]))
+        writer.add_block(start, strongest_keys(keys, lengths[start:stop], k), k)
+    for token, (ids, values) in enumerate(zip(rows, weights, strict=True)):
+        order = np.argsort(ids)
+        plain.add(token, *strongest(ids[order], values[order], k))
+    for name in ("offsets", "ids", "weights"):
+        np.testing.assert_array_equal(getattr(writer.table(), name), getattr(plain.table(), name))
 
 
 @pytest.mark.parametrize("baseline", ITEM_TO_ITEM)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import numpy as np
@@ -112,6 +114,23 @@ def test_what_costs_too_much_is_left_out_aloud(chain: dict[str, Any], monkeypatc
     monkeypatch.setattr(cooccurrence.training_matrix, "__kwdefaults__", {"max_pairs": 5})
     found, skipped = tuned_baselines(TrainingLog(chain["sequences"], VOCAB_SIZE))
     assert set(found) == {"popularity", "markov"} and set(skipped) == {"item_knn", "ease"}
+
+
+def test_one_markov_table_is_held_at_a_time(chain: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each may take 400 MB of a million items: the last one must be gone before the next is made."""
+    made: list[weakref.ref[Any]] = []
+    make = tuning.smoothed_table
+
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        gc.collect()
+        assert not any(table() for table in made)
+        table = make(*args, **kwargs)
+        made.append(weakref.ref(table))
+        return table
+
+    monkeypatch.setattr(tuning, "smoothed_table", watched)
+    tune("markov", vocab_size=VOCAB_SIZE, **chain)
+    assert len(made) > 3
 
 
 def test_bad_arguments_are_refused(chain: dict[str, Any]) -> None:
