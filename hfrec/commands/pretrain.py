@@ -8,7 +8,6 @@ hfrec pretrain --train_file beauty.csv toys.csv --items_file beauty_items.csv to
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,9 +15,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..data.arguments import ProtocolArguments
-from ..data.inputs import declare_inputs, input_content
+from ..data.inputs import Input, declare_inputs, input_content
 from ..data.interactions import Interactions, user_codes
-from ..data.shards import SequenceShards
 from ..data.splits import Split
 from ..evaluation.table import align
 from ..tokenization import ItemTokenizer
@@ -39,7 +37,7 @@ from ..training.seen import settle_seen_items
 from ..training.source_arguments import SourcesArguments
 from ..training.sources import load_sources, source_content, source_facts, source_rows, vocabulary_of
 from ..training.start import histories_and_counts, start_from_log
-from ..training.streamed_sources import StreamedSources
+from ..training.streamed_sources import StreamedSources, open_shards
 from ..training.trainer import DEFAULT_MAX_LENGTH, build_model, seed_everything
 from ..training.trainer_arguments import RecommenderTrainingArguments
 from ..transfer.specification import ContentSpecification, content_features, describe_content
@@ -121,41 +119,36 @@ def main(arguments: PretrainArguments) -> dict[str, Any]:
 
 def stream(arguments: PretrainArguments) -> dict[str, Any]:
     """Train on prepared sequences and test."""
-    refuse_streamed_content(arguments)
-    shards = SequenceShards(Path(arguments.data.source))
+    flags = arguments.data
+    shards = open_shards(flags.source, vars(flags), missing_items=flags.missing_items)
     lengths = np.concatenate([np.asarray(piece.value_lengths()) for piece in shards.histories("train")])
     arguments, recipe = follow_recipe(arguments, LogStatistics.of(lengths, num_items=len(shards.tokenizer.items)))
     data, training = arguments.data, arguments.training
     seed_everything(training)
-    model = build_model(arguments.shape, len(shards.tokenizer), data.max_length or DEFAULT_MAX_LENGTH)
+    model = new_model(arguments, shards.tokenizer)
     rows = streamed_rows(shards, model, data=data, training=training)
     if arguments.shape.item_start == "svd":
         start_from_log(model, shards.histories("train"), rows.train.item_counts(), seed=training.seed)
-    begin_run(data, training, streamed_content(rows.train, shards.info), **run_settings(arguments))
+    content = {**streamed_content(rows.train, shards.info), **content_of_items(arguments, shards.tokenizer)}
+    begin_run(data, training, content, **run_settings(arguments))
     extra = {**settle_seen_items(model, rows.validation, arguments.protocol), **recipe}
     return train_and_evaluate(model, shards.tokenizer, rows, data=data, training=training, extra=extra)
 
 
 def stream_sources(arguments: PretrainArguments) -> dict[str, Any]:
     """Train on prepared sequences of several sources and test on each."""
-    refuse_streamed_content(arguments)
     joined = StreamedSources.of(arguments.data)
     arguments, recipe = follow_recipe(arguments, LogStatistics.of(joined.lengths(), len(joined.tokenizer.items)))
     data, training, tokenizer = arguments.data, arguments.training, joined.tokenizer
     seed_everything(training)
-    model = build_model(arguments.shape, len(tokenizer), data.max_length or DEFAULT_MAX_LENGTH)
+    model = new_model(arguments, tokenizer)
     rows = joined.rows(model, data=data, training=training)
     if arguments.shape.item_start == "svd":
         start_from_log(model, joined.histories(), rows.train.item_counts(), seed=training.seed)
-    begin_run(data, training, joined.content(rows.train), **run_settings(arguments))
+    content = {**joined.content(rows.train), **content_of_items(arguments, tokenizer)}
+    begin_run(data, training, content, **run_settings(arguments))
     extra = {**settle_seen_items(model, rows.validation, arguments.protocol), **recipe, **joined.facts(data)}
     return train_and_evaluate(model, tokenizer, rows, data=data, training=training, extra=extra)
-
-
-def refuse_streamed_content(arguments: PretrainArguments) -> None:
-    """Refuse items that are made of content where the log is streamed."""
-    if arguments.shape.item_representation != "id":
-        raise ValueError("`--item_representation` content is not for `--streaming`: give a log that fits into memory.")
 
 
 def run_on_sources(arguments: PretrainArguments) -> dict[str, Any]:
@@ -245,13 +238,19 @@ def follow_recipe(arguments: PretrainArguments, log: LogStatistics) -> tuple[Pre
 
 def start_model(arguments: PretrainArguments, train: Interactions, tokenizer: ItemTokenizer) -> PreTrainedModel:
     """A new model of a log that lies in memory, at its start."""
-    shape, max_length = arguments.shape, arguments.data.max_length or DEFAULT_MAX_LENGTH
-    content = item_content(tokenizer, arguments.content) if shape.item_representation != "id" else None
-    inputs = declare_inputs(shape.inputs, train)
-    model = build_model(shape, len(tokenizer), max_length, content=content, inputs=inputs)
-    if shape.item_start == "svd":
+    model = new_model(arguments, tokenizer, inputs=declare_inputs(arguments.shape.inputs, train))
+    if arguments.shape.item_start == "svd":
         start_from_log(model, *histories_and_counts(train, tokenizer), seed=arguments.training.seed)
     return model
+
+
+def new_model(
+    arguments: PretrainArguments, tokenizer: ItemTokenizer, *, inputs: Sequence[Input] | None = None
+) -> PreTrainedModel:
+    """A new model of a vocabulary, whose items may be made of what its table says of them."""
+    shape, max_length = arguments.shape, arguments.data.max_length or DEFAULT_MAX_LENGTH
+    content = item_content(tokenizer, arguments.content) if shape.item_representation != "id" else None
+    return build_model(shape, len(tokenizer), max_length, content=content, inputs=inputs)
 
 
 def item_content(tokenizer: ItemTokenizer, content: ContentArguments) -> tuple[ContentSpecification, Tensor]:

@@ -29,6 +29,7 @@ from .losses import (
     sampled_losses,
     score_candidates,
     smoothing_terms,
+    take_entries,
 )
 
 
@@ -338,14 +339,16 @@ class ItemScorer(Bert4RecPreTrainedModel):
     def _score_candidates(
         self, representation: torch.Tensor, target_ids: torch.Tensor, negative_ids: torch.Tensor, step: StepItems
     ) -> Candidates:
-        bias = self.item_bias
+        bias, sparse = self.item_bias, getattr(self.get_input_embeddings(), "sparse", False)
+        if bias is not None and step.ids is not None:  # weight and bias are of the step's items
+            bias = take_entries(bias, step.ids, sparse=sparse)
         found = score_candidates(
             representation,
             weight=step.weight,
-            bias=bias if bias is None or step.ids is None else bias[step.ids],
+            bias=bias,
             target_ids=step.places(target_ids),
             negative_ids=step.places(negative_ids),
-            sparse=getattr(self.get_input_embeddings(), "sparse", False),
+            sparse=sparse and step.ids is None,
         )
         return replace(found, target_ids=target_ids, negative_ids=negative_ids)
 
