@@ -16,10 +16,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hfrec.data.collators import IGNORED
 from hfrec.evaluation.metrics import ranking_metrics
 from hfrec.scoring import ITEM_CHUNK_SIZE, TopItems, chunk_bounds, encode_batch, rankable_mask, without_nan
 
-IGNORE_INDEX = -100
 PROTOCOLS = ("filter_seen", "unfiltered")  # the order of the columns wherever ranks stand side by side
 
 
@@ -290,7 +290,7 @@ def make_compute_metrics(ks: Sequence[int] = (5, 10, 20)) -> Callable[[Any], dic
 
 def _row_targets(labels: Tensor) -> tuple[Tensor, Tensor]:
     """(batch, length) labels -> (batch,) targets, 0 without a label, and (batch,) bool whether there is one."""
-    given = labels != IGNORE_INDEX
+    given = labels != IGNORED
     most = int(given.sum(dim=1).max()) if labels.numel() else 0
     if most > 1:
         raise ValueError(
@@ -321,7 +321,7 @@ def _check_ids(targets: Tensor, seen_ids: Tensor, vocab_size: int, item_chunk_si
             "`targets` must have shape (n,) and `seen_ids` (n, length), found "
             f"{tuple(targets.shape)} and {tuple(seen_ids.shape)}. Give one target and one history a row."
         )
-    for name, ids, low in (("targets", targets, 0), ("seen_ids", seen_ids, IGNORE_INDEX)):
+    for name, ids, low in (("targets", targets, 0), ("seen_ids", seen_ids, IGNORED)):
         if ids.numel() and (int(ids.min()) < low or int(ids.max()) >= vocab_size):
             raise ValueError(
                 f"`{name}` must be token ids in 0..{vocab_size - 1}, found {int(ids.min())}..{int(ids.max())}. "
