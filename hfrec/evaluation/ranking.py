@@ -18,7 +18,7 @@ from torch import Tensor
 
 from hfrec.data.collators import IGNORED
 from hfrec.evaluation.metrics import ranking_metrics
-from hfrec.scoring import ITEM_CHUNK_SIZE, TopItems, chunk_bounds, encode_batch, rankable_mask, without_nan
+from hfrec.scoring import ITEM_CHUNK_SIZE, TopItems, chunk_bounds, encode_batch, evaluating, rankable_mask, without_nan
 
 PROTOCOLS = ("filter_seen", "unfiltered")  # the order of the columns wherever ranks stand side by side
 
@@ -112,12 +112,8 @@ def rank_dataset(
         collate_fn=collator,
     )
     scorer = cast(HistoryScorer, model)  # a class loaded from the hub has the methods, but not our type
-    was_training = model.training
-    model.train(False)
-    try:
+    with evaluating(model):
         parts = [_rank_batch(scorer, batch, rankable, item_chunk_size, top_k, place) for batch in loader]
-    finally:
-        model.train(was_training)
     return collect_ranks(parts)
 
 
