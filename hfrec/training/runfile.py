@@ -100,8 +100,8 @@ def begin_in(folder: Path, about: dict[str, dict[str, Any]]) -> bool:
 def of_nobody_knows_what(folder: Path, what: str, remedy: str = "") -> ValueError:
     """The refusal of a folder whose contents nobody can compare with what is asked for."""
     return ValueError(
-        f"`output_dir` {folder} holds {what} without {RUN_FILE}, so that nobody knows of which log and settings: choose "
-        f"another folder{remedy}."
+        f"`output_dir` {folder} holds {what} without {RUN_FILE}, so that nobody knows of which log and settings: "
+        f"choose another folder{remedy}."
     )
 
 
