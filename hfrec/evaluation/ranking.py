@@ -16,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hfrec.data.collators import IGNORED
 from hfrec.evaluation.metrics import ranking_metrics
 from hfrec.scoring import ITEM_CHUNK_SIZE, TopItems, chunk_bounds, encode_batch, evaluating, rankable_mask, without_nan
+from hfrec.tokenization import IGNORED
 
 PROTOCOLS = ("filter_seen", "unfiltered")  # the order of the columns wherever ranks stand side by side
 
