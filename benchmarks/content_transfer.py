@@ -56,7 +56,7 @@ from hfrec.models.content import FIRST_DECAY
 from hfrec.training.arguments import DataArguments
 from hfrec.training.freezing import freeze
 from hfrec.training.rows import build_tokenizer, training_sequences
-from hfrec.training.start import histories_and_counts, start_adopted, start_from_log
+from hfrec.training.start import anchored_rows, histories_and_counts, start_adopted, start_from_log
 from hfrec.training.trainer import build_trainer
 from hfrec.transfer.adoption import Adoption, adopt
 
@@ -318,7 +318,7 @@ def on_target(
                         set_item_features(model, features)
                     start_from_log(model, *counted, seed=seed)
                 folder, known = str(arguments.output_dir / "source"), adopted["source"][1]
-                anchored = tokenizer if known.whitened else known.known
+                anchored = anchored_rows(known, from_log=True)
                 pull = [L2SPCallback(folder, alpha=alpha, residual=alpha / 10, tokenizer=anchored)] if alpha else []
                 train(model, tokenizer, share, arguments, seed, epochs=5, max_steps=arguments.max_steps, callbacks=pull)
                 say(where, name, test.ranks(model, tokenizer), seed)

@@ -7,23 +7,16 @@ hfrec pretrain --train_file beauty.csv toys.csv --items_file beauty_items.csv to
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from torch import Tensor
-from transformers import PreTrainedModel
 
-from ..data.arguments import ProtocolArguments
-from ..data.inputs import Input, declare_inputs, input_content
+from ..data.inputs import input_content
 from ..data.interactions import Interactions, user_codes
 from ..data.splits import Split
 from ..evaluation.table import align
-from ..tokenization import ItemTokenizer
-from ..training.arguments import CardArguments, FinalArguments, NewModelArguments, RecipeArguments
 from ..training.final import (
     Chosen,
-    check_final,
     finished_validation,
     refit_on_log,
     train_finally,
@@ -32,62 +25,16 @@ from ..training.pushes import hub_target
 from ..training.recipes import LogStatistics, choose_settings, recipe_defaults
 from ..training.rows import load_split, split_rows, streamed_rows
 from ..training.run import check_output_folder, train_and_evaluate
-from ..training.runfile import begin_run, items_content, split_content, streamed_content
+from ..training.runfile import begin_run, split_content, streamed_content
 from ..training.seen import settle_seen_items
-from ..training.source_arguments import SourcesArguments
 from ..training.sources import load_sources, source_content, source_facts, source_rows, vocabulary_of
-from ..training.start import histories_and_counts, start_from_log
+from ..training.start import start_from_log
 from ..training.streamed_sources import StreamedSources, open_shards
-from ..training.trainer import DEFAULT_MAX_LENGTH, build_model, seed_everything
+from ..training.trainer import seed_everything
 from ..training.trainer_arguments import RecommenderTrainingArguments
-from ..transfer.specification import ContentSpecification, content_features, describe_content
-from .content import ContentArguments
-from .flags import FLAGS
-from .parsing import given_values, parse_arguments
+from .new_models import CLASSES, PretrainArguments, content_of_items, new_model, parse, start_model, statistics_of
+from .parsing import given_values
 from .reporting import finish_card, report
-
-CLASSES = FLAGS["pretrain"]
-
-
-class PretrainArguments(NamedTuple):
-    """The dataclasses of the command, and the words that they came from."""
-
-    words: tuple[str, ...]
-    data: SourcesArguments
-    protocol: ProtocolArguments
-    shape: NewModelArguments
-    content: ContentArguments
-    card: CardArguments
-    training: RecommenderTrainingArguments
-    recipe: RecipeArguments
-    final: FinalArguments
-
-
-def parse(words: Sequence[str], *, defaults: dict[str, Any] | None = None) -> PretrainArguments:
-    """Flags or a settings file into the dataclasses; `defaults` stand in place of the flags' own."""
-    parsed = PretrainArguments(tuple(words), *parse_arguments("pretrain", CLASSES, words, defaults=defaults))
-    shape, content = parsed.shape, parsed.content
-    if (shape.item_representation != "id") != content.given:
-        raise ValueError(
-            "`--item_representation content` or `content+id` and content (`--text_column`, `--encoder`, "
-            f"`--category_column`, `--number_columns` or `--vector_column`) go together: found "
-            f"{shape.item_representation!r}, content {'given' if content.given else 'missing'}."
-        )
-    if shape.inputs and (parsed.data.streaming or parsed.data.several):
-        raise ValueError(
-            f"`--inputs {' '.join(shape.inputs)}` is for one log that fits into memory: leave out `--streaming` and "
-            "further sources."
-        )
-    if parsed.final.final and parsed.data.several:
-        raise ValueError("`--final` is for one log: leave it out, or give one source.")
-    if parsed.final.final:
-        check_final(parsed.data, parsed.training)
-    if parsed.data.streaming and parsed.protocol.protocol != "leave_one_out":
-        raise ValueError(
-            f"`--protocol {parsed.protocol.protocol}` is not for `--streaming`, whose sequences are divided by "
-            "leave-one-out already: give the log itself as `--train_file` without `--streaming`."
-        )
-    return parsed
 
 
 def main(arguments: PretrainArguments) -> dict[str, Any]:
@@ -102,8 +49,7 @@ def main(arguments: PretrainArguments) -> dict[str, Any]:
         results = run_on_sources(arguments)
     else:
         log, split = load_split(arguments.data, arguments.protocol)
-        statistics = LogStatistics.of(np.bincount(user_codes(split.train.table)), num_items=split.train.num_items)
-        arguments, recipe = follow_recipe(arguments, statistics)
+        arguments, recipe = follow_recipe(arguments, statistics_of(split.train))
         if not final:
             results = run_on_split(arguments, arguments.training, split, recipe)
         else:
@@ -204,11 +150,6 @@ def run_on_all(
     return refit_on_log(model, tokenizer, log, validation=validation, data=data, training=training, extra=recipe)
 
 
-def content_of_items(arguments: PretrainArguments, tokenizer: ItemTokenizer) -> dict[str, str]:
-    """The fingerprint of the items where the model is made of their content."""
-    return items_content(tokenizer.items if arguments.content.given else None)
-
-
 def run_settings(arguments: PretrainArguments) -> dict[str, Any]:
     """The groups of settings, beside those of data and training, that an interrupted run is compared by."""
     sources = {"sources": arguments.data.source_settings()} if arguments.data.several else {}
@@ -234,26 +175,3 @@ def follow_recipe(arguments: PretrainArguments, log: LogStatistics) -> tuple[Pre
         print(align([[f"  --{choice.name} {choice.value}", choice.reason] for choice in chosen]))
     settings = {choice.name: choice.value for choice in chosen}
     return parse(arguments.words, defaults=defaults), {"recipe": {"name": name, "settings": settings}}
-
-
-def start_model(arguments: PretrainArguments, train: Interactions, tokenizer: ItemTokenizer) -> PreTrainedModel:
-    """A new model of a log that lies in memory, at its start."""
-    model = new_model(arguments, tokenizer, inputs=declare_inputs(arguments.shape.inputs, train))
-    if arguments.shape.item_start == "svd":
-        start_from_log(model, *histories_and_counts(train, tokenizer), seed=arguments.training.seed)
-    return model
-
-
-def new_model(
-    arguments: PretrainArguments, tokenizer: ItemTokenizer, *, inputs: Sequence[Input] | None = None
-) -> PreTrainedModel:
-    """A new model of a vocabulary, whose items may be made of what its table says of them."""
-    shape, max_length = arguments.shape, arguments.data.max_length or DEFAULT_MAX_LENGTH
-    content = item_content(tokenizer, arguments.content) if shape.item_representation != "id" else None
-    return build_model(shape, len(tokenizer), max_length, content=content, inputs=inputs)
-
-
-def item_content(tokenizer: ItemTokenizer, content: ContentArguments) -> tuple[ContentSpecification, Tensor]:
-    """What the items are made of, and features `(num_items, width)` of the vocabulary."""
-    specification = describe_content(tokenizer.items, **content.columns())
-    return specification, content_features(specification, tokenizer.items)

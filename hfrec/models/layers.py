@@ -197,7 +197,7 @@ class Bert4RecAttention(nn.Module):
         self,
         hidden_states: torch.Tensor,
         attention_mask: torch.Tensor | None,
-        rotary: tuple[torch.Tensor, torch.Tensor] | None,
+        rotary: torch.Tensor | None,
         packed: PackedAttention | None = None,
         last_only: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -210,8 +210,7 @@ class Bert4RecAttention(nn.Module):
             length, query = 1, query[:, :, -1:]  # (batch, heads, 1, head_size)
             attention_mask = None if attention_mask is None else attention_mask[:, :, -1:]
         if rotary is not None:
-            query = rotate(query, *(angles[:, :, -length:] for angles in rotary))
-            key = rotate(key, *rotary)
+            query, key = rotate(query, rotary[:, :, -length:]), rotate(key, rotary)
         attend: Callable[..., Any] = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
@@ -222,7 +221,7 @@ class Bert4RecAttention(nn.Module):
         return self.output(attended.reshape(batch, length, -1)), weights
 
     def _attend_packed(
-        self, hidden_states: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor] | None, packed: PackedAttention
+        self, hidden_states: torch.Tensor, rotary: torch.Tensor | None, packed: PackedAttention
     ) -> torch.Tensor:
         """Attention of real tokens, `(num_tokens, hidden_size)` to `(num_asking, hidden_size)`."""
         dropout = self.config.attention_probs_dropout_prob if self.training else 0.0
@@ -283,7 +282,7 @@ class Bert4RecLayer(GradientCheckpointingLayer):
         self,
         hidden_states: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
-        rotary: tuple[torch.Tensor, torch.Tensor] | None = None,
+        rotary: torch.Tensor | None = None,
         packed: PackedAttention | None = None,
         last_only: bool = False,
     ) -> torch.Tensor:

@@ -12,6 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from .configuration_bert4rec import Bert4RecConfig
+from .content import StepItems
 
 IGNORED = -100
 
@@ -24,12 +25,14 @@ class Labelled:
         states: Representations `(num_labelled, embedding_size)`.
         items: Token ids of the targets `(num_labelled,)`; -100 does not count.
         num_items_in_batch: As in `item_cross_entropy`.
+        step: Embeddings of the items that they are scored against.
         block: Number of the block among those that compete each within itself; 0 where all items compete.
     """
 
     states: torch.Tensor
     items: torch.Tensor
-    num_items_in_batch: torch.Tensor | int | None = None
+    num_items_in_batch: torch.Tensor | int | None
+    step: StepItems
     block: int = 0
 
 
