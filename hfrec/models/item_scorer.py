@@ -370,16 +370,10 @@ class ItemScorer(Bert4RecPreTrainedModel):
         self, representation: torch.Tensor, target_ids: torch.Tensor, negative_ids: torch.Tensor, step: StepItems
     ) -> Candidates:
         bias, sparse = self.item_bias, getattr(self.get_input_embeddings(), "sparse", False)
-        if bias is not None and step.ids is not None:  # weight and bias are of the step's items
-            bias = take_entries(bias, step.ids, sparse=sparse)
-        found = score_candidates(
-            representation,
-            weight=step.weight,
-            bias=bias,
-            target_ids=step.places(target_ids),
-            negative_ids=step.places(negative_ids),
-            sparse=sparse and step.ids is None,
-        )
+        if step.ids is not None:  # weight and bias are of the step's items alone
+            bias, sparse = None if bias is None else take_entries(bias, step.ids, sparse=sparse), False
+        places = {"target_ids": step.places(target_ids), "negative_ids": step.places(negative_ids)}
+        found = score_candidates(representation, weight=step.weight, bias=bias, sparse=sparse, **places)
         return replace(found, target_ids=target_ids, negative_ids=negative_ids)
 
     def _fit_label_counts(self) -> None:
