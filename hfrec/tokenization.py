@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 SPECIAL_TOKENS = ("[PAD]", "[MASK]", "[UNK]")
 NUM_SPECIAL_TOKENS = len(SPECIAL_TOKENS)
+IGNORED = -100  # as a label: nothing is to be predicted here
 _ITEMS_PER_LOOKUP = 16  # Arrow hashes this many items of the vocabulary in the time that one look-up takes
 # How much more than itself an items.parquet may unfold to, besides what is small anyway.
 _LARGEST_RATIO = 100

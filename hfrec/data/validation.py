@@ -13,8 +13,14 @@ from hfrec.data.readers import Part
 from hfrec.tokenization import SPECIAL_TOKENS
 
 _Parse = Callable[[Any], Any]
-# From 1973 on in each unit, where the units do not overlap: up to 2286 in seconds.
-_UNITS = {"seconds": 10**8, "milliseconds": 10**11, "microseconds": 10**14, "nanoseconds": 10**17}
+# Smallest number that is a date in each unit, and how many of it are a second. From 1973 on the units do not overlap:
+# up to 2286 in seconds.
+UNITS = {
+    "seconds": (10**8, 1),
+    "milliseconds": (10**11, 10**3),
+    "microseconds": (10**14, 10**6),
+    "nanoseconds": (10**17, 10**9),
+}
 _ZONED = pa.timestamp("us", tz="UTC")
 YEARS = (-62_135_596_800_000_000, 253_402_300_799_999_999)  # 1 to 9999, in microseconds since 1970
 
@@ -238,7 +244,7 @@ def _one_unit(part: Part, column: str, values: pa.ChunkedArray) -> pa.ChunkedArr
             expected = "below 2**53, above which different times are equal as floats: store integers in every file"
             raise _bad_value(part, column, row, values[row].as_py(), expected)
     firsts = {}
-    for unit, first in _UNITS.items():
+    for unit, (first, _) in UNITS.items():
         bounds = (first, min(100 * first, 2**63 - 1))
         low, high = (pa.scalar(float(x) if pa.types.is_floating(values.type) else x) for x in bounds)
         within = pc.and_(pc.greater_equal(values, low), pc.less(values, high))

@@ -14,10 +14,11 @@ from .cohorts import fair_masks
 from .metrics.bootstrap import mean_interval
 from .metrics.functions import paired_bootstrap, pooled_values
 from .ranking import PROTOCOLS
-from .table import align, renamed, short_names
+from .table import SETTINGS, align, renamed, short_names
 from .user_ranks import MODEL, UserRanks
 from .verdict import short
 
+HEAD = ["", "users", "n", "metric", "difference [95 %]", "all at once [95 %]", "p", "p, Holm"]
 METRICS = ("ndcg@10", "hit_rate@10", "mrr@10")
 Path = str | os.PathLike[str]
 Pooled = dict[str, dict[str, NDArray[np.int64]]]  # arm -> protocol -> (num_seeds, n)
@@ -147,10 +148,8 @@ def comparison_table(compared: Mapping[str, Any], setting: str = "filter_seen") 
         ]
         for row in rows
     ]
-    head = ["", "users", "n", "metric", "difference [95 %]", "all at once [95 %]", "p", "p, Holm"]
-    title = "seen items filtered" if setting == "filter_seen" else "seen items ranked too"
     notes = [renamed(note, called) for note in compared["notes"]]
-    return "\n\n".join([align([[title, "seeds", *metrics], *arms]), align([head, *body]), *notes])
+    return "\n\n".join([align([[SETTINGS[setting], "seeds", *metrics], *arms]), align([HEAD, *body]), *notes])
 
 
 def _cell(value: float | None, ends: Sequence[float], sign: str = "") -> str:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from .metrics.functions import metric_values, paired_bootstrap
+from .metrics.functions import METRIC, metric_values, paired_bootstrap
 from .user_ranks import MODEL, NamedRanks
 
-METRIC = "ndcg@10"
 SETTING = "filter_seen"
 WITHOUT_PRIOR = "model_without_prior"  # stands among the baselines, but is the model itself
 

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..data.catalogs import MOVIELENS_LICENCE
+from ..evaluation.metrics.functions import METRIC
 from ..evaluation.table import cell, markdown_row, settings
-
-METRIC = "ndcg@10"
 
 
 def source_facts(results: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,8 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..data.catalogs import MOVIELENS_LICENCE
 from ..data.files import read_json_object, whole_file
-from .card_evaluation import METRICS, evaluation_facts
+from ..evaluation.compare import METRICS
+from ..evaluation.table import settings
+from .card_evaluation import evaluation_facts
 from .card_sources import source_facts
 from .errors import redact
 
@@ -229,12 +232,9 @@ def _dataset_name(results: Mapping[str, Any]) -> str:
 def _eval_results(results: Mapping[str, Any]) -> list[Any]:
     from huggingface_hub import EvalResult
 
-    from ..evaluation.table import settings
-
     name = _dataset_name(results)
     found = []
     for setting in settings(results["test"]):
-        label = "seen items filtered" if setting == "filter_seen" else "seen items not filtered"
         for metric in METRICS:
             low, high = results["test"][setting][f"{metric}_ci"]
             found.append(
@@ -246,12 +246,16 @@ def _eval_results(results: Mapping[str, Any]) -> list[Any]:
                     dataset_split="test",
                     dataset_config=_strategy(results),
                     metric_type=metric,
-                    metric_name=f"{metric}, {label}",
+                    metric_name=f"{metric}, {_seen_items(setting)}",
                     metric_value=results["test"][setting][metric],
                     metric_args={"filter_seen": setting == "filter_seen", "ci95": [low, high]},
                 )
             )
     return found
+
+
+def _seen_items(setting: str) -> str:
+    return "seen items filtered" if setting == "filter_seen" else "seen items not filtered"
 
 
 def _strategy(results: Mapping[str, Any]) -> str:
@@ -263,15 +267,12 @@ def _write_eval_results(folder: Path, results: Mapping[str, Any]) -> None:
     """The `.eval_results` of huggingface_hub 2.x name a data set of the hub; for others there is none to name."""
     import yaml
 
-    from ..evaluation.table import settings
-
     dataset, revision = _hub_dataset(results)
     if dataset is None or "test" not in results:
         return
     setting = settings(results["test"])[0]
-    seen = "seen items filtered" if setting == "filter_seen" else "seen items not filtered"
     strategy = _strategy(results)
-    note = f"{strategy.replace('_', '-')}, whole catalogue, {seen}, ties never help the model"
+    note = f"{strategy.replace('_', '-')}, whole catalogue, {_seen_items(setting)}, ties never help the model"
     about = {"id": dataset, "task_id": strategy, **({"revision": revision} if revision else {})}
     entries = [{"dataset": about, "value": results["test"][setting][METRICS[0]], "notes": f"{METRICS[0]}; {note}"}]
     (folder / EVAL_RESULTS).parent.mkdir(exist_ok=True)
@@ -343,8 +344,6 @@ def _distances(results: Mapping[str, Any]) -> str | None:
 
 
 def _data_facts(results: Mapping[str, Any], dataset_license: str | None) -> dict[str, Any]:
-    from ..data.catalogs import MOVIELENS_LICENCE
-
     sizes, settings = results.get("sizes", {}), results.get("settings", {})
     log = sizes.get("log", {})
     named = results.get("data", {}).get("source") in ("ml-100k", "ml-1m")

@@ -57,7 +57,7 @@ class ItemIndex:
         refuse_inputs(model, "an approximate index")
         self.model, self.tokenizer = model.eval(), tokenizer
         vocab_size = checked_vocab_size(model, tokenizer)
-        vectors = _item_vectors(model)  # (num_items, embedding_size + 1)
+        vectors = _scoring_vectors(model)  # (num_items, embedding_size + 1)
         cells = num_cells or min(round(4 * len(vectors) ** 0.5), max(1, len(vectors) // 39))  # k-means wants 39 a cell
         if not 1 <= cells <= len(vectors):
             raise ValueError(f"`num_cells` must lie between 1 and the {len(vectors)} items, found {cells}.")
@@ -138,7 +138,7 @@ class ItemIndex:
         return name_items(self.tokenizer, torch.from_numpy(kept_scores), torch.from_numpy(kept_tokens))
 
 
-def _item_vectors(model: Any) -> NDArray[np.float32]:
+def _scoring_vectors(model: Any) -> NDArray[np.float32]:
     """Embedding and bias of each item side by side, float32 `(num_items, embedding_size + 1)`."""
     with torch.no_grad():
         weight = model.item_table()[NUM_SPECIAL_TOKENS:].float().cpu().numpy()

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..data.collators import DataCollatorForNextItem, objective_of
 from ..data.inputs import input_names, inputs_of
 from ..data.repeats import filters_seen
-from ..scoring import ITEM_CHUNK_SIZE, TopItems, chunk_bounds, encode_batch, rankable_mask, without_nan
+from ..scoring import ITEM_CHUNK_SIZE, TopItems, chunk_bounds, encode_batch, evaluating, rankable_mask, without_nan
 from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer, UnknownPolicy
 from .prior import WithPrior
 
@@ -82,17 +82,11 @@ def recommend(
         check_not_empty(rows, objective)
     filter_seen = filters_seen(model.config) if filter_seen is None else filter_seen
     found: list[list[dict[str, Any]]] = []
-    was_training = model.training
-    if was_training:  # walking through all modules is a tenth of a single request
-        model.eval()
-    try:
+    with evaluating(model):
         for start in range(0, len(rows), batch_size):
             place = slice(start, start + batch_size)
             part = Batch(rows[place], start, room=batch_size, inputs=inputs and inputs[place])
             found += name_items(tokenizer, *best_of_batch(model, tokenizer, part, rankable, top_k, filter_seen))
-    finally:
-        if was_training:
-            model.train()
     return found
 
 

@@ -99,7 +99,8 @@ class Bert4RecEmbeddings(nn.Module):
         if torch.is_grad_enabled():
             self._known = None  # a step may follow, and a fused optimiser leaves the versions of weights as they are
         weight = self.item_embeddings.weight
-        own = weight if ids is None else F.embedding(ids, weight)
+        sparse = getattr(self.item_embeddings, "sparse", False)  # PEFT's layer has no such attribute
+        own = weight if ids is None else F.embedding(ids, weight, sparse=sparse)
         if self.content is None:
             return own
         return self.content(ids) + own if self.has_residual else cast(torch.Tensor, self.content(ids))
@@ -196,7 +197,7 @@ class Bert4RecAttention(nn.Module):
         self,
         hidden_states: torch.Tensor,
         attention_mask: torch.Tensor | None,
-        rotary: tuple[torch.Tensor, torch.Tensor] | None,
+        rotary: torch.Tensor | None,
         packed: PackedAttention | None = None,
         last_only: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -209,8 +210,7 @@ class Bert4RecAttention(nn.Module):
             length, query = 1, query[:, :, -1:]  # (batch, heads, 1, head_size)
             attention_mask = None if attention_mask is None else attention_mask[:, :, -1:]
         if rotary is not None:
-            query = rotate(query, *(angles[:, :, -length:] for angles in rotary))
-            key = rotate(key, *rotary)
+            query, key = rotate(query, rotary[:, :, -length:]), rotate(key, rotary)
         attend: Callable[..., Any] = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
@@ -221,7 +221,7 @@ class Bert4RecAttention(nn.Module):
         return self.output(attended.reshape(batch, length, -1)), weights
 
     def _attend_packed(
-        self, hidden_states: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor] | None, packed: PackedAttention
+        self, hidden_states: torch.Tensor, rotary: torch.Tensor | None, packed: PackedAttention
     ) -> torch.Tensor:
         """Attention of real tokens, `(num_tokens, hidden_size)` to `(num_asking, hidden_size)`."""
         dropout = self.config.attention_probs_dropout_prob if self.training else 0.0
@@ -282,7 +282,7 @@ class Bert4RecLayer(GradientCheckpointingLayer):
         self,
         hidden_states: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
-        rotary: tuple[torch.Tensor, torch.Tensor] | None = None,
+        rotary: torch.Tensor | None = None,
         packed: PackedAttention | None = None,
         last_only: bool = False,
     ) -> torch.Tensor:

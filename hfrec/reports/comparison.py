@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..evaluation.compare import HEAD
 from ..evaluation.ranking import PROTOCOLS
-from ..evaluation.table import renamed, short_names
+from ..evaluation.table import SETTINGS, renamed, short_names
 from ..evaluation.verdict import short
-from .evaluation import METRICS, SETTINGS
+from .evaluation import METRICS
 from .page import Interval, intervals, table, text, write_page
-
-HEAD = ["", "users", "n", "metric", "difference [95 %]", "all at once [95 %]", "p", "p, Holm"]
 
 
 def write_comparison(path: Path, compared: Mapping[str, Any]) -> None:

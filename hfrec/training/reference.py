@@ -128,12 +128,18 @@ def vocabulary_of(tokenizer: Any) -> dict[str, int] | None:
     return None if get_vocab is None else dict(get_vocab())
 
 
-def _fingerprint(weights: Mapping[str, Tensor], vocabulary: Mapping[str, int] | None) -> str:
-    """sha256 over names, types, shapes and bytes of the weights, and over the items of their rows."""
+def hash_weights(weights: Mapping[str, Tensor]) -> hashlib._Hash:
+    """sha256 (of hashlib) over names, types, shapes and bytes of weights, wherever they lie."""
     digest = hashlib.sha256()
     for name in sorted(weights):
-        weight = weights[name].contiguous()
+        weight = weights[name].detach().cpu().contiguous()
         digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}\n".encode())
         digest.update(weight.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest
+
+
+def _fingerprint(weights: Mapping[str, Tensor], vocabulary: Mapping[str, int] | None) -> str:
+    """sha256 (hex) of the weights and of the items of their rows."""
+    digest = hash_weights(weights)
     digest.update(json.dumps(sorted(vocabulary.items()) if vocabulary else None).encode())
     return digest.hexdigest()
