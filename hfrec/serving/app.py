@@ -43,6 +43,7 @@ _EXAMPLE = {
 }
 
 
+_COLLECT_AFTER = 50_000  # objects more than before: those of 64 requests on their way are 20,000, and no garbage
 _ANSWER = TypeAdapter(dict[str, Any])
 asked = APIRouter()  # answered by `Direct`
 routes = APIRouter()
@@ -54,11 +55,14 @@ def create_app(service: Service) -> ASGIApp:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         service.batcher.start()
+        before = gc.get_threshold()
+        gc.set_threshold(_COLLECT_AFTER, *before[1:])
         settle()
         async with watching(service):
             yield
         await service.close()
         gc.unfreeze()
+        gc.set_threshold(*before)
 
     app = FastAPI(
         title="hfrec",
@@ -88,8 +92,10 @@ def _json(content: dict[str, Any]) -> Response:
 
 
 def _filters(body: FilteredRequest, filter_seen: bool | None = None) -> Filters:
-    given = (body.allow, body.deny, body.categories)
-    return Filters(filter_seen, *(None if names is None else tuple(names) for names in given))
+    allow, deny, categories = body.allow, body.deny, body.categories
+    if allow is None and deny is None and categories is None:
+        return Filters(filter_seen)
+    return Filters(filter_seen, *(None if names is None else tuple(names) for names in (allow, deny, categories)))
 
 
 def _described(model: ServedModel) -> ModelAnswer:

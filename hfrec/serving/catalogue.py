@@ -49,7 +49,8 @@ class Catalogue:
         Raises:
             ValueError: An unknown item under `error`.
         """
-        tokens = [self.tokens.get(item, UNK) for item in history]
+        known = self.tokens
+        tokens = [known.get(item, UNK) for item in history]
         missing = tokens.count(UNK)
         if missing and unknown == "error":
             item = history[tokens.index(UNK)]
@@ -124,10 +125,13 @@ class Catalogue:
     def named(self, tokens: Iterable[int], scores: Iterable[float]) -> list[dict[str, Any]]:
         """Recommendations in words."""
         found: list[dict[str, Any]] = []
+        ids, titles = self.item_ids, self.titles
         for rank, (token, score) in enumerate(zip(tokens, scores, strict=True), start=1):
             place = token - NUM_SPECIAL
-            item = {"item_id": self.item_ids[place], "score": score, "rank": rank}
-            found.append(item if self.titles is None else {**item, "title": self.titles[place]})
+            item = {"item_id": ids[place], "score": score, "rank": rank}
+            if titles is not None:
+                item["title"] = titles[place]
+            found.append(item)
         return found
 
     @cached_property

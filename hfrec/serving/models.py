@@ -56,8 +56,8 @@ class OnnxModel:
 
     def best(self, rows: list[list[int]], top_k: int, filter_seen: bool, allowed: Mask) -> Best:
         """One call of the graph."""
-        tokens, scores = self.recommender.best(rows, filter_seen=filter_seen, allowed=allowed)
-        return tokens[:, :top_k], scores[:, :top_k]
+        count = min(top_k, self.top_k)
+        return self.recommender.best(rows, count, filter_seen=filter_seen, allowed=allowed)
 
     def alike(self, tokens: Sequence[int], top_k: int, allowed: Mask) -> list[Best]:
         """By the cosines of the exported vectors."""

@@ -91,7 +91,8 @@ class Service:
             return [], [], self.model.version
         (lists, unknown), version = await self._submit(query, len(query.histories))
         self.metrics.lists.inc(len(lists))
-        self.metrics.unknown.inc(sum(unknown))
+        if any(unknown):
+            self.metrics.unknown.inc(sum(unknown))
         return lists, unknown, version
 
     async def similar(self, query: SimilarQuery) -> tuple[list[list[dict[str, Any]]], str]:
