@@ -36,7 +36,7 @@ class OnnxRecommender:
     Args:
         session: The graph: `input_ids` int64 `(batch, length)`, whole histories filled up with 0 on the left,
             `filter_seen` bool `()`, `excluded` int64 `(num_excluded,)`, tokens that nobody gets, and `top_k` int64
-            `(1,)`, to `item_ids` int64 and `scores` float `(batch, top_k)`, token id 0 where a user has no further item.
+            `(1,)`, to `item_ids` int64 and `scores` float `(batch, top_k)`; token id 0 where a user has no further one.
         settings: `objective`, `top_k`, `filter_seen`, `item_ids` and, where there are any, `titles`, `counts` and
             `metadata`.
         folder: Where the vectors of the items lie; None without.

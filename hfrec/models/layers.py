@@ -223,7 +223,7 @@ class Bert4RecAttention(nn.Module):
         return self.output(attended.reshape(batch, length, -1)), weights
 
     def _by_head(self, states: torch.Tensor, parts: int) -> torch.Tensor:
-        """What lies side by side, apart: `(batch, length, parts * hidden_size)` to `(parts, batch, heads, length, …)`."""
+        """Take apart what lies side by side: to `(parts, batch, heads, length, head_size)`."""
         return states.view(*states.shape[:2], parts, -1, self.head_size).permute(2, 0, 3, 1, 4)
 
     def _attend_packed(

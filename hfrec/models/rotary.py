@@ -14,7 +14,7 @@ def rotary_angles(position_ids: torch.Tensor, head_size: int, base: float) -> tu
 
 
 def rotate(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Turn queries or keys `(batch, heads, length, head_size)` by their angles `(batch or 1, 1, length, head_size / 2)`."""
+    """Turn queries or keys `(batch, heads, length, head_size)` by their angles `(batch, 1, length, head_size / 2)`."""
     left, right = states.chunk(2, dim=-1)
     cos, sin = cos.to(states.dtype), sin.to(states.dtype)
     return torch.cat((left * cos - right * sin, right * cos + left * sin), dim=-1)

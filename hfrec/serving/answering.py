@@ -52,13 +52,15 @@ class _Row(NamedTuple):
     top_k: int
 
 
-def answer(model: ServedModel, queries: Sequence[Any], *, category_column: str, max_batch_size: int) -> list[Any]:
+def answer(
+    model: ServedModel, queries: Sequence[Any], *, category_column: str | None, max_batch_size: int
+) -> list[Any]:
     """Answer queries; what is wrong with one of them is its result and does not touch the others.
 
     Args:
         model: Answers all of them.
         queries: `RecommendQuery`, `SimilarQuery` and `SearchQuery` in any order.
-        category_column: Column of the items that categories filter.
+        category_column: Column of the items that categories filter; the usual one when None.
         max_batch_size: Histories that the model scores in a call.
 
     Returns:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.titles import TitleIndex
+from ..data.titles import CATEGORY_COLUMNS, TitleIndex
 
 UNK = 2  # token id of [UNK]
 NUM_SPECIAL = 3  # [PAD] [MASK] [UNK]: `hfrec.tokenization` has them too, and loads transformers
@@ -80,7 +80,7 @@ class Catalogue:
         allow: Sequence[str] | None,
         deny: Sequence[str] | None,
         categories: Sequence[str] | None,
-        category_column: str,
+        category_column: str | None,
     ) -> NDArray[np.bool_] | None:
         """Which tokens may be recommended `(vocab_size,)`, None for all; ids that are not in the catalogue do nothing.
 
@@ -142,8 +142,9 @@ class Catalogue:
         order = np.argsort(-counts[NUM_SPECIAL:], kind="stable") + NUM_SPECIAL
         return order, shares
 
-    def _places_of(self, column: str) -> dict[str, list[int]]:
+    def _places_of(self, named: str | None) -> dict[str, list[int]]:
         """Tokens of each category."""
+        column = named or next((name for name in CATEGORY_COLUMNS if name in self.metadata), CATEGORY_COLUMNS[0])
         if column not in self.metadata:
             raise ValueError(
                 f"the catalogue has no column {column!r} of categories, only {', '.join(self.metadata) or 'none'}: "

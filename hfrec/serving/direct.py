@@ -11,7 +11,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 
 class Direct:
@@ -28,7 +28,9 @@ class Direct:
     def __init__(self, app: FastAPI, routes: Sequence[BaseRoute]) -> None:
         self.app = app
         self.ways: dict[str, tuple[APIRoute, type[BaseModel]]] = {
-            route.path: (route, get_type_hints(route.endpoint)["body"]) for route in routes if isinstance(route, APIRoute)
+            route.path: (route, get_type_hints(route.endpoint)["body"])
+            for route in routes
+            if isinstance(route, APIRoute)
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -52,7 +54,8 @@ class Direct:
         """What the application says of an error; it has a handler of every one."""
         handlers = self.app.exception_handlers
         kind = next(kind for kind in type(error).__mro__ if kind in handlers)
-        return await handlers[kind](request, error)
+        told: Any = handlers[kind](request, error)
+        return await told
 
 
 def _check_type(scope: Scope) -> None:

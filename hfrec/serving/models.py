@@ -74,11 +74,13 @@ class TorchModel:
 
         from ..data.inputs import refuse_inputs
         from ..data.repeats import filters_seen
+        from ..hub.bars import hide_short_bars
         from ..hub.checkpoint import load_checkpoint
         from ..inference.export import text_columns
         from ..inference.prior import load_prior
 
         torch.set_num_threads(num_threads)
+        hide_short_bars()
         self.model, self.tokenizer = load_checkpoint(name, revision=revision)
         refuse_inputs(self.model, "the service")
         prior = load_prior(name, self.tokenizer, revision=revision)

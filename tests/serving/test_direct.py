@@ -46,7 +46,12 @@ def test_a_client_that_has_gone_is_not_answered(films: Films, opened: Opens) -> 
     async def send(message: Any) -> None:
         sent.append(message)
 
-    scope = {"type": "http", "method": "POST", "path": "/recommend", "headers": [(b"content-type", b"application/json")]}
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/recommend",
+        "headers": [(b"content-type", b"application/json")],
+    }
     with opened(films.exported) as client:
         asyncio.run(client.app(scope, receive, send))
     assert sent == []
