@@ -204,6 +204,22 @@ class ItemTokenizer(PreTrainedTokenizerFast):
         return tokenizer
 
 
+def check_pair(model: Any, tokenizer: ItemTokenizer) -> None:
+    """Refuse a tokenizer of another size than the model."""
+    if len(tokenizer) != model.config.vocab_size:
+        raise ValueError(
+            f"`tokenizer` must have the model's {model.config.vocab_size} tokens, found {len(tokenizer)}. Load both "
+            "from the same checkpoint."
+        )
+
+
+def counts_of(items: pa.Table) -> dict[str, int] | None:
+    """Interactions of each item, as `ItemTokenizer.items` holds them; None where it says nothing of them."""
+    if "count" not in items.column_names:
+        return None
+    return dict(zip(items["item_id"].to_pylist(), items["count"].fill_null(0).to_pylist(), strict=True))
+
+
 def _name_stock_class(path: str) -> None:
     """Let plain `AutoTokenizer` load the folder: it would look for a class of ours otherwise."""
     with open(path, encoding="utf-8") as file:

@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..data.item_tables import read_items
-from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer
+from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer, check_pair
 from .features import check_features, feature_rows, whiten_anew, write_features
 from .matching import checked_ids
-from .rows import check_pair, move_rows
+from .rows import move_rows
 from .specification import ContentSpecification, content_features
 
 SAME = 0.9  # cosine of an item's content, then and now, below which an equal id is a coincidence
