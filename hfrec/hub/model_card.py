@@ -13,7 +13,7 @@ from ..data.files import read_json_object, whole_file
 from ..evaluation.compare import METRICS
 from ..evaluation.table import settings
 from .card_evaluation import evaluation_facts
-from .card_sources import source_facts
+from .card_sources import card_of_sources
 from .errors import redact
 
 TEMPLATE = Path(__file__).with_name("card_template.md.jinja")
@@ -66,7 +66,7 @@ def write_model_card(
     values = {
         **_model_facts(config, results),
         **_data_facts(results, dataset_license),
-        **source_facts(results),
+        **card_of_sources(results),
         **evaluation_facts(measured_run(results), name="this model" if "test" in results else "the validation run"),
         **_final_facts(results),
         **_blend_facts(results),
