@@ -24,7 +24,7 @@ _ITEMS_PER_LOOKUP = 16  # Arrow hashes this many items of the vocabulary in the 
 _LARGEST_RATIO = 100
 _SMALL = 1 << 26
 ITEMS_FILE = "items.parquet"
-_HUB_PARAMETERS = ("revision", "subfolder", "token", "cache_dir", "local_files_only", "force_download")
+HUB_PARAMETERS = ("revision", "subfolder", "token", "cache_dir", "local_files_only", "force_download")
 UnknownPolicy = Literal["error", "drop", "unk"]
 
 
@@ -167,7 +167,7 @@ class ItemTokenizer(PreTrainedTokenizerFast):
             ValueError: The tokenizer there is not an item tokenizer, or `items.parquet` does not fit it.
         """
         name = pretrained_model_name_or_path
-        hub = {key: kwargs.pop(key) for key in _HUB_PARAMETERS if key in kwargs}
+        hub = {key: kwargs.pop(key) for key in HUB_PARAMETERS if key in kwargs}
         hub["_raise_exceptions_for_missing_entries"] = False
         path = cached_file(name, "tokenizer.json", **hub)
         if path is None:

@@ -78,9 +78,9 @@ def write_model_card(
         "example_history": ", ".join(json.dumps(item, ensure_ascii=False) for item in items),
     }
     data = _metadata(config, results, title, license)
-    card = ModelCard.from_template(
-        data, template_path=str(TEMPLATE), **{name: _plain(name, value) for name, value in values.items()}
-    )
+    in_code = ("example_history", "repo_id")  # blocks of which are shown as they are
+    shown = {name: value if name in in_code else without_html(value) for name, value in values.items()}
+    card = ModelCard.from_template(data, template_path=str(TEMPLATE), **shown)
     path = folder / "README.md"
     _write_eval_results(folder, results)
     with whole_file(path) as draft:  # last, as a folder with a card is finished
@@ -88,12 +88,10 @@ def write_model_card(
     return path
 
 
-def _plain(name: str, value: Any) -> Any:
+def without_html(value: Any) -> Any:
     """Text of others (file names, ids of data sets) without HTML: a page that shows the card would run it."""
-    if name in ("example_history", "repo_id"):  # inside blocks of code, which are shown as they are
-        return value
     if isinstance(value, list):
-        return [_plain(name, part) for part in value]
+        return [without_html(part) for part in value]
     return value.replace("<", "&lt;") if isinstance(value, str) else value
 
 
