@@ -10,8 +10,8 @@ from typing import Any
 
 from ..data.catalogs import MOVIELENS_LICENCE
 from ..data.files import read_json_object, whole_file
-from ..evaluation.compare import METRICS
-from ..evaluation.table import settings
+from ..evaluation.metrics.functions import METRIC
+from ..evaluation.table import METRICS, settings
 from .card_evaluation import evaluation_facts
 from .card_sources import card_of_sources
 from .errors import redact
@@ -272,7 +272,7 @@ def _write_eval_results(folder: Path, results: Mapping[str, Any]) -> None:
     strategy = _strategy(results)
     note = f"{strategy.replace('_', '-')}, whole catalogue, {_seen_items(setting)}, ties never help the model"
     about = {"id": dataset, "task_id": strategy, **({"revision": revision} if revision else {})}
-    entries = [{"dataset": about, "value": results["test"][setting][METRICS[0]], "notes": f"{METRICS[0]}; {note}"}]
+    entries = [{"dataset": about, "value": results["test"][setting][METRIC], "notes": f"{METRIC}; {note}"}]
     (folder / EVAL_RESULTS).parent.mkdir(exist_ok=True)
     with whole_file(folder / EVAL_RESULTS) as draft:
         draft.write_text(yaml.safe_dump(entries, sort_keys=False), encoding="utf-8")
