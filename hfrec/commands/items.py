@@ -41,6 +41,10 @@ class ItemsArguments(ContentArguments):
         default="id", metadata={"help": "How align matches without a mapping: equal ids, or normalised title and year."}
     )
     item_column: str = field(default="item_id", metadata={"help": "Column of the item ids."})
+    content_columns: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Columns of --items_file with another name there: title=name brand=maker."},
+    )
     title_column: str = field(default="title", metadata={"help": "Column of the titles."})
     year_column: str = field(default="year", metadata={"help": "Column of the years, where there is one."})
     start: Literal["random", "mean", "neighbours", "ridge"] = field(
@@ -231,8 +235,11 @@ def read_items(settings: ItemsArguments) -> Any:
     """The table of the items file, its ids as strings in the column `item_id`."""
     import pyarrow as pa
 
+    from ..data.columns import content_columns
+    from ..data.item_tables import with_content_columns
     from ..data.validation import read_ids
 
     ids, part = read_ids(settings.items_file, settings.item_column, name="items_file")
     others = [name for name in part.table.column_names if name not in ("item_id", "count")]
-    return pa.table({"item_id": ids, **{name: part.table[name] for name in others}})
+    items = pa.table({"item_id": ids, **{name: part.table[name] for name in others}})
+    return with_content_columns(items, content_columns(settings.content_columns))

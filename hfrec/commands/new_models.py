@@ -9,7 +9,7 @@ import numpy as np
 from transformers import PreTrainedModel
 
 from ..data.arguments import ProtocolArguments
-from ..data.inputs import declare_inputs
+from ..data.inputs import Input, declare_inputs
 from ..data.interactions import Interactions, user_codes
 from ..tokenization import ItemTokenizer
 from ..training.arguments import CardArguments, FinalArguments, NewModelArguments, RecipeArguments
@@ -81,12 +81,18 @@ def content_of_items(arguments: PretrainArguments, tokenizer: ItemTokenizer) -> 
 
 def start_model(arguments: PretrainArguments, train: Interactions, tokenizer: ItemTokenizer) -> PreTrainedModel:
     """A new model of a log that lies in memory, at its start."""
+    model = new_model(arguments, tokenizer, inputs=declare_inputs(arguments.shape.inputs, train))
+    if arguments.shape.item_start == "svd":
+        start_from_log(model, *histories_and_counts(train, tokenizer), seed=arguments.training.seed)
+    return model
+
+
+def new_model(
+    arguments: PretrainArguments, tokenizer: ItemTokenizer, *, inputs: Sequence[Input] | None = None
+) -> PreTrainedModel:
+    """A new model of a vocabulary, whose items may be made of what its table says of them."""
     shape, max_length, content = arguments.shape, arguments.data.max_length or DEFAULT_MAX_LENGTH, None
     if arguments.content.given:
         specification = describe_content(tokenizer.items, **arguments.content.columns())
         content = specification, content_features(specification, tokenizer.items)
-    inputs = declare_inputs(shape.inputs, train)
-    model = build_model(shape, len(tokenizer), max_length, content=content, inputs=inputs)
-    if shape.item_start == "svd":
-        start_from_log(model, *histories_and_counts(train, tokenizer), seed=arguments.training.seed)
-    return model
+    return build_model(shape, len(tokenizer), max_length, content=content, inputs=inputs)

@@ -7,14 +7,12 @@ hfrec pretrain --train_file beauty.csv toys.csv --items_file beauty_items.csv to
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..data.inputs import input_content
 from ..data.interactions import Interactions, user_codes
-from ..data.shards import SequenceShards
 from ..data.splits import Split
 from ..evaluation.table import align
 from ..training.final import (
@@ -31,10 +29,10 @@ from ..training.runfile import begin_run, split_content, streamed_content
 from ..training.seen import settle_seen_items
 from ..training.sources import load_sources, source_content, source_facts, source_rows, vocabulary_of
 from ..training.start import start_from_log
-from ..training.streamed_sources import StreamedSources
-from ..training.trainer import DEFAULT_MAX_LENGTH, build_model, seed_everything
+from ..training.streamed_sources import StreamedSources, open_shards
+from ..training.trainer import seed_everything
 from ..training.trainer_arguments import RecommenderTrainingArguments
-from .new_models import CLASSES, PretrainArguments, content_of_items, parse, start_model, statistics_of
+from .new_models import CLASSES, PretrainArguments, content_of_items, new_model, parse, start_model, statistics_of
 from .parsing import given_values
 from .reporting import finish_card, report
 
@@ -67,41 +65,36 @@ def main(arguments: PretrainArguments) -> dict[str, Any]:
 
 def stream(arguments: PretrainArguments) -> dict[str, Any]:
     """Train on prepared sequences and test."""
-    refuse_streamed_content(arguments)
-    shards = SequenceShards(Path(arguments.data.source))
+    flags = arguments.data
+    shards = open_shards(flags.source, vars(flags), missing_items=flags.missing_items)
     lengths = np.concatenate([np.asarray(piece.value_lengths()) for piece in shards.histories("train")])
     arguments, recipe = follow_recipe(arguments, LogStatistics.of(lengths, num_items=len(shards.tokenizer.items)))
     data, training = arguments.data, arguments.training
     seed_everything(training)
-    model = build_model(arguments.shape, len(shards.tokenizer), data.max_length or DEFAULT_MAX_LENGTH)
+    model = new_model(arguments, shards.tokenizer)
     rows = streamed_rows(shards, model, data=data, training=training)
     if arguments.shape.item_start == "svd":
         start_from_log(model, shards.histories("train"), rows.train.item_counts(), seed=training.seed)
-    begin_run(data, training, streamed_content(rows.train, shards.info), **run_settings(arguments))
+    content = {**streamed_content(rows.train, shards.info), **content_of_items(arguments, shards.tokenizer)}
+    begin_run(data, training, content, **run_settings(arguments))
     extra = {**settle_seen_items(model, rows.validation, arguments.protocol), **recipe}
     return train_and_evaluate(model, shards.tokenizer, rows, data=data, training=training, extra=extra)
 
 
 def stream_sources(arguments: PretrainArguments) -> dict[str, Any]:
     """Train on prepared sequences of several sources and test on each."""
-    refuse_streamed_content(arguments)
     joined = StreamedSources.of(arguments.data)
     arguments, recipe = follow_recipe(arguments, LogStatistics.of(joined.lengths(), len(joined.tokenizer.items)))
     data, training, tokenizer = arguments.data, arguments.training, joined.tokenizer
     seed_everything(training)
-    model = build_model(arguments.shape, len(tokenizer), data.max_length or DEFAULT_MAX_LENGTH)
+    model = new_model(arguments, tokenizer)
     rows = joined.rows(model, data=data, training=training)
     if arguments.shape.item_start == "svd":
         start_from_log(model, joined.histories(), rows.train.item_counts(), seed=training.seed)
-    begin_run(data, training, joined.content(rows.train), **run_settings(arguments))
+    content = {**joined.content(rows.train), **content_of_items(arguments, tokenizer)}
+    begin_run(data, training, content, **run_settings(arguments))
     extra = {**settle_seen_items(model, rows.validation, arguments.protocol), **recipe, **joined.facts(data)}
     return train_and_evaluate(model, tokenizer, rows, data=data, training=training, extra=extra)
-
-
-def refuse_streamed_content(arguments: PretrainArguments) -> None:
-    """Refuse items that are made of content where the log is streamed."""
-    if arguments.content.given:
-        raise ValueError("`--item_representation` content is not for `--streaming`: give a log that fits into memory.")
 
 
 def run_on_sources(arguments: PretrainArguments) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from .columns import ColumnFlags
-from .content import over_to_items
+from .content import OtherItemsFlags, over_to_items
 from .lists import checked_output, write_rows
 from .parsing import parse_into
 
@@ -21,7 +21,7 @@ RECALL_USERS = 1000  # on whom an approximate index is compared with the exact l
 
 
 @dataclass
-class RecommendArguments(ColumnFlags):
+class RecommendArguments(OtherItemsFlags, ColumnFlags):
     """Whose histories, how many items, and where they go."""
 
     words: ClassVar[tuple[str, ...]] = ("model_name_or_path", "history_file")
@@ -66,12 +66,6 @@ class RecommendArguments(ColumnFlags):
         },
     )
     revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit on the hub."})
-    items_file: str | None = field(
-        default=None, metadata={"help": "Rank these items instead of the checkpoint's, by their content (zero-shot)."}
-    )
-    encoder: str | None = field(
-        default=None, metadata={"help": "Where the checkpoint's text encoder lies on this machine (with --items_file)."}
-    )
     duplicates: Literal["keep", "first", "last", "consecutive"] | None = field(
         default=None, metadata={"help": "What becomes of repeated (user, item) pairs. Default: as in training."}
     )

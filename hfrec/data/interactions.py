@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from hfrec.data.catalogs import NAMED_DATASETS, load_named
 from hfrec.data.columns import DEFAULT_COLUMNS, LogColumns
 from hfrec.data.filters import NO_FILTERS, LogFilters, core_mask, meeting, nothing_left, unique_mask
-from hfrec.data.item_tables import read_items, with_titles
+from hfrec.data.item_tables import read_items, with_content_columns, with_titles
 from hfrec.data.readers import Part, check_delimiter, find_items_file, read_source
 from hfrec.data.streams import InteractionStream
 from hfrec.data.validation import check_order, check_zone, normalise_part
@@ -195,6 +195,7 @@ def load_interactions(
     whole = _concatenated(tables, parts)
     if columns.title_column is not None:
         metadata = with_titles(metadata, whole, columns.title_column)
+    metadata = with_content_columns(metadata, columns.content_columns)
     name = str(source) if isinstance(source, (str, PathLike)) else parts[0].name
     table = _sorted(meeting(whole, filters.where, source=name, names=columns.names))
     table, report = _filtered(name, table, filters)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -18,6 +19,31 @@ def read_items(items: Any, *, item_column: str) -> pa.Table:
     if len(repeated):
         raise ValueError(f"{others.name}: item {repeated[0]['values'].as_py()!r} has more than one row in `items`.")
     return pa.table({"item_id": ids, **{name: others.table[name] for name in others.table.column_names}})
+
+
+def with_content_columns(items: pa.Table | None, columns: Mapping[str, str]) -> pa.Table | None:
+    """Item metadata whose columns have the names that they have elsewhere.
+
+    Args:
+        items: Metadata with `item_id`, or None.
+        columns: The name in the table of each column, by the one that it gets; others stay as they are.
+
+    Raises:
+        ValueError: There is no table, or no such column in it.
+
+    Example:
+        >>> items = pa.table({"item_id": ["a"], "name": ["A"], "title": ["Ms"]})
+        >>> with_content_columns(items, {"title": "name"}).to_pylist()
+        [{'item_id': 'a', 'title': 'A'}]
+    """
+    if not columns:
+        return items
+    missing = [there for there in columns.values() if items is None or there not in items.column_names]
+    if items is None or missing:
+        found = "no items file" if items is None else ", ".join(items.column_names)
+        raise ValueError(f"`content_columns` names {', '.join(missing)} of the items file. Found: {found}.")
+    others = [name for name in items.column_names if name not in {*columns, *columns.values()}]
+    return pa.table({name: items[columns.get(name, name)] for name in (*others, *columns)})
 
 
 def with_titles(items: pa.Table | None, log: pa.Table, title_column: str) -> pa.Table:

@@ -30,6 +30,7 @@ from .losses import (
     sampled_losses,
     score_candidates,
     smoothing_terms,
+    take_entries,
 )
 
 
@@ -368,15 +369,11 @@ class ItemScorer(Bert4RecPreTrainedModel):
     def _score_candidates(
         self, representation: torch.Tensor, target_ids: torch.Tensor, negative_ids: torch.Tensor, step: StepItems
     ) -> Candidates:
-        bias = self.item_bias
-        found = score_candidates(
-            representation,
-            weight=step.weight,
-            bias=bias if bias is None or step.ids is None else bias[step.ids],
-            target_ids=step.places(target_ids),
-            negative_ids=step.places(negative_ids),
-            sparse=getattr(self.get_input_embeddings(), "sparse", False),
-        )
+        bias, sparse = self.item_bias, getattr(self.get_input_embeddings(), "sparse", False)
+        if step.ids is not None:  # weight and bias are of the step's items alone
+            bias, sparse = None if bias is None else take_entries(bias, step.ids, sparse=sparse), False
+        places = {"target_ids": step.places(target_ids), "negative_ids": step.places(negative_ids)}
+        found = score_candidates(representation, weight=step.weight, bias=bias, sparse=sparse, **places)
         return replace(found, target_ids=target_ids, negative_ids=negative_ids)
 
     def _fit_label_counts(self) -> None:

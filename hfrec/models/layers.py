@@ -99,7 +99,8 @@ class Bert4RecEmbeddings(nn.Module):
         if torch.is_grad_enabled():
             self._known = None  # a step may follow, and a fused optimiser leaves the versions of weights as they are
         weight = self.item_embeddings.weight
-        own = weight if ids is None else F.embedding(ids, weight)
+        sparse = getattr(self.item_embeddings, "sparse", False)  # PEFT's layer has no such attribute
+        own = weight if ids is None else F.embedding(ids, weight, sparse=sparse)
         if self.content is None:
             return own
         return self.content(ids) + own if self.has_residual else cast(torch.Tensor, self.content(ids))

@@ -174,7 +174,8 @@ def content_features(
     if missing:
         raise ValueError(
             f"The checkpoint's items are made of {', '.join(block.column for block in specification.blocks)}; these "
-            f"items have no column {', '.join(missing)}, found {', '.join(items.column_names)}. Rename your columns."
+            f"items have no column {', '.join(missing)}, found {', '.join(items.column_names)}. Rename your columns or "
+            f"say what one is called: `--content_columns {missing[0]}=yours`."
         )
     parts = [_block_features(block, _values(items, block.column), encoder) for block in specification.blocks]
     for block, part in zip(specification.blocks, parts, strict=True):
@@ -188,7 +189,10 @@ def content_features(
 
 def _values(items: pa.Table, column: str) -> list[Any]:
     if column not in items.column_names:
-        raise ValueError(f"The items have no column {column!r}, found {', '.join(items.column_names)}.")
+        raise ValueError(
+            f"The items have no column {column!r}, found {', '.join(items.column_names)}. Give their table as "
+            f"`--items_file`; `--content_columns {column}=yours` says what it calls that column."
+        )
     found: list[Any] = items[column].to_pylist()
     return found
 
