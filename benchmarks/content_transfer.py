@@ -27,6 +27,7 @@ import pyarrow.compute as pc
 import torch
 from torch.nn import functional as F
 
+from benchmarks.study.cold_items import ColdItemsTest, hold_out_items
 from hfrec import (
     Bert4RecConfig,
     Bert4RecForCausalLM,
@@ -56,12 +57,15 @@ from hfrec.models.content import FIRST_DECAY
 from hfrec.training.arguments import DataArguments
 from hfrec.training.freezing import freeze
 from hfrec.training.rows import build_tokenizer, training_sequences
-from hfrec.training.start import histories_and_counts, start_adopted, start_from_log
+from hfrec.training.start import anchored_rows, histories_and_counts, start_adopted, start_from_log
 from hfrec.training.trainer import build_trainer
 from hfrec.transfer.adoption import Adoption, adopt
+from hfrec.transfer.features import rows_of
 
 BATCH = 128
 ALPHA = 0.1  # of L2-SP
+COLUMNS = ("encoder", "text_column", "category_column", "category_separator")
+COLD_SEED = 42  # of the items held out, as in model_cards/cold-items.md
 Ranks = dict[str, Any]
 
 
@@ -79,6 +83,7 @@ def parse() -> argparse.Namespace:
         "--representation", choices=("content", "content+id"), default="content+id", help="Of the source."
     )
     parser.add_argument("--shuffled", action="store_true", help="A source of shuffled content too.")
+    parser.add_argument("--cold", action="store_true", help="In place of all this: items of the source held out.")
     parser.add_argument("--home", action="store_true", help="The networks at home too, with one of ids.")
     parser.add_argument("--output_dir", required=True, type=Path)
     parser.add_argument("--source_epochs", type=float, default=3)
@@ -216,8 +221,7 @@ def pretrained(
     """The source models, kept in the output folder; at home they are ranked too where that is asked for."""
     parts = leave_one_out(log)
     tokenizer = build_tokenizer(parts.history)
-    columns = ("encoder", "text_column", "category_column", "category_separator")
-    specification = describe_content(tokenizer.items, **{name: getattr(arguments, name) for name in columns})
+    specification = describe_content(tokenizer.items, **{name: getattr(arguments, name) for name in COLUMNS})
     features = content_features(specification, tokenizer.items)
     counted = histories_and_counts(parts.history, tokenizer)
     drawn = np.random.default_rng(0).permutation(users_of(log))[: arguments.test_users].tolist()
@@ -250,6 +254,28 @@ def pretrained(
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     return {name: load_checkpoint(arguments.output_dir / name) for name, rows in orders.items() if rows is not None}
+
+
+def on_cold_items(arguments: argparse.Namespace, log: Interactions, say: Callable[..., None]) -> None:
+    """A fifth of the source's items, that nobody trains on: each user's last one, ranked among them by its content."""
+    split = hold_out_items(log, fraction=0.2, seed=COLD_SEED)
+    parts, tokenizer = leave_one_out(split.warm), build_tokenizer(split.warm)
+    specification = describe_content(tokenizer.items, **{name: getattr(arguments, name) for name in COLUMNS})
+    items, features = log.items["item_id"].to_pylist(), content_features(specification, log.items)
+    counted = histories_and_counts(parts.history, tokenizer)
+    for representation in ("content", "content+id"):
+        torch.manual_seed(0)
+        model = Bert4RecForCausalLM(shape(arguments, len(tokenizer), specification, representation))
+        set_item_features(model, rows_of(tokenizer.items["item_id"].to_pylist(), items, features))
+        start_from_log(model, *counted, seed=0)
+        for name in ("before the first step", "trained"):
+            if name == "trained":
+                train(model, tokenizer, parts.history, arguments, 0, epochs=arguments.source_epochs)
+            test = ColdItemsTest(model.eval(), tokenizer, split, (parts.history, parts.test))
+            for where, ranks in test.start(items, features, "features", seed=0).items():
+                say(f"cold: {where}", f"{representation}, {name}", ranks)
+    for where, ranks in test.content_neighbours(items, features).items():
+        say(f"cold: {where}", "cosine of content, whole history", ranks)
 
 
 def apart(log: Interactions, arguments: argparse.Namespace) -> Interactions:
@@ -318,7 +344,7 @@ def on_target(
                         set_item_features(model, features)
                     start_from_log(model, *counted, seed=seed)
                 folder, known = str(arguments.output_dir / "source"), adopted["source"][1]
-                anchored = tokenizer if known.whitened else known.known
+                anchored = anchored_rows(known, from_log=True)
                 pull = [L2SPCallback(folder, alpha=alpha, residual=alpha / 10, tokenizer=anchored)] if alpha else []
                 train(model, tokenizer, share, arguments, seed, epochs=5, max_steps=arguments.max_steps, callbacks=pull)
                 say(where, name, test.ranks(model, tokenizer), seed)
@@ -336,6 +362,8 @@ def main() -> None:
         write_json(arguments.output_dir / f"ranks-{'-'.join(map(str, arguments.seeds))}.json", found)
 
     logs = [load_interactions(name) for name in (arguments.source, arguments.target)]
+    if arguments.cold:
+        return on_cold_items(arguments, logs[0], say)
     source = pretrained(arguments, logs[0], say)
     on_target(arguments, logs[1], source, say)
     for where, arms in found.items():

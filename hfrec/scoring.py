@@ -6,7 +6,8 @@ users get, because both come from here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -27,6 +28,19 @@ def chunk_bounds(vocab_size: int, item_chunk_size: int) -> list[tuple[int, int]]
         [(0, 2), (2, 4), (4, 5)]
     """
     return [(start, min(start + item_chunk_size, vocab_size)) for start in range(0, vocab_size, item_chunk_size)]
+
+
+@contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """The model in evaluation mode in the block, and as it was after it."""
+    was_training = model.training
+    if was_training:  # walking through all modules is a tenth of a single request
+        model.eval()
+    try:
+        yield
+    finally:
+        if was_training:
+            model.train()
 
 
 def encode_batch(model: Any, batch: Mapping[str, Any], device: torch.device) -> Any:

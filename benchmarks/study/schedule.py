@@ -16,7 +16,7 @@ import torch
 
 from hfrec.data.files import RUN_FILE, read_json_object, write_json
 from hfrec.hub.checkpoint import load_network
-from hfrec.training.runfile import begin_in, weights_digest
+from hfrec.training.runfile import begin_in, of_nobody_knows_what, weights_digest
 
 from .arguments import StudyArguments
 from .arms import ARMS, Arm, Trial
@@ -97,10 +97,7 @@ def begin_study(arguments: StudyArguments) -> None:
         "study": {name: getattr(arguments, name) for name in _OF_EVERY_ROW},
     }
     if not (folder / RUN_FILE).is_file() and any((folder / "runs").glob("*.json")):
-        raise ValueError(
-            f"`output_dir` {folder} holds runs without {RUN_FILE}, so that nobody knows of which logs and settings: "
-            "choose another folder."
-        )
+        raise of_nobody_knows_what(folder, "runs")
     begin_in(folder, study)
 
 

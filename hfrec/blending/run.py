@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from ..classical import PopularityBaseline
+from ..classical.names import Method
 from ..data.interactions import Interactions
 from ..data.repeats import filters_seen
 from ..data.sequences import to_evaluation_sequences
@@ -23,7 +24,7 @@ from ..evaluation.protocol import evaluation_collator, top_items
 from ..evaluation.ranked_test import RankedTest, ranked_test
 from ..evaluation.ranking import PROTOCOLS, rank_dataset
 from ..evaluation.split_baselines import baseline_log, classical_baselines
-from ..evaluation.tuning import CLASSES, Method, TunedBaseline, batch_rows, fit_baseline
+from ..evaluation.tuning import CLASSES, TunedBaseline, batch_rows, fit_baseline
 from ..inference.recommend import recommend
 from ..models import Blend
 from ..tokenization import ItemTokenizer

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from ..classical.names import METHODS, Method
 from ..data.arguments import ProtocolArguments
 from ..training.arguments import CardArguments, DataArguments
-from .blends import CLASSICAL, BlendFinalArguments, Whole, finish
+from .blends import BlendFinalArguments, Whole, finish
 from .parsing import parse_arguments
 
 
@@ -22,9 +23,7 @@ class BaselineArguments:
     """What is fitted, and where it goes."""
 
     output_dir: str = field(metadata={"help": "New or empty folder of the checkpoint."})
-    method: Literal["popularity", "recent_popularity", "markov", "item_knn", "ease", "blend"] = field(
-        default="blend", metadata={"help": "One method, or the blend of all."}
-    )
+    method: Literal[Method, "blend"] = field(default="blend", metadata={"help": "One method, or the blend of all."})
     tune: bool = field(default=True, metadata={"help": "Choose the settings on each user's second-last item."})
 
 
@@ -56,7 +55,7 @@ def main(arguments: Arguments) -> dict[str, Any]:
     check_new_folder(Path(baseline.output_dir))
     log, split = load_split(data, protocol)
     tokenizer = build_tokenizer(split.train)
-    methods: Any = CLASSICAL if baseline.method == "blend" else (baseline.method,)
+    methods = METHODS if baseline.method == "blend" else (baseline.method,)
     parts = fit_parts(split, tokenizer, methods, tuned=baseline.tune)
     whole = Whole(log, build_tokenizer(log), {}) if final.final else None
     return finish(parts, tokenizer, split, whole, arguments=(data, protocol, card), output_dir=baseline.output_dir)

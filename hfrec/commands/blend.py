@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..classical.names import METHODS
 from ..data.arguments import ProtocolArguments
 from ..training.arguments import CardArguments, DataArguments
-from .blends import CLASSICAL, BlendFinalArguments, Whole, finish
+from .blends import BlendFinalArguments, Whole, finish
 from .parsing import parse_arguments
 
 
@@ -28,16 +29,16 @@ class BlendArguments:
     output_dir: str = field(metadata={"help": "New or empty folder of the blend."})
     methods: list[str] = field(
         default_factory=lambda: ["markov", "item_knn", "ease"],
-        metadata={"help": f"Of {', '.join(CLASSICAL)}; none for the checkpoints alone."},
+        metadata={"help": f"Of {', '.join(METHODS)}; none for the checkpoints alone."},
     )
     revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the checkpoints on a hub."})
     tune: bool = field(default=True, metadata={"help": "Choose the methods' settings on each user's second-last item."})
 
     def __post_init__(self) -> None:
         self.methods = [method for method in self.methods if method != "none"]
-        wrong = [method for method in self.methods if method not in CLASSICAL]
+        wrong = [method for method in self.methods if method not in METHODS]
         if wrong:
-            raise ValueError(f"`methods` must be of {', '.join(CLASSICAL)} or none, found {wrong[0]!r}.")
+            raise ValueError(f"`methods` must be of {', '.join(METHODS)} or none, found {wrong[0]!r}.")
 
 
 CLASSES = (DataArguments, ProtocolArguments, BlendArguments, CardArguments, BlendFinalArguments)
@@ -151,7 +152,7 @@ def load_networks(blend: BlendArguments, subfolder: str = "") -> tuple[dict[str,
                 f"{len(tokenizer.items):,}, or another order of them: train both on one log with the same filters."
             )
         name = Path(path).resolve().name if Path(path).is_dir() else path.rpartition("/")[2]
-        while name in networks or name in CLASSICAL:
+        while name in networks or name in METHODS:
             name += "_network"
         networks[name] = model
     return networks, first

@@ -9,8 +9,6 @@ from typing import Any, NamedTuple
 from ..data.arguments import ProtocolArguments
 from ..training.arguments import CardArguments, DataArguments
 
-CLASSICAL = ("popularity", "recent_popularity", "markov", "item_knn", "ease")
-
 
 @dataclass
 class BlendFinalArguments:

@@ -37,6 +37,22 @@ class ContentArguments:
         return {item.name: getattr(self, item.name) for item in fields(ContentArguments)}
 
 
+@dataclass(kw_only=True)
+class OtherItemsFlags:
+    """Another catalogue than the checkpoint's, by the content of its items."""
+
+    items_file: str | None = field(
+        default=None, metadata={"help": "Rank these items instead of the checkpoint's, by their content (zero-shot)."}
+    )
+    content_columns: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Columns of --items_file with another name there: title=name brand=maker."},
+    )
+    encoder: str | None = field(
+        default=None, metadata={"help": "Where the checkpoint's text encoder lies on this machine (with --items_file)."}
+    )
+
+
 def read_content(items: Any, content: ContentArguments) -> dict[str, Any]:
     """Features `(num_items, width)` by kind: text, categories, vectors; a row of zeros is an item without.
 
@@ -75,30 +91,33 @@ def each_and_all(blocks: dict[str, Any], join: Callable[..., Any]) -> dict[str, 
     return {**single, " + ".join(blocks): join(*blocks.values())} if len(blocks) > 1 else single
 
 
-def over_to_items(model: Any, tokenizer: Any, arguments: Any, *, item_column: str) -> Any:
+def over_to_items(model: Any, tokenizer: Any, arguments: OtherItemsFlags, *, item_column: str) -> Any:
     """Take the model to the catalogue of `--items_file`, where it is given; returns the tokenizer.
 
     Args:
         model: The checkpoint's, changed in place.
         tokenizer: Its tokenizer.
-        arguments: With `items_file` and `encoder`.
+        arguments: The file, and how it is read.
         item_column: Column of the item ids.
 
     Raises:
         ValueError: The checkpoint knows its items by their ids, or the file does not fit it.
     """
-    from ..data.item_tables import read_items
+    from ..data.columns import content_columns
+    from ..data.item_tables import read_items, with_content_columns
     from ..transfer.adoption import adopt
 
+    columns = content_columns(arguments.content_columns)
     if arguments.items_file is None:
-        if arguments.encoder is not None:
-            raise ValueError("`--encoder` is for the content of `--items_file`: give that too, or leave it out.")
+        for name in ("encoder", "content_columns"):
+            if getattr(arguments, name):
+                raise ValueError(f"`--{name}` is for the content of `--items_file`: give that too, or leave it out.")
         return tokenizer
     if model.config.model_type != "bert4rec":
         raise ValueError(
             "`--items_file` is for a masked or causal model, found a blend, whose tables hold items of its own."
         )
-    table = read_items(arguments.items_file, item_column=item_column)
+    table = with_content_columns(read_items(arguments.items_file, item_column=item_column), columns)
     adoption = adopt(model, tokenizer, table, encoder=arguments.encoder)
     print(adoption, file=sys.stderr)
     return adoption.tokenizer

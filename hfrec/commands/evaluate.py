@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ..data.arguments import TEMPORAL_FLAGS, ProtocolArguments
 from .columns import ColumnFlags
-from .content import over_to_items
+from .content import OtherItemsFlags, over_to_items
 from .lists import check_page
 from .parsing import parse_arguments
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class EvaluateArguments(ColumnFlags):
+class EvaluateArguments(OtherItemsFlags, ColumnFlags):
     """What is tested on what."""
 
     words: ClassVar[tuple[str, ...]] = ("model_name_or_path", "test_file")
@@ -32,12 +32,6 @@ class EvaluateArguments(ColumnFlags):
     test_file: str = field(metadata={"help": "Log; --protocol says which items are the targets."})
     output_dir: str = field(metadata={"help": "Folder that gets eval_results.json and test_ranks.parquet."})
     revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit on the hub."})
-    items_file: str | None = field(
-        default=None, metadata={"help": "Rank these items instead of the checkpoint's, by their content (zero-shot)."}
-    )
-    encoder: str | None = field(
-        default=None, metadata={"help": "Where the checkpoint's text encoder lies on this machine (with --items_file)."}
-    )
     min_user_interactions: int | None = field(
         default=None, metadata={"help": "Users with fewer are dropped (k-core). Default: as in training."}
     )

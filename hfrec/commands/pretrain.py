@@ -7,25 +7,16 @@ hfrec pretrain --train_file beauty.csv toys.csv --items_file beauty_items.csv to
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from torch import Tensor
-from transformers import PreTrainedModel
 
-from ..data.arguments import ProtocolArguments
-from ..data.inputs import declare_inputs, input_content
+from ..data.inputs import input_content
 from ..data.interactions import Interactions, user_codes
-from ..data.shards import SequenceShards
 from ..data.splits import Split
 from ..evaluation.table import align
-from ..tokenization import ItemTokenizer
-from ..training.arguments import CardArguments, FinalArguments, NewModelArguments, RecipeArguments
 from ..training.final import (
     Chosen,
-    check_final,
     finished_validation,
     refit_on_log,
     train_finally,
@@ -34,62 +25,16 @@ from ..training.pushes import hub_target
 from ..training.recipes import LogStatistics, choose_settings, recipe_defaults
 from ..training.rows import load_split, split_rows, streamed_rows
 from ..training.run import check_output_folder, train_and_evaluate
-from ..training.runfile import begin_run, items_content, split_content, streamed_content
+from ..training.runfile import begin_run, split_content, streamed_content
 from ..training.seen import settle_seen_items
-from ..training.source_arguments import SourcesArguments
 from ..training.sources import load_sources, source_content, source_facts, source_rows, vocabulary_of
-from ..training.start import histories_and_counts, start_from_log
-from ..training.streamed_sources import StreamedSources
-from ..training.trainer import DEFAULT_MAX_LENGTH, build_model, seed_everything
+from ..training.start import start_from_log
+from ..training.streamed_sources import StreamedSources, open_shards
+from ..training.trainer import seed_everything
 from ..training.trainer_arguments import RecommenderTrainingArguments
-from ..transfer.specification import ContentSpecification, content_features, describe_content
-from .content import ContentArguments
-from .flags import FLAGS
-from .parsing import given_values, parse_arguments
+from .new_models import CLASSES, PretrainArguments, content_of_items, new_model, parse, start_model, statistics_of
+from .parsing import given_values
 from .reporting import finish_card, report
-
-CLASSES = FLAGS["pretrain"]
-
-
-class PretrainArguments(NamedTuple):
-    """The dataclasses of the command, and the words that they came from."""
-
-    words: tuple[str, ...]
-    data: SourcesArguments
-    protocol: ProtocolArguments
-    shape: NewModelArguments
-    content: ContentArguments
-    card: CardArguments
-    training: RecommenderTrainingArguments
-    recipe: RecipeArguments
-    final: FinalArguments
-
-
-def parse(words: Sequence[str], *, defaults: dict[str, Any] | None = None) -> PretrainArguments:
-    """Flags or a settings file into the dataclasses; `defaults` stand in place of the flags' own."""
-    parsed = PretrainArguments(tuple(words), *parse_arguments("pretrain", CLASSES, words, defaults=defaults))
-    shape, content = parsed.shape, parsed.content
-    if (shape.item_representation != "id") != content.given:
-        raise ValueError(
-            "`--item_representation content` or `content+id` and content (`--text_column`, `--encoder`, "
-            f"`--category_column`, `--number_columns` or `--vector_column`) go together: found "
-            f"{shape.item_representation!r}, content {'given' if content.given else 'missing'}."
-        )
-    if shape.inputs and (parsed.data.streaming or parsed.data.several):
-        raise ValueError(
-            f"`--inputs {' '.join(shape.inputs)}` is for one log that fits into memory: leave out `--streaming` and "
-            "further sources."
-        )
-    if parsed.final.final and parsed.data.several:
-        raise ValueError("`--final` is for one log: leave it out, or give one source.")
-    if parsed.final.final:
-        check_final(parsed.data, parsed.training)
-    if parsed.data.streaming and parsed.protocol.protocol != "leave_one_out":
-        raise ValueError(
-            f"`--protocol {parsed.protocol.protocol}` is not for `--streaming`, whose sequences are divided by "
-            "leave-one-out already: give the log itself as `--train_file` without `--streaming`."
-        )
-    return parsed
 
 
 def main(arguments: PretrainArguments) -> dict[str, Any]:
@@ -104,8 +49,7 @@ def main(arguments: PretrainArguments) -> dict[str, Any]:
         results = run_on_sources(arguments)
     else:
         log, split = load_split(arguments.data, arguments.protocol)
-        statistics = LogStatistics.of(np.bincount(user_codes(split.train.table)), num_items=split.train.num_items)
-        arguments, recipe = follow_recipe(arguments, statistics)
+        arguments, recipe = follow_recipe(arguments, statistics_of(split.train))
         if not final:
             results = run_on_split(arguments, arguments.training, split, recipe)
         else:
@@ -121,41 +65,36 @@ def main(arguments: PretrainArguments) -> dict[str, Any]:
 
 def stream(arguments: PretrainArguments) -> dict[str, Any]:
     """Train on prepared sequences and test."""
-    refuse_streamed_content(arguments)
-    shards = SequenceShards(Path(arguments.data.source))
+    flags = arguments.data
+    shards = open_shards(flags.source, vars(flags), missing_items=flags.missing_items)
     lengths = np.concatenate([np.asarray(piece.value_lengths()) for piece in shards.histories("train")])
     arguments, recipe = follow_recipe(arguments, LogStatistics.of(lengths, num_items=len(shards.tokenizer.items)))
     data, training = arguments.data, arguments.training
     seed_everything(training)
-    model = build_model(arguments.shape, len(shards.tokenizer), data.max_length or DEFAULT_MAX_LENGTH)
+    model = new_model(arguments, shards.tokenizer)
     rows = streamed_rows(shards, model, data=data, training=training)
     if arguments.shape.item_start == "svd":
         start_from_log(model, shards.histories("train"), rows.train.item_counts(), seed=training.seed)
-    begin_run(data, training, streamed_content(rows.train, shards.info), **run_settings(arguments))
+    content = {**streamed_content(rows.train, shards.info), **content_of_items(arguments, shards.tokenizer)}
+    begin_run(data, training, content, **run_settings(arguments))
     extra = {**settle_seen_items(model, rows.validation, arguments.protocol), **recipe}
     return train_and_evaluate(model, shards.tokenizer, rows, data=data, training=training, extra=extra)
 
 
 def stream_sources(arguments: PretrainArguments) -> dict[str, Any]:
     """Train on prepared sequences of several sources and test on each."""
-    refuse_streamed_content(arguments)
     joined = StreamedSources.of(arguments.data)
     arguments, recipe = follow_recipe(arguments, LogStatistics.of(joined.lengths(), len(joined.tokenizer.items)))
     data, training, tokenizer = arguments.data, arguments.training, joined.tokenizer
     seed_everything(training)
-    model = build_model(arguments.shape, len(tokenizer), data.max_length or DEFAULT_MAX_LENGTH)
+    model = new_model(arguments, tokenizer)
     rows = joined.rows(model, data=data, training=training)
     if arguments.shape.item_start == "svd":
         start_from_log(model, joined.histories(), rows.train.item_counts(), seed=training.seed)
-    begin_run(data, training, joined.content(rows.train), **run_settings(arguments))
+    content = {**joined.content(rows.train), **content_of_items(arguments, tokenizer)}
+    begin_run(data, training, content, **run_settings(arguments))
     extra = {**settle_seen_items(model, rows.validation, arguments.protocol), **recipe, **joined.facts(data)}
     return train_and_evaluate(model, tokenizer, rows, data=data, training=training, extra=extra)
-
-
-def refuse_streamed_content(arguments: PretrainArguments) -> None:
-    """Refuse items that are made of content where the log is streamed."""
-    if arguments.shape.item_representation != "id":
-        raise ValueError("`--item_representation` content is not for `--streaming`: give a log that fits into memory.")
 
 
 def run_on_sources(arguments: PretrainArguments) -> dict[str, Any]:
@@ -211,11 +150,6 @@ def run_on_all(
     return refit_on_log(model, tokenizer, log, validation=validation, data=data, training=training, extra=recipe)
 
 
-def content_of_items(arguments: PretrainArguments, tokenizer: ItemTokenizer) -> dict[str, str]:
-    """The fingerprint of the items where the model is made of their content."""
-    return items_content(tokenizer.items if arguments.content.given else None)
-
-
 def run_settings(arguments: PretrainArguments) -> dict[str, Any]:
     """The groups of settings, beside those of data and training, that an interrupted run is compared by."""
     sources = {"sources": arguments.data.source_settings()} if arguments.data.several else {}
@@ -241,20 +175,3 @@ def follow_recipe(arguments: PretrainArguments, log: LogStatistics) -> tuple[Pre
         print(align([[f"  --{choice.name} {choice.value}", choice.reason] for choice in chosen]))
     settings = {choice.name: choice.value for choice in chosen}
     return parse(arguments.words, defaults=defaults), {"recipe": {"name": name, "settings": settings}}
-
-
-def start_model(arguments: PretrainArguments, train: Interactions, tokenizer: ItemTokenizer) -> PreTrainedModel:
-    """A new model of a log that lies in memory, at its start."""
-    shape, max_length = arguments.shape, arguments.data.max_length or DEFAULT_MAX_LENGTH
-    content = item_content(tokenizer, arguments.content) if shape.item_representation != "id" else None
-    inputs = declare_inputs(shape.inputs, train)
-    model = build_model(shape, len(tokenizer), max_length, content=content, inputs=inputs)
-    if shape.item_start == "svd":
-        start_from_log(model, *histories_and_counts(train, tokenizer), seed=arguments.training.seed)
-    return model
-
-
-def item_content(tokenizer: ItemTokenizer, content: ContentArguments) -> tuple[ContentSpecification, Tensor]:
-    """What the items are made of, and features `(num_items, width)` of the vocabulary."""
-    specification = describe_content(tokenizer.items, **content.columns())
-    return specification, content_features(specification, tokenizer.items)

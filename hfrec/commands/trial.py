@@ -9,11 +9,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
 from transformers import PreTrainedModel, Trainer
 from transformers.trainer_utils import SaveStrategy
 
-from ..data.interactions import user_codes
 from ..data.repeats import repeat_share, settle_filter_seen
 from ..data.splits import Split
 from ..tokenization import ItemTokenizer
@@ -21,23 +19,22 @@ from ..training.arguments import TuneArguments
 from ..training.printing import ProgressLines
 from ..training.recipes import (
     BUDGET,
-    LogStatistics,
     RecipeName,
     choose_budget,
     choose_settings,
     recipe_defaults,
 )
 from ..training.rows import RunRows, load_split, split_rows
-from ..training.runfile import items_content, split_content
+from ..training.runfile import split_content
 from ..training.sources import vocabulary_of
 from ..training.space import SearchSpace, search_space, space_facts, suggest
 from ..training.trainer import build_trainer, prepare_model, seed_everything, train_and_evaluate_collator
 from ..training.trainer_arguments import RecommenderTrainingArguments
 from ..training.tuning import METRIC, VALUES, require_optuna, sampler_seed, study_options
 from .flags import FLAGS
+from .new_models import PretrainArguments, content_of_items, start_model, statistics_of
+from .new_models import parse as parse_pretrain
 from .parsing import given_values
-from .pretrain import PretrainArguments, start_model
-from .pretrain import parse as parse_pretrain
 
 if TYPE_CHECKING:
     import optuna
@@ -70,8 +67,8 @@ class Search:
     @property
     def identity(self) -> dict[str, Any]:
         """What a study that goes on has in common with its earlier commands."""
-        by_content = self.settings.get("item_representation", "id") != "id"
-        content = {**split_content(self.split), **items_content(self.tokenizer.items if by_content else None)}
+        items = content_of_items(self.arguments({}, str(self.folder)), self.tokenizer)
+        content = {**split_content(self.split), **items}
         return {"log": content, "space": space_facts(self.space), "settings": self.settings}
 
     def suggest(self, trial: optuna.trial.Trial) -> dict[str, Any]:
@@ -104,7 +101,7 @@ def search_of(words: tuple[str, ...]) -> Search:
     if arguments.data.several:
         raise ValueError("`hfrec tune` searches on one log: give one `--train_file`.")
     _, split = load_split(arguments.data, arguments.protocol)
-    log = LogStatistics.of(np.bincount(user_codes(split.train.table)), num_items=split.train.num_items)
+    log = statistics_of(split.train)
     recipe = cast(RecipeName, arguments.recipe.recipe)  # `parse` refuses none
     choices = choose_settings(recipe, log, given)
     if tune.trial_steps is not None:

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..evaluation.metrics.functions import METRIC as NDCG
 from ..training.arguments import TuneArguments
 from ..training.durations import parse_duration
 from ..training.recipes import BUDGET_FLAGS
-from ..training.seen import METRIC as NDCG
 from ..training.tuning import (
     VALUES,
     enqueue_own,

@@ -10,10 +10,9 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer
+from ..tokenization import IGNORED, NUM_SPECIAL_TOKENS, ItemTokenizer
 from .inputs import Input, input_names, known_when_asked
 
-IGNORED = -100
 Objective = Literal["masked", "causal", "blend"]
 OBJECTIVES: dict[str, Objective] = {
     "Bert4RecForMaskedLM": "masked",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 
@@ -18,6 +18,8 @@ class LogColumns:
             `title`.
         delimiter (`str`, *optional*): What separates the columns of text files, or "tab"; None for what their first
             line shows.
+        content_columns (`Mapping[str, str]`): What the items file calls columns that have other names
+            elsewhere: `{"title": "name"}`.
 
     Example:
 
@@ -33,16 +35,39 @@ class LogColumns:
     timestamp_column: str = "timestamp"
     title_column: str | None = None
     delimiter: str | None = None
+    content_columns: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> LogColumns:
         """Those of the settings of these names, such as the flags of a command (`vars(arguments)`)."""
-        return cls(**{place.name: settings[place.name] for place in fields(cls) if place.name in settings})
+        found = {place.name: settings[place.name] for place in fields(cls) if place.name in settings}
+        return cls(**{**found, "content_columns": content_columns(found.get("content_columns", {}))})
 
     @property
     def names(self) -> dict[str, str]:
         """Name in the source of each column that every log has."""
         return {"user_id": self.user_column, "item_id": self.item_column, "timestamp": self.timestamp_column}
+
+
+def content_columns(words: Sequence[str] | Mapping[str, str]) -> dict[str, str]:
+    """What an items file calls each column, from the words of a flag; a mapping of a settings file is that already.
+
+    Raises:
+        ValueError: A word of another form, or a column twice.
+
+    Example:
+        >>> content_columns(["title=name", "brand=maker"])
+        {'title': 'name', 'brand': 'maker'}
+    """
+    pairs = list(words.items()) if isinstance(words, Mapping) else [tuple(word.split("=", 1)) for word in words]
+    if any(len(pair) != 2 or not all(pair) for pair in pairs):
+        raise ValueError(f"`content_columns` must be like title=name, here=in the items file, found {' '.join(words)}.")
+    found = {here: there for here, there in pairs}
+    twice = [here for here in found if [pair[0] for pair in pairs].count(here) > 1]
+    if twice or "item_id" in found:
+        what = "item_id, which `item_column` names" if "item_id" in found else f"{twice[0]} twice"
+        raise ValueError(f"`content_columns` must name each column of content once, found {what}.")
+    return found
 
 
 DEFAULT_COLUMNS = LogColumns()

@@ -62,6 +62,14 @@ def check_core(min_user: int, min_item: int) -> None:
             raise ValueError(f"`{name}` must be at least 1 (which drops nothing), found {value}.")
 
 
+def nothing_left(source: str, min_user: int, min_item: int, *, rows: int, users: int) -> ValueError:
+    """The refusal of a log of which the k-core leaves nothing."""
+    return ValueError(
+        f"{source}: every user was filtered out by `min_user_interactions`={min_user} and "
+        f"`min_item_interactions`={min_item} ({rows:,} interactions of {users:,} users were read). Lower them."
+    )
+
+
 NO_FILTERS = LogFilters()
 
 

@@ -21,11 +21,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hfrec.data.interactions import Interactions, timestamps_to_numpy
-from hfrec.data.validation import as_texts
+from hfrec.data.validation import UNITS, as_texts
 
 MAX_VALUES = 1000  # of a column: more are numbers rather than categories
 NUM_GAPS = 34  # unknown, no gap, and powers of two up to 68 years in seconds
-_UNITS = {10**11: 1e3, 10**14: 1e6, 10**17: 1e9}  # smallest time that is one in milliseconds, micro- and nanoseconds
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 Input = Mapping[str, Any]
@@ -184,7 +183,7 @@ def seconds(times: pa.ChunkedArray) -> FloatArray:
     if pa.types.is_timestamp(times.type):
         return np.asarray(values / 1e6, dtype=np.float64)
     largest = np.abs(values).max(initial=0)
-    unit = max((unit for first, unit in _UNITS.items() if largest >= first), default=1.0)
+    unit = max((unit for first, unit in UNITS.values() if largest >= first), default=1)
     return np.asarray(values / unit, dtype=np.float64)
 
 

@@ -16,8 +16,8 @@ import pyarrow.compute as pc
 
 from hfrec.data.catalogs import NAMED_DATASETS, load_named
 from hfrec.data.columns import DEFAULT_COLUMNS, LogColumns
-from hfrec.data.filters import NO_FILTERS, LogFilters, core_mask, meeting, unique_mask
-from hfrec.data.item_tables import read_items, with_titles
+from hfrec.data.filters import NO_FILTERS, LogFilters, core_mask, meeting, nothing_left, unique_mask
+from hfrec.data.item_tables import read_items, with_content_columns, with_titles
 from hfrec.data.readers import Part, check_delimiter, find_items_file, read_source
 from hfrec.data.streams import InteractionStream
 from hfrec.data.validation import check_order, check_zone, normalise_part
@@ -195,6 +195,7 @@ def load_interactions(
     whole = _concatenated(tables, parts)
     if columns.title_column is not None:
         metadata = with_titles(metadata, whole, columns.title_column)
+    metadata = with_content_columns(metadata, columns.content_columns)
     name = str(source) if isinstance(source, (str, PathLike)) else parts[0].name
     table = _sorted(meeting(whole, filters.where, source=name, names=columns.names))
     table, report = _filtered(name, table, filters)
@@ -309,11 +310,7 @@ def _filtered(source: str, table: pa.Table, filters: LogFilters) -> tuple[pa.Tab
     unique = unique_mask(users, items, filters.duplicates)
     keep, rounds = core_mask(users, items, unique, min_user=min_user, min_item=min_item)
     if not keep.any():
-        raise ValueError(
-            f"{source}: every user was filtered out by `min_user_interactions`={min_user} and "
-            f"`min_item_interactions`={min_item} ({len(table):,} interactions of {users.max() + 1:,} users were read). "
-            "Lower them."
-        )
+        raise nothing_left(source, min_user, min_item, rows=len(table), users=users.max() + 1)
     kept = table.filter(pa.array(keep))
     kept_users, kept_items = np.unique(users[keep]).size, np.unique(items[keep]).size
     times, codes = timestamps_to_numpy(kept["timestamp"]), users[keep]

@@ -2,31 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hfrec.data.readers import read_source
-from hfrec.data.validation import ids_to_strings
+from hfrec.data.validation import read_ids
 
 
 def read_items(items: Any, *, item_column: str) -> pa.Table:
     """Item metadata with its ids, each once, as the strings in `item_id`."""
-    parts = read_source(items, string_columns=(item_column, "item_id"))
-    if len(parts) != 1:
-        raise ValueError(f"`items` must be one table, found {len(parts)} files. Join them first.")
-    table = parts[0].table
-    column = next((name for name in (item_column, "item_id") if name in table.column_names), None)
-    if column is None:
-        found = ", ".join(table.column_names)
-        raise ValueError(f"{parts[0].name}: `items` has no column {item_column!r} or 'item_id'. Found: {found}.")
-    ids = ids_to_strings(parts[0], column)
+    ids, others = read_ids(items, item_column, "item_id", name="items")
     counts = pc.value_counts(ids.combine_chunks())
     repeated = counts.filter(pc.greater(counts.field("counts"), 1))
     if len(repeated):
-        raise ValueError(f"{parts[0].name}: item {repeated[0]['values'].as_py()!r} has more than one row in `items`.")
-    return pa.table({"item_id": ids, **{name: table[name] for name in table.column_names if name != column}})
+        raise ValueError(f"{others.name}: item {repeated[0]['values'].as_py()!r} has more than one row in `items`.")
+    return pa.table({"item_id": ids, **{name: others.table[name] for name in others.table.column_names}})
+
+
+def with_content_columns(items: pa.Table | None, columns: Mapping[str, str]) -> pa.Table | None:
+    """Item metadata whose columns have the names that they have elsewhere.
+
+    Args:
+        items: Metadata with `item_id`, or None.
+        columns: The name in the table of each column, by the one that it gets; others stay as they are.
+
+    Raises:
+        ValueError: There is no table, or no such column in it.
+
+    Example:
+        >>> items = pa.table({"item_id": ["a"], "name": ["A"], "title": ["Ms"]})
+        >>> with_content_columns(items, {"title": "name"}).to_pylist()
+        [{'item_id': 'a', 'title': 'A'}]
+    """
+    if not columns:
+        return items
+    missing = [there for there in columns.values() if items is None or there not in items.column_names]
+    if items is None or missing:
+        found = "no items file" if items is None else ", ".join(items.column_names)
+        raise ValueError(f"`content_columns` names {', '.join(missing)} of the items file. Found: {found}.")
+    others = [name for name in items.column_names if name not in {*columns, *columns.values()}]
+    return pa.table({name: items[columns.get(name, name)] for name in (*others, *columns)})
 
 
 def with_titles(items: pa.Table | None, log: pa.Table, title_column: str) -> pa.Table:

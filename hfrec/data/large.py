@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from hfrec.data.files import DRAFT_PREFIX, seal, sha256_of, whole_files, write_json
-from hfrec.data.filters import check_core
+from hfrec.data.filters import check_core, nothing_left
 from hfrec.data.item_tables import read_items
 from hfrec.data.readers import find_items_file
 from hfrec.data.sequences import take_lists
@@ -78,11 +78,8 @@ def prepare_sequences(
         log = _spread(stream, Path(work), interactions_per_shard)
         users_kept, items_kept, rounds = _core(log, min_user_interactions, min_item_interactions)
         if not users_kept.any():
-            raise ValueError(
-                f"{stream.source}: every user was filtered out by `min_user_interactions`={min_user_interactions} and "
-                f"`min_item_interactions`={min_item_interactions} ({log.rows_read:,} interactions of "
-                f"{len(log.users):,} users were read). Lower them."
-            )
+            least = min_user_interactions, min_item_interactions
+            raise nothing_left(stream.source, *least, rows=log.rows_read, users=len(log.users))
         facts, counts = _sort_parts(log, users_kept, items_kept)
         items = None if metadata is None else read_items(metadata, item_column=stream.names["item_id"])
         tokenizer, tokens = _tokenizer(log, counts, items)

@@ -62,7 +62,10 @@ def to_sequences(
     users, starts, ends = found.users, found.offsets[:-1], found.offsets[1:]
     nonempty = ends > starts
     if not nonempty.any():
-        raise ValueError("No sequence is left: no item is in the `tokenizer`. Is it the tokenizer of another log?")
+        raise ValueError(
+            "No sequence is left: no item is in the `tokenizer`. Is it the tokenizer of another log? A checkpoint "
+            "whose items are made of content takes up the catalogue of this one by `--items_file`."
+        )
     if not nonempty.all():
         logger.warning(f"{int((~nonempty).sum())} of {len(users)} users have no item in the tokenizer: no row for them")
     owners = np.flatnonzero(nonempty)

@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hfrec.data.interactions import Interactions, sort_interactions, timestamps_to_numpy, user_codes
+from hfrec.data.validation import UNITS
 
-UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}  # seconds
+SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 USER_COLUMN = "session_user_id"
-_LATEST_SECOND = 1e11  # the year 5138: larger times count something shorter
 
 
 def split_sessions(interactions: Interactions, gap: str | float) -> Interactions:
@@ -65,9 +65,9 @@ def _gap(gap: str | float, kind: pa.DataType, latest: float) -> float:
     value, unit = float(found[1]), found[2]
     if not unit:
         return value
-    if not pa.types.is_timestamp(kind) and latest > _LATEST_SECOND:
+    if not pa.types.is_timestamp(kind) and latest > UNITS["milliseconds"][0]:
         raise ValueError(
             f"`session_gap` {gap!r} is for times in seconds, found times up to {latest:.0f}: give the gap as a number "
-            f"in the log's own unit, for example {value * UNITS[unit] * 1000:.0f} for milliseconds."
+            f"in the log's own unit, for example {value * SECONDS[unit] * 1000:.0f} for milliseconds."
         )
-    return value * UNITS[unit] * (1e6 if pa.types.is_timestamp(kind) else 1)
+    return value * SECONDS[unit] * (1e6 if pa.types.is_timestamp(kind) else 1)

@@ -17,7 +17,7 @@ import torch
 from hfrec.data.drawing import draws_of_sources
 from hfrec.data.files import check_seal, read_json_object, sha256_of
 from hfrec.data.sequences import check_windows, overlapping_windows
-from hfrec.tokenization import ITEMS_FILE, NUM_SPECIAL_TOKENS, ItemTokenizer
+from hfrec.tokenization import ITEMS_FILE, NUM_SPECIAL_TOKENS, ItemTokenizer, counts_of
 
 if TYPE_CHECKING:
     import datasets
@@ -36,6 +36,7 @@ class SequenceShards:
     Args:
         folder (`Path`): Holds `train/`, `validation/` and `test/` with Parquet files, `items.parquet` whose row `i` is
             token id `i + 3`, and, from `hfrec prepare`, a tokenizer and `dataset_info.json`.
+        items (`pa.Table`, *optional*): What is known of the items, in place of what the folder says of them.
 
     Raises:
         FileNotFoundError: A part of the layout is missing.
@@ -43,6 +44,7 @@ class SequenceShards:
     """
 
     folder: Path
+    items: pa.Table | None = None
 
     def __post_init__(self) -> None:
         if not (self.folder / ITEMS_FILE).is_file():
@@ -80,13 +82,11 @@ class SequenceShards:
     @cached_property
     def tokenizer(self) -> ItemTokenizer:
         """The tokenizer that gave the token ids; without a saved one, of `items.parquet`."""
-        if (self.folder / "tokenizer.json").is_file():
+        if self.items is None and (self.folder / "tokenizer.json").is_file():
             return ItemTokenizer.from_pretrained(self.folder)
         items = pq.read_table(self.folder / ITEMS_FILE)
-        counts = None
-        if "count" in items.column_names:
-            counts = dict(zip(items["item_id"].to_pylist(), items["count"].to_pylist(), strict=True))
-        return ItemTokenizer.from_items(items["item_id"], metadata=items, counts=counts)
+        metadata = items if self.items is None else self.items
+        return ItemTokenizer.from_items(items["item_id"], metadata=metadata, counts=counts_of(items))
 
     @cached_property
     def info(self) -> dict[str, Any]:

@@ -9,12 +9,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hfrec.data.columns import LogColumns
-from hfrec.data.readers import Part
+from hfrec.data.readers import Part, read_table
 from hfrec.tokenization import SPECIAL_TOKENS
 
 _Parse = Callable[[Any], Any]
-# From 1973 on in each unit, where the units do not overlap: up to 2286 in seconds.
-_UNITS = {"seconds": 10**8, "milliseconds": 10**11, "microseconds": 10**14, "nanoseconds": 10**17}
+# Smallest number that is a date in each unit, and how many of it are a second. From 1973 on the units do not overlap:
+# up to 2286 in seconds.
+UNITS = {
+    "seconds": (10**8, 1),
+    "milliseconds": (10**11, 10**3),
+    "microseconds": (10**14, 10**6),
+    "nanoseconds": (10**17, 10**9),
+}
 _ZONED = pa.timestamp("us", tz="UTC")
 YEARS = (-62_135_596_800_000_000, 253_402_300_799_999_999)  # 1 to 9999, in microseconds since 1970
 
@@ -46,6 +52,31 @@ def normalise_part(part: Part, source: LogColumns) -> pa.Table:
     if clash:
         raise ValueError(f"{part.name}: column {clash[0]!r} would be hidden by {names[clash[0]]!r}: rename or drop it.")
     return pa.table({**columns, **{name: part.table[name] for name in further}})
+
+
+def read_ids(
+    source: Any, *columns: str, name: str, string_columns: tuple[str, ...] = ()
+) -> tuple[pa.ChunkedArray, Part]:
+    """The ids of a single table as strings, from the first of `columns` that it has, and what stands beside them.
+
+    Args:
+        source: What `read_source` takes.
+        columns: Names of the column of ids; the first is the one that a setting names.
+        name: What an error calls the source, such as "items_file".
+        string_columns: Others that are never to be guessed.
+
+    Raises:
+        ValueError: Several files, none of the columns, or what is no id.
+    """
+    part = read_table(source, name=name, string_columns=(*columns, *string_columns))
+    found = part.table.column_names
+    column = next((column for column in columns if column in found), None)
+    if column is None:
+        wanted = " or ".join(map(repr, dict.fromkeys(columns)))
+        raise ValueError(
+            f"{part.name}: `{name}` has no column {wanted}, found {', '.join(found)}. Name its column of ids."
+        )
+    return ids_to_strings(part, column), Part(part.name, part.table.drop_columns(column))
 
 
 def ids_to_strings(part: Part, column: str) -> pa.ChunkedArray:
@@ -238,7 +269,7 @@ def _one_unit(part: Part, column: str, values: pa.ChunkedArray) -> pa.ChunkedArr
             expected = "below 2**53, above which different times are equal as floats: store integers in every file"
             raise _bad_value(part, column, row, values[row].as_py(), expected)
     firsts = {}
-    for unit, first in _UNITS.items():
+    for unit, (first, _) in UNITS.items():
         bounds = (first, min(100 * first, 2**63 - 1))
         low, high = (pa.scalar(float(x) if pa.types.is_floating(values.type) else x) for x in bounds)
         within = pc.and_(pc.greater_equal(values, low), pc.less(values, high))

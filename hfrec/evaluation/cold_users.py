@@ -15,7 +15,7 @@ from ..data.inputs import inputs_of
 from ..data.sequences import to_evaluation_sequences
 from ..data.splits import Split
 from ..inference.prior import PopularityPrior, item_counts, log_normaliser
-from ..scoring import encode_batch
+from ..scoring import encode_batch, evaluating
 from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer
 from .metrics.functions import paired_bootstrap, ranking_metrics
 from .protocol import evaluation_collator
@@ -90,9 +90,7 @@ def target_probabilities(
     device = next(model.parameters()).device
     scorer: Any = model
     found = []
-    was_training = model.training
-    model.train(False)
-    try:
+    with evaluating(model):
         for start in range(0, len(rows), batch_size):
             batch = collator(rows[start : start + batch_size])
             states = encode_batch(scorer, batch, device)
@@ -101,8 +99,6 @@ def target_probabilities(
                 target = int(row["target"])
                 own = scorer.score_items(states[place : place + 1], target, target + 1)[0, 0]
                 found.append(float((own - total[place]).double().exp()))
-    finally:
-        model.train(was_training)
     return np.array(found)
 
 

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hfrec.evaluation.metrics import ranking_metrics
-from hfrec.scoring import ITEM_CHUNK_SIZE, TopItems, chunk_bounds, encode_batch, rankable_mask, without_nan
+from hfrec.scoring import ITEM_CHUNK_SIZE, TopItems, chunk_bounds, encode_batch, evaluating, rankable_mask, without_nan
+from hfrec.tokenization import IGNORED
 
-IGNORE_INDEX = -100
 PROTOCOLS = ("filter_seen", "unfiltered")  # the order of the columns wherever ranks stand side by side
 
 
@@ -112,12 +112,8 @@ def rank_dataset(
         collate_fn=collator,
     )
     scorer = cast(HistoryScorer, model)  # a class loaded from the hub has the methods, but not our type
-    was_training = model.training
-    model.train(False)
-    try:
+    with evaluating(model):
         parts = [_rank_batch(scorer, batch, rankable, item_chunk_size, top_k, place) for batch in loader]
-    finally:
-        model.train(was_training)
     return collect_ranks(parts)
 
 
@@ -290,7 +286,7 @@ def make_compute_metrics(ks: Sequence[int] = (5, 10, 20)) -> Callable[[Any], dic
 
 def _row_targets(labels: Tensor) -> tuple[Tensor, Tensor]:
     """(batch, length) labels -> (batch,) targets, 0 without a label, and (batch,) bool whether there is one."""
-    given = labels != IGNORE_INDEX
+    given = labels != IGNORED
     most = int(given.sum(dim=1).max()) if labels.numel() else 0
     if most > 1:
         raise ValueError(
@@ -321,7 +317,7 @@ def _check_ids(targets: Tensor, seen_ids: Tensor, vocab_size: int, item_chunk_si
             "`targets` must have shape (n,) and `seen_ids` (n, length), found "
             f"{tuple(targets.shape)} and {tuple(seen_ids.shape)}. Give one target and one history a row."
         )
-    for name, ids, low in (("targets", targets, 0), ("seen_ids", seen_ids, IGNORE_INDEX)):
+    for name, ids, low in (("targets", targets, 0), ("seen_ids", seen_ids, IGNORED)):
         if ids.numel() and (int(ids.min()) < low or int(ids.max()) >= vocab_size):
             raise ValueError(
                 f"`{name}` must be token ids in 0..{vocab_size - 1}, found {int(ids.min())}..{int(ids.max())}. "

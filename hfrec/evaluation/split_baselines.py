@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..classical.names import METHODS, Method
 from ..data.interactions import Interactions, timestamps_to_numpy
 from ..data.sequences import to_evaluation_sequences, to_sequences
 from ..data.splits import Split
 from ..tokenization import ItemTokenizer
-from .tuning import GRIDS, Method, TrainingLog, TunedBaseline, tuned_baselines
+from .tuning import TrainingLog, TunedBaseline, tuned_baselines
 
 
 def classical_baselines(
-    split: Split, tokenizer: ItemTokenizer, *, methods: Sequence[Method] = tuple(GRIDS), tuned: bool = True
+    split: Split, tokenizer: ItemTokenizer, *, methods: Sequence[Method] = METHODS, tuned: bool = True
 ) -> tuple[dict[str, TunedBaseline], dict[str, str]]:
     """The baselines fitted on the training part, and the reasons of those that are left out.
 

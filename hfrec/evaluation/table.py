@@ -6,6 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .ranking import PROTOCOLS
+
+METRICS = {"ndcg@10": "NDCG@10", "hit_rate@10": "HR@10", "mrr@10": "MRR@10"}  # in words
+SETTINGS = {"filter_seen": "seen items filtered", "unfiltered": "seen items ranked too"}  # in words
+
 
 def results_table(results: Mapping[str, Any], metrics: Sequence[str] = ("ndcg@10", "hit_rate@10")) -> str:
     """A text table of a model and its baselines, seen items filtered and not, with 95 % intervals.
@@ -35,8 +40,7 @@ def results_table(results: Mapping[str, Any], metrics: Sequence[str] = ("ndcg@10
 
 def settings(results: Mapping[str, Any]) -> list[str]:
     """`filter_seen` and `unfiltered`, first the one that decides; results that do not say filter."""
-    names = ["filter_seen", "unfiltered"]
-    return sorted(names, key=lambda name: name != results.get("decided_by", "filter_seen"))
+    return sorted(PROTOCOLS, key=lambda name: name != results.get("decided_by", "filter_seen"))
 
 
 def cohorts_table(cohorts: Mapping[str, Any], metric: str = "ndcg@10") -> str:
@@ -48,7 +52,7 @@ def cohorts_table(cohorts: Mapping[str, Any], metric: str = "ndcg@10") -> str:
     """
     body = [
         [name, setting, f"{row['model']['n']:,}", *(cell(values, metric) for values in row.values())]
-        for setting in ("filter_seen", "unfiltered")
+        for setting in PROTOCOLS
         for name, row in cohorts[setting].items()
         if row["model"]["n"]
     ]
@@ -67,7 +71,7 @@ def cold_users_table(cold_users: Mapping[str, Any], metric: str = "ndcg@10") -> 
     body = [
         [setting, f"{cold_users['n']:,}", f"{cold_users['weight']:.3f}"]
         + [cell(cold_users[setting][name], metric) for name in names]
-        for setting in ("filter_seen", "unfiltered")
+        for setting in PROTOCOLS
     ]
     head = ["without a history", "rows", "share of prior", *(f"{metric} {name}" for name in names)]
     return align([head, *body])

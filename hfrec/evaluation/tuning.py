@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -25,18 +25,17 @@ from ..classical.ease import ease_table, gram_matrix
 from ..classical.histories import flatten
 from ..classical.item_knn import cosine_tables
 from ..classical.markov import item_shares, smoothed_table, transitions
+from ..classical.names import METHODS, Method
 from .baseline_ranking import Baseline, rank_baseline
-from .metrics.functions import ranking_metrics
+from .metrics.functions import METRIC, ranking_metrics
 
 logger = logging.get_logger(__name__)
-Method = Literal["popularity", "recent_popularity", "markov", "item_knn", "ease"]
 Settings = dict[str, float]
 Grid = Mapping[str, Sequence[float]]
 Build = Callable[[Settings], Baseline]
 MAX_USERS = 4000
 MIN_USERS = 200
 MAX_SCORES = 200_000_000  # of one trial: at a million items ten seconds, and there are some twenty trials
-METRIC = "ndcg@10"
 LARGE_CATALOGUE = 8000  # tokens from which on the inverse of EASE takes so long that only two are tried
 MAX_TRANSITIONS = 100_000_000  # pairs of items at a distance of at most `skips`, 12 bytes each
 
@@ -118,7 +117,7 @@ def tune(
     move helps. What trials have in common is computed once.
 
     Args:
-        method: `popularity`, `recent_popularity`, `markov`, `item_knn` or `ease`.
+        method: One of `METHODS`.
         sequences: training histories of token ids, oldest first, as lists or an Arrow list array.
         histories: n validation histories; they may be the training histories.
         targets: (n,) validation targets, one for each history.
@@ -150,7 +149,7 @@ def tuned_baselines(
     histories: Any = None,
     targets: ArrayLike | None = None,
     *,
-    methods: Sequence[Method] = tuple(GRIDS),
+    methods: Sequence[Method] = METHODS,
 ) -> tuple[dict[str, TunedBaseline], dict[str, str]]:
     """Every method that the log allows, tuned on validation if there is one and with the defaults otherwise.
 
@@ -308,5 +307,5 @@ def _sample(histories: Any, targets: ArrayLike, max_users: int, seed: int) -> tu
 
 
 def _check_method(method: str) -> None:
-    if method not in GRIDS:
-        raise ValueError(f"`method` must be one of {', '.join(GRIDS)}, found {method!r}.")
+    if method not in METHODS:
+        raise ValueError(f"`method` must be one of {', '.join(METHODS)}, found {method!r}.")

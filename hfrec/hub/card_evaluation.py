@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..evaluation.metrics.functions import METRIC
+from ..evaluation.table import METRICS, cell, markdown_row, settings
 from .card_sources import source_limits
 
-METRICS = ("ndcg@10", "hit_rate@10", "mrr@10")
 BEYOND = ("coverage@10", "mean_popularity@10")
 
 
@@ -51,8 +52,6 @@ def _seen_items(test: Mapping[str, Any], measured: Mapping[str, Any]) -> str | N
 
 def _results_table(test: Mapping[str, Any], name: str) -> str:
     """Model and baselines, seen items filtered and not, as Markdown."""
-    from ..evaluation.table import cell, markdown_row, settings
-
     rows = {**test.get("baselines", {}), f"**{name}**": test}
     names = ["", "seen items", *METRICS, *BEYOND]
     lines = [markdown_row(*names), "|" + "---|" * len(names)]
@@ -84,16 +83,14 @@ def _popularity_bias(test: Mapping[str, Any]) -> str | None:
 
 
 def _limits(test: Mapping[str, Any]) -> list[str]:
-    from ..evaluation.table import settings
-
     setting = settings(test)[0]
     mine = test[setting]
     limits = []
     for name, row in test.get("baselines", {}).items():
-        low, high = row[setting]["ndcg@10_ci"]
-        if mine["ndcg@10"] <= row[setting]["ndcg@10"]:
-            limits.append(f"On this data it does not beat {name} (ndcg@10 {row[setting]['ndcg@10']:.4f}).")
-        elif mine["ndcg@10_ci"][0] <= high and low <= mine["ndcg@10_ci"][1]:
+        low, high = row[setting][f"{METRIC}_ci"]
+        if mine[METRIC] <= row[setting][METRIC]:
+            limits.append(f"On this data it does not beat {name} ({METRIC} {row[setting][METRIC]:.4f}).")
+        elif mine[f"{METRIC}_ci"][0] <= high and low <= mine[f"{METRIC}_ci"][1]:
             limits.append(f"Its interval overlaps that of {name}: the difference may be chance.")
     skipped = test.get("skipped_baselines", {})
     return limits + [f"It is not compared with {name}: {reason}" for name, reason in skipped.items()]

@@ -12,7 +12,8 @@ from ..data.filters import LogFilters
 from ..data.interactions import Interactions, load_interactions
 from .checkpoint import read_results
 
-COLUMNS = vars(LogColumns())
+# Those of the items file are said anew: so is the file.
+COLUMNS = {name: value for name, value in vars(LogColumns()).items() if name != "content_columns"}
 FILTERS = {name: value for name, value in vars(LogFilters()).items() if name != "where"}  # which no command remembers
 
 

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from ..data.collators import DataCollatorForNextItem, objective_of
 from ..data.inputs import refuse_inputs
-from ..scoring import ITEM_CHUNK_SIZE, chunk_bounds, without_nan
-from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer, UnknownPolicy
-from .recommend import checked_vocab_size, encode_histories, name_items
+from ..scoring import ITEM_CHUNK_SIZE, chunk_bounds, encode_batch, evaluating, without_nan
+from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer, UnknownPolicy, check_pair
+from .recommend import encode_histories, name_items
 
 
 def explain(
@@ -59,7 +59,7 @@ def explain(
         >>> sorted(reason["item_id"] for reason in reasons)
         ['a', 'b']
     """
-    checked_vocab_size(model, tokenizer)
+    check_pair(model, tokenizer)
     refuse_inputs(model, "an explanation")
     for name, value in (("top_k", top_k), ("max_items", max_items)):
         if value < 1:
@@ -96,30 +96,20 @@ def _log_probabilities(
     length = model.config.max_position_embeddings
     collator = DataCollatorForNextItem(tokenizer, objective_of(model), max_length=length)
     device = next(model.parameters()).device
-    was_training = model.training
-    model.eval()
-    try:
-        parts = []
+    parts = []
+    with evaluating(model):
         for start in range(0, len(rows), batch_size):
             batch = collator([{"input_ids": row} for row in rows[start : start + batch_size]])
-            batch = {name: value.to(device) for name, value in batch.items()}
-            parts.append(_at_tokens(model, batch, wanted, first_row=start))
-        return torch.cat(parts)
-    finally:
-        model.train(was_training)
+            parts.append(_at_tokens(model, batch, device, wanted, first_row=start))
+    return torch.cat(parts)
 
 
-def _at_tokens(model: Any, batch: dict[str, Tensor], wanted: Tensor, first_row: int) -> Tensor:
+def _at_tokens(model: Any, batch: dict[str, Tensor], device: torch.device, wanted: Tensor, *, first_row: int) -> Tensor:
     """`_log_probabilities` of a batch, the catalogue going by in chunks."""
-    representation = model.encode_history(batch["input_ids"], batch["attention_mask"])  # (batch, embedding_size)
-
-    def score(start: int, stop: int) -> Tensor:
-        return without_nan(model.score_items(representation, start, stop), start, first_row=first_row)
-
-    found = torch.zeros(len(batch["input_ids"]), len(wanted), dtype=torch.float64)
-    totals = []
+    states = encode_batch(model, batch, device)  # (batch, embedding_size)
+    found, totals = torch.zeros(len(batch["input_ids"]), len(wanted), dtype=torch.float64), []
     for start, stop in chunk_bounds(model.config.vocab_size, ITEM_CHUNK_SIZE):
-        scores = score(start, stop).double().cpu()
+        scores = without_nan(model.score_items(states, start, stop), start, first_row=first_row).double().cpu()
         here = (wanted >= start) & (wanted < stop)  # (num_wanted,)
         found[:, here] = scores[:, wanted[here] - start]
         totals.append(scores.logsumexp(dim=1))

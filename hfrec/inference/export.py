@@ -23,8 +23,8 @@ from ..data.files import check_new_folder, read_json_object, seal, sha256_of, wh
 from ..data.inputs import refuse_inputs
 from ..data.repeats import filters_seen
 from ..models import Bert4RecForCausalLM, Bert4RecForMaskedLM
-from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer
-from .recommend import checked_vocab_size, recommend
+from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer, check_pair
+from .recommend import recommend
 from .serving import INT8_FILE, MODEL_FILE, SETTINGS_FILE, VECTORS, VECTORS_FILE, OnnxRecommender
 from .similar import item_directions
 
@@ -83,7 +83,8 @@ def export_onnx(
     check_new_folder(folder)
     refuse_inputs(model, "an export to ONNX")
     objective = objective_of(model)
-    num_items = checked_vocab_size(model, tokenizer) - NUM_SPECIAL_TOKENS
+    check_pair(model, tokenizer)
+    num_items = len(tokenizer) - NUM_SPECIAL_TOKENS
     top_k = min(TOP_K, num_items) if top_k is None else top_k
     if not 1 <= top_k <= num_items:
         raise ValueError(f"`top_k` must be between 1 and the {num_items} items of the model, found {top_k}.")

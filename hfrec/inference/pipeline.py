@@ -7,18 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedConfig
-from transformers.pipelines.base import Pipeline
 
 from ..data.collators import objective_of
 from ..data.files import check_seal
 from ..data.inputs import refuse_inputs
 from ..models import Bert4RecForCausalLM, Bert4RecForMaskedLM, Blend
-from ..tokenization import ItemTokenizer
+from ..models.recommendation_pipeline import HistoryPipeline
+from ..tokenization import HUB_PARAMETERS, ItemTokenizer
 from .prior import PopularityPrior, load_prior
 from .recommend import recommend
-
-_PARAMETERS = ("top_k", "filter_seen", "allow", "deny", "unknown_items", "prior")
-_HUB_PARAMETERS = ("revision", "token", "cache_dir", "local_files_only", "subfolder")
 
 
 class CheckpointLoader:
@@ -41,7 +38,7 @@ class CheckpointLoader:
         Raises:
             ValueError: The checkpoint is none of them.
         """
-        hub = {name: kwargs[name] for name in _HUB_PARAMETERS if kwargs.get(name) is not None}
+        hub = {name: kwargs[name] for name in HUB_PARAMETERS if kwargs.get(name) is not None}
         config, _ = PreTrainedConfig.get_config_dict(pretrained_model_name_or_path, **hub)
         architectures = config.get("architectures") or []
         check_seal(Path(pretrained_model_name_or_path))
@@ -59,7 +56,7 @@ class CheckpointLoader:
         )
 
 
-class RecommendationPipeline(Pipeline):
+class RecommendationPipeline(HistoryPipeline):
     """What [`recommend`] does, behind `transformers.pipeline`.
 
     Seen items are filtered as the checkpoint says, unless `filter_seen` is given. The prior that lies beside the
@@ -81,12 +78,8 @@ class RecommendationPipeline(Pipeline):
         'b'
     """
 
-    tokenizer: Any
-    _load_tokenizer: Any = True
-    _load_processor: Any = False
-    _load_image_processor: Any = False
-    _load_video_processor: Any = False
-    _load_feature_extractor: Any = False
+    parameters = ("top_k", "filter_seen", "allow", "deny", "unknown_items", "prior")
+    further_parameters = " and batch_size"
 
     def __init__(self, model: Any, tokenizer: Any = None, **kwargs: Any) -> None:
         refuse_inputs(model, "a pipeline")
@@ -117,22 +110,10 @@ class RecommendationPipeline(Pipeline):
         found = self.run_single(histories, preprocess, forward, postprocess)  # type: ignore[no-untyped-call]  # of transformers
         return found[0] if single else found
 
-    def _sanitize_parameters(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        wrong = sorted(set(kwargs) - set(_PARAMETERS))
-        if wrong:
-            raise TypeError(f"Expected the parameters {', '.join(_PARAMETERS)} and batch_size, found {wrong}.")
-        return {}, kwargs, {}
-
-    def preprocess(self, input_: Any, **_: Any) -> Any:
-        return {"histories": input_}
-
     def _forward(self, input_tensors: Any, **forward_parameters: Any) -> Any:
         prior = forward_parameters.pop("prior")
         model = self.model if prior is None else prior.over(self.model)
         return recommend(model, self.tokenizer, input_tensors["histories"], **forward_parameters)
-
-    def postprocess(self, model_outputs: Any, **_: Any) -> Any:
-        return model_outputs
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
         """Save model and tokenizer. The parent would add this file as remote code, which cannot stand alone."""

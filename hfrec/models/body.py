@@ -195,10 +195,7 @@ class Bert4RecModel(Bert4RecPreTrainedModel):
         make_mask = create_causal_mask if self.is_causal else create_bidirectional_mask
         extra: dict[str, Any] = {"past_key_values": None} if self.is_causal else {}
         mask = make_mask(config=self.config, inputs_embeds=hidden_states, attention_mask=attention_mask, **extra)
-        rotary = None
-        if self.config.position_embedding_type == "rotary":
-            head_size = self.config.hidden_size // self.config.num_attention_heads
-            rotary = rotary_angles(position_ids[:, None], head_size, self.config.rotary_base)
+        rotary = self._rotary(position_ids[:, None])  # (batch, 1, length, 2, head_size / 2)
         for number, layer in enumerate(self.layers, start=1):
             last = last_only and number == len(self.layers)
             hidden_states = layer(hidden_states, attention_mask=mask, rotary=rotary, last_only=last)
@@ -210,6 +207,14 @@ class Bert4RecModel(Bert4RecPreTrainedModel):
                 f"`input_ids` has length {length}, above `max_position_embeddings` = "
                 f"{self.config.max_position_embeddings}: keep the newest items, or call `resize_position_embeddings`."
             )
+
+    def _rotary(self, position_ids: torch.Tensor) -> torch.Tensor | None:
+        """The angles that the config asks for."""
+        if self.config.position_embedding_type != "rotary":
+            return None
+        return rotary_angles(
+            position_ids, self.config.hidden_size // self.config.num_attention_heads, self.config.rotary_base
+        )
 
     def at_labels(
         self,
@@ -241,10 +246,7 @@ class Bert4RecModel(Bert4RecPreTrainedModel):
         if inputs is not None:
             inputs = {name: codes.flatten()[packing.source] for name, codes in inputs.items()}  # each (num_tokens,)
         hidden_states = self.embeddings(embeds, position_ids, inputs)  # (num_tokens, hidden_size)
-        rotary = None
-        if self.config.position_embedding_type == "rotary":
-            head_size = self.config.hidden_size // self.config.num_attention_heads
-            rotary = rotary_angles(position_ids, head_size, self.config.rotary_base)
+        rotary = self._rotary(position_ids)  # (num_tokens, 2, head_size / 2)
         for number, layer in enumerate(self.layers, start=1):
             packed = packing.last if number == len(self.layers) else packing.inner
             hidden_states = layer(hidden_states, rotary=rotary, packed=packed)

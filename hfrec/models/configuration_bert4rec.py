@@ -10,31 +10,6 @@ from .loss_names import LossName
 MAX_LABELS = 100_000
 
 
-def leave_pipeline_to_hfrec(kwargs: dict[str, Any]) -> None:
-    """Take the stored `custom_pipelines` out of a config's arguments, unless this file came with a checkpoint.
-
-    Where hfrec is imported, transformers would run the checkpoint's pipeline in place of hfrec's own.
-    """
-    if not __name__.startswith("transformers_modules"):
-        kwargs.pop("custom_pipelines", None)
-
-
-def refuse_named_weights(settings: dict[str, Any]) -> None:
-    """Refuse a config that names the file of its weights.
-
-    Args:
-        settings: What the config holds beside its fields.
-
-    Raises:
-        ValueError: It names one, which may be a pickle.
-    """
-    if settings.get("transformers_weights") is not None:
-        raise ValueError(
-            f"`transformers_weights` must not be given, found {settings['transformers_weights']!r}: the parent would "
-            "read this file in place of model.safetensors, a pickle too. Take it out of config.json."
-        )
-
-
 def check_inputs(inputs: list[dict[str, Any]]) -> None:
     """Refuse inputs without a name, a kind or a table of at least two rows, of which the first is unknown.
 
@@ -56,7 +31,44 @@ def check_inputs(inputs: list[dict[str, Any]]) -> None:
 
 
 @strict
-class Bert4RecConfig(PreTrainedConfig):
+class CatalogueConfig(PreTrainedConfig):
+    """What the configs of all models have in common: the tokens of a catalogue, and what a stored one must not say."""
+
+    vocab_size: int = 1003
+    filter_seen: bool = True
+    pad_token_id: int | None = 0
+    mask_token_id: int = 1
+    unk_token_id: int = 2
+    num_special_tokens: int = 3
+    tie_word_embeddings: bool = True
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        if kwargs.get("transformers_weights") is not None:
+            raise ValueError(
+                f"`transformers_weights` must not be given, found {kwargs['transformers_weights']!r}: the parent would "
+                "read this file in place of model.safetensors, a pickle too. Take it out of config.json."
+            )
+        # Where hfrec is imported, transformers would run the checkpoint's pipeline in place of hfrec's own.
+        if not __name__.startswith("transformers_modules"):
+            kwargs.pop("custom_pipelines", None)
+        super().__post_init__(**kwargs)
+
+    def validate_vocabulary(self) -> None:
+        """Refuse a vocabulary without an item, and special tokens that share an id or lie among the items."""
+        if self.vocab_size <= self.num_special_tokens:
+            raise ValueError(
+                f"`vocab_size` must be above `num_special_tokens` ({self.num_special_tokens}), found {self.vocab_size}."
+            )
+        ids = [self.mask_token_id, self.unk_token_id, *([] if self.pad_token_id is None else [self.pad_token_id])]
+        if len(set(ids)) != len(ids) or not all(0 <= token < self.num_special_tokens for token in ids):
+            raise ValueError(
+                "`pad_token_id`, `mask_token_id` and `unk_token_id` must differ and lie in "
+                f"[0, {self.num_special_tokens}), found {self.pad_token_id}, {self.mask_token_id}, {self.unk_token_id}."
+            )
+
+
+@strict
+class Bert4RecConfig(CatalogueConfig):
     r"""Configuration of [`Bert4RecModel`] and its heads.
 
     The defaults are a pre-norm encoder of 64 units with a transformed, tied output. The two originals are presets:
@@ -115,7 +127,6 @@ class Bert4RecConfig(PreTrainedConfig):
 
     model_type = "bert4rec"
 
-    vocab_size: int = 1003
     hidden_size: int = 64
     embedding_size: int | None = None
     item_representation: Literal["id", "content", "content+id"] = "id"
@@ -145,18 +156,10 @@ class Bert4RecConfig(PreTrainedConfig):
     gbce_t: float = 0.75
     label_smoothing: float = 0.0
     inputs: list[dict[str, Any]] | None = None
-    filter_seen: bool = True
     initializer_range: float = 0.02
     layer_norm_eps: float = 1e-12
-    pad_token_id: int | None = 0
-    mask_token_id: int = 1
-    unk_token_id: int = 2
-    num_special_tokens: int = 3
-    tie_word_embeddings: bool = True
 
     def __post_init__(self, **kwargs: Any) -> None:
-        refuse_named_weights(kwargs)
-        leave_pipeline_to_hfrec(kwargs)
         if isinstance(labels := kwargs.get("num_labels"), int) and labels > MAX_LABELS:
             raise ValueError(
                 f"`num_labels` must be at most {MAX_LABELS:,}, found {labels:,}: the parent would name each of them."
@@ -237,10 +240,6 @@ class Bert4RecConfig(PreTrainedConfig):
 
             if self.hidden_act not in ACT2FN:
                 raise ValueError(f"`hidden_act` must be one of {sorted(ACT2FN)}, found {self.hidden_act!r}.")
-        if self.vocab_size <= self.num_special_tokens:
-            raise ValueError(
-                f"`vocab_size` must be above `num_special_tokens` ({self.num_special_tokens}), found {self.vocab_size}."
-            )
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"`hidden_size` ({self.hidden_size}) must be a multiple of `num_attention_heads` "
@@ -273,15 +272,6 @@ class Bert4RecConfig(PreTrainedConfig):
             )
         if self.loss == "gbce" and self.vocab_size < self.num_special_tokens + 2:
             raise ValueError("The gbce loss needs at least two items: `vocab_size` leaves no negative.")
-
-    def validate_special_tokens(self) -> None:
-        """Refuse special tokens that share an id or lie among the items."""
-        ids = [self.mask_token_id, self.unk_token_id, *([] if self.pad_token_id is None else [self.pad_token_id])]
-        if len(set(ids)) != len(ids) or not all(0 <= token < self.num_special_tokens for token in ids):
-            raise ValueError(
-                "`pad_token_id`, `mask_token_id` and `unk_token_id` must differ and lie in "
-                f"[0, {self.num_special_tokens}), found {self.pad_token_id}, {self.mask_token_id}, {self.unk_token_id}."
-            )
 
     @classmethod
     def bert4rec(cls, **kwargs: Any) -> "Bert4RecConfig":

@@ -3,9 +3,8 @@
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
-from transformers import PreTrainedConfig
 
-from .configuration_bert4rec import leave_pipeline_to_hfrec, refuse_named_weights
+from .configuration_bert4rec import CatalogueConfig
 
 _NEEDED = {
     "network": ("architecture", "config"),
@@ -16,7 +15,7 @@ _SCALES = ("log_share", "standardised")
 
 
 @strict
-class BlendConfig(PreTrainedConfig):
+class BlendConfig(CatalogueConfig):
     r"""Configuration of [`Blend`].
 
     Args:
@@ -36,30 +35,17 @@ class BlendConfig(PreTrainedConfig):
 
     model_type = "hfrec_blend"
 
-    vocab_size: int = 1003
     components: list[dict[str, Any]] | None = None
     floor: float = 0.01
     max_position_embeddings: int = 65_536
-    filter_seen: bool = True
-    pad_token_id: int | None = 0
-    mask_token_id: int = 1
-    unk_token_id: int = 2
-    num_special_tokens: int = 3
-    tie_word_embeddings: bool = True
 
     def __post_init__(self, **kwargs: Any) -> None:
-        refuse_named_weights(kwargs)
-        leave_pipeline_to_hfrec(kwargs)
         if self.components is None:
             self.components = [{"name": "popularity", "kind": "popularity", "weight": 1.0}]
         super().__post_init__(**kwargs)
 
     def validate_sizes(self) -> None:
         """Refuse sizes that no blend can have."""
-        if self.vocab_size <= self.num_special_tokens:
-            raise ValueError(
-                f"`vocab_size` must be above `num_special_tokens` ({self.num_special_tokens}), found {self.vocab_size}."
-            )
         if self.max_position_embeddings < 1:
             raise ValueError(f"`max_position_embeddings` must be above 0, found {self.max_position_embeddings}.")
         if not 0.0 < self.floor < 1.0:

@@ -7,8 +7,6 @@ import torch
 
 from .rotary import rotate_in_place
 
-Angles = tuple[torch.Tensor, torch.Tensor]  # cosines and sines, each (tokens, head_size / 2)
-
 
 @dataclass(frozen=True)
 class Block:
@@ -46,7 +44,9 @@ class Block:
         grid = numbers.new_zeros(self.rows * self.width).index_copy_(0, self.places, numbers)
         return grid.view(self.rows, self.width)
 
-    def heads(self, tokens: torch.Tensor, shape: tuple[int, int], angles: Angles | None) -> tuple[torch.Tensor, ...]:
+    def heads(
+        self, tokens: torch.Tensor, shape: tuple[int, int], angles: torch.Tensor | None
+    ) -> tuple[torch.Tensor, ...]:
         """Queries, keys and values, each `(rows, num_heads, width, head_size)`.
 
         Where a row is filled up stand those of some token: nobody sees them, and what they see is not read.
@@ -54,7 +54,7 @@ class Block:
         Args:
             tokens: Queries, keys and values side by side `(tokens, 3 * hidden_size)`, keys and values, or queries.
             shape: Number and size of the heads.
-            angles: Rotary positions of the tokens, by which queries and keys are turned, or None.
+            angles: Rotary positions `(tokens, 2, head_size / 2)`, by which queries and keys are turned, or None.
         """
         heads: tuple[torch.Tensor, ...] = _Heads.apply(tokens, self, shape, angles)
         return heads
@@ -70,7 +70,7 @@ class _Heads(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, tokens: torch.Tensor, block: Block, shape: tuple[int, int], angles: Angles | None
+        ctx: Any, tokens: torch.Tensor, block: Block, shape: tuple[int, int], angles: torch.Tensor | None
     ) -> tuple[torch.Tensor, ...]:
         ctx.block, ctx.angles = block, angles
         grid = tokens
@@ -79,10 +79,8 @@ class _Heads(torch.autograd.Function):
         elif angles is not None:
             grid = tokens.clone()
         if angles is not None:
-            cos, sin = angles
-            if block.fillers is not None:
-                cos, sin = cos.index_select(0, block.fillers), sin.index_select(0, block.fillers)
-            rotate_in_place(grid[:, : _turned(grid.shape[1], shape)], cos, sin)
+            turns = angles if block.fillers is None else angles.index_select(0, block.fillers)
+            rotate_in_place(grid[:, : _turned(grid.shape[1], shape)], turns)
         return grid.view(block.rows, block.width, -1, *shape).permute(2, 0, 3, 1, 4).unbind()
 
     @staticmethod
@@ -97,8 +95,7 @@ class _Heads(torch.autograd.Function):
             else:
                 torch.index_select(flat, 0, block.places, out=part)
         if ctx.angles is not None:
-            cos, sin = ctx.angles
-            rotate_in_place(joined[:, : _turned(joined.shape[1], (heads, head_size))], cos, -sin)
+            rotate_in_place(joined[:, : _turned(joined.shape[1], (heads, head_size))], ctx.angles, direction=-1)
         return joined, None, None, None
 
 

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from transformers import initialization
-from transformers.modeling_outputs import BaseModelOutput
-from transformers.utils.generic import is_flash_attention_requested
+from transformers.modeling_outputs import BaseModelOutput, CausalLMOutput, MaskedLMOutput
+from transformers.utils.generic import can_return_tuple, is_flash_attention_requested
 
 from .body import Bert4RecModel, Bert4RecPreTrainedModel
 from .chunked_loss import chunked_cross_entropy
@@ -21,6 +21,7 @@ from .content import RecentHistory, StepItems
 from .layers import Bert4RecHead, embedding_size
 from .loss_names import SAMPLED_LOSSES
 from .losses import (
+    IGNORED,
     Candidates,
     Labelled,
     NegativeSampler,
@@ -29,12 +30,14 @@ from .losses import (
     sampled_losses,
     score_candidates,
     smoothing_terms,
+    take_entries,
 )
 
 
 class ItemScorer(Bert4RecPreTrainedModel):
     """Body, transform and tied item scores; the parent of the masked and the causal model."""
 
+    output_class: type[MaskedLMOutput] | type[CausalLMOutput]
     _tied_weights_keys = {"decoder.weight": "model.embeddings.item_embeddings.weight"}  # noqa: RUF012  # the parent declares it
     _is_causal = False
     label_counts: torch.Tensor | None
@@ -150,17 +153,45 @@ class ItemScorer(Bert4RecPreTrainedModel):
             scores[..., :specials] = float("-inf")
         return scores
 
-    def _outputs(
+    @can_return_tuple
+    def forward(
         self,
-        labels: torch.Tensor | None,
-        logits_to_keep: int | torch.Tensor,
-        num_items_in_batch: torch.Tensor | int | None,
-        **batch: Any,
-    ) -> dict[str, Any]:
-        labelled = None if labels is None else labels != -100
-        # An unknown target ([UNK]) is a miss in the ranking; its score, minus infinity, would spoil the loss.
-        items = None if labels is None else labels[labels != -100]
-        items = None if items is None else items.masked_fill(items < self.config.num_special_tokens, -100)
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        seen_ids: torch.Tensor | None = None,
+        inputs: dict[str, torch.Tensor] | None = None,
+        **kwargs: Any,
+    ) -> MaskedLMOutput | CausalLMOutput:
+        """Score the items.
+
+        Args:
+            input_ids: Token ids `(batch, length)`, oldest first; for the masked model `[MASK]` where an item is asked
+                for.
+            attention_mask: 1 for tokens, 0 for padding `(batch, length)`.
+            inputs_embeds: Item embeddings in place of `input_ids`.
+            labels: Token id of the item that a position is asked for, -100 elsewhere `(batch, length)`. A causal model
+                is asked for the item after the one that stands there.
+            logits_to_keep: Without labels, score only the last so many positions, or those of an index tensor.
+            num_items_in_batch: Labelled positions of the whole optimiser step.
+            seen_ids: Not read; `Trainer` hands it on to the ranking metrics.
+            inputs: Of each of `config.inputs` the codes `(batch, length)`, 0 where unknown.
+
+        Returns:
+            With labels, the loss and logits `(num_labelled, vocab_size)`; without, logits `(batch, kept, vocab_size)`.
+            In training mode, a `config.loss` other than `"full"` gives no logits: they are what it avoids. In
+            evaluation mode the loss is always cross-entropy over the whole catalogue.
+        """
+        batch: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask, **kwargs}
+        batch |= {"inputs_embeds": inputs_embeds, "inputs": inputs}
+        labelled, items = None, None
+        if labels is not None:
+            labelled = labels != IGNORED
+            # An unknown target ([UNK]) is a miss in the ranking; its score, minus infinity, would spoil the loss.
+            items = labels[labelled].masked_fill(labels[labelled] < self.config.num_special_tokens, IGNORED)
         step, recent = None, None
         if self.recent is not None:
             step = self._step_items(items, batch.get("input_ids"))
@@ -183,18 +214,18 @@ class ItemScorer(Bert4RecPreTrainedModel):
         else:
             representation = self.head(hidden_states)  # (num_labelled, embedding_size)
             representation = representation if recent is None else representation + recent
-            labelled_states = Labelled(representation, items, num_items_in_batch)
+            asked = Labelled(representation, items, num_items_in_batch, step)
             if self.training and self.config.loss != "full":
                 logits = None
-                loss = self._bounded_loss(labelled_states, step)
+                loss = self._bounded_loss(asked)
             else:
                 scores = self._step_scores(representation, step)  # (num_labelled, vocab_size)
                 logits = self._without_rivals(scores, items)
                 loss = item_cross_entropy(logits, items, num_items_in_batch)
             if self.training and self.config.label_smoothing:
-                loss = loss + self._smoothing(labelled_states, step)
+                loss = loss + self._smoothing(asked)
         more = {"hidden_states": outputs.hidden_states, "attentions": outputs.attentions}
-        return {"loss": loss, "logits": logits, **more}
+        return self.output_class(loss=loss, logits=logits, **more)
 
     def _step_items(self, items: torch.Tensor | None, input_ids: torch.Tensor | None) -> StepItems:
         """The embeddings that a step needs: of all items, or for a sampled loss over content of those it touches."""
@@ -202,7 +233,7 @@ class ItemScorer(Bert4RecPreTrainedModel):
         sampled = self.training and config.loss in SAMPLED_LOSSES and not config.label_smoothing
         if self.recent is None or items is None or input_ids is None or not sampled:
             return StepItems(self.item_table())
-        targets = items[items != -100]
+        targets = items[items != IGNORED]
         negatives = tuple(
             self._negative_sampler(block).draw(targets[(targets >= block[0]) & (targets < block[1])])
             for block in self._blocks()
@@ -243,10 +274,10 @@ class ItemScorer(Bert4RecPreTrainedModel):
             raise ValueError("The vocabulary has changed: call `compete_within` with the blocks that it has now.")
         divisor = labelled.num_items_in_batch
         if divisor is None:
-            divisor = (labelled.items != -100).sum().clamp(min=1)
+            divisor = (labelled.items != IGNORED).sum().clamp(min=1)
         for number, (first, stop) in enumerate(self.item_blocks):
             own = (labelled.items >= first) & (labelled.items < stop)
-            yield Labelled(labelled.states[own], labelled.items[own], divisor, block=number)
+            yield Labelled(labelled.states[own], labelled.items[own], divisor, labelled.step, block=number)
 
     def _without_rivals(self, logits: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
         """Scores `(num_labelled, vocab_size)`, minus infinity for items of other blocks than the label's."""
@@ -284,14 +315,14 @@ class ItemScorer(Bert4RecPreTrainedModel):
             attention_mask.shape == labelled.shape and not bool((labelled & (attention_mask == 0)).any())
         )
 
-    def _bounded_loss(self, labelled: Labelled, step: StepItems) -> torch.Tensor:
+    def _bounded_loss(self, labelled: Labelled) -> torch.Tensor:
         """The losses that never hold the scores of all items."""
         make = self._chunked_loss if self.config.loss == "chunked" else self._sampled_loss
-        return reduce(add, (make(part, step) for part in self._by_block(labelled)))
+        return reduce(add, map(make, self._by_block(labelled)))
 
-    def _sampled_loss(self, labelled: Labelled, step: StepItems) -> torch.Tensor:
-        block = self._blocks()[labelled.block]
-        counted = labelled.items != -100
+    def _sampled_loss(self, labelled: Labelled) -> torch.Tensor:
+        block, step = self._blocks()[labelled.block], labelled.step
+        counted = labelled.items != IGNORED
         targets = labelled.items[counted]
         self._fit_label_counts()
         counts = self.label_counts
@@ -306,31 +337,31 @@ class ItemScorer(Bert4RecPreTrainedModel):
         losses = sampled_losses(candidates, sampler, cast(Bert4RecConfig, self.config), counts)
         return divide_by_labels(losses, targets, labelled.num_items_in_batch)
 
-    def _smoothing(self, labelled: Labelled, step: StepItems) -> torch.Tensor:
+    def _smoothing(self, labelled: Labelled) -> torch.Tensor:
         """What label smoothing adds to the loss."""
         total = []
         for part in self._by_block(labelled):
-            counted, (first, _) = part.items != -100, self._blocks()[part.block]
-            weight, bias = self._up_to(part.block, step)
+            first, weight, bias = self._up_to(part)
+            counted = part.items != IGNORED
             terms = smoothing_terms(part.states[counted], weight, bias, part.items[counted], first)
             total.append(divide_by_labels(terms, part.items[counted], part.num_items_in_batch))
         return self.config.label_smoothing * reduce(add, total)
 
-    def _up_to(self, block: int, step: StepItems) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Rows and biases of the tokens up to the end of a block."""
-        stop, weight, bias = self._blocks()[block][1], step.weight, self.item_bias
+    def _up_to(self, labelled: Labelled) -> tuple[int, torch.Tensor, torch.Tensor | None]:
+        """First token of the block that competes, and rows and biases of all tokens up to its end."""
+        (first, stop), weight, bias = self._blocks()[labelled.block], labelled.step.weight, self.item_bias
         if stop == len(weight):  # a slice of all would cost a copy of its gradient
-            return weight, bias
-        return weight[:stop], None if bias is None else bias[:stop]
+            return first, weight, bias
+        return first, weight[:stop], None if bias is None else bias[:stop]
 
-    def _chunked_loss(self, labelled: Labelled, step: StepItems) -> torch.Tensor:
-        weight, bias = self._up_to(labelled.block, step)
+    def _chunked_loss(self, labelled: Labelled) -> torch.Tensor:
+        first, weight, bias = self._up_to(labelled)
         return chunked_cross_entropy(
             labelled.states,
             weight=weight,
             bias=bias,
             labels=labelled.items,
-            num_special_tokens=self._blocks()[labelled.block][0],
+            num_special_tokens=first,
             chunk_size=self.config.loss_chunk_size,
             num_items_in_batch=labelled.num_items_in_batch,
         )
@@ -338,15 +369,11 @@ class ItemScorer(Bert4RecPreTrainedModel):
     def _score_candidates(
         self, representation: torch.Tensor, target_ids: torch.Tensor, negative_ids: torch.Tensor, step: StepItems
     ) -> Candidates:
-        bias = self.item_bias
-        found = score_candidates(
-            representation,
-            weight=step.weight,
-            bias=bias if bias is None or step.ids is None else bias[step.ids],
-            target_ids=step.places(target_ids),
-            negative_ids=step.places(negative_ids),
-            sparse=getattr(self.get_input_embeddings(), "sparse", False),
-        )
+        bias, sparse = self.item_bias, getattr(self.get_input_embeddings(), "sparse", False)
+        if step.ids is not None:  # weight and bias are of the step's items alone
+            bias, sparse = None if bias is None else take_entries(bias, step.ids, sparse=sparse), False
+        places = {"target_ids": step.places(target_ids), "negative_ids": step.places(negative_ids)}
+        found = score_candidates(representation, weight=step.weight, bias=bias, sparse=sparse, **places)
         return replace(found, target_ids=target_ids, negative_ids=negative_ids)
 
     def _fit_label_counts(self) -> None:

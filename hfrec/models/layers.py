@@ -99,7 +99,8 @@ class Bert4RecEmbeddings(nn.Module):
         if torch.is_grad_enabled():
             self._known = None  # a step may follow, and a fused optimiser leaves the versions of weights as they are
         weight = self.item_embeddings.weight
-        own = weight if ids is None else F.embedding(ids, weight)
+        sparse = getattr(self.item_embeddings, "sparse", False)  # PEFT's layer has no such attribute
+        own = weight if ids is None else F.embedding(ids, weight, sparse=sparse)
         if self.content is None:
             return own
         return self.content(ids) + own if self.has_residual else cast(torch.Tensor, self.content(ids))
@@ -196,7 +197,7 @@ class Bert4RecAttention(nn.Module):
         self,
         hidden_states: torch.Tensor,
         attention_mask: torch.Tensor | None,
-        rotary: tuple[torch.Tensor, torch.Tensor] | None,
+        rotary: torch.Tensor | None,
         packed: PackedAttention | None = None,
         last_only: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -211,8 +212,7 @@ class Bert4RecAttention(nn.Module):
         else:
             query, key, value = self._by_head(self.query_key_value(hidden_states), 3)
         if rotary is not None:
-            query = rotate(query, *(angles[:, :, -length:] for angles in rotary))
-            key = rotate(key, *rotary)
+            query, key = rotate(query, rotary[:, :, -length:]), rotate(key, rotary)
         attend: Callable[..., Any] = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
@@ -227,7 +227,7 @@ class Bert4RecAttention(nn.Module):
         return states.view(*states.shape[:2], parts, -1, self.head_size).permute(2, 0, 3, 1, 4)
 
     def _attend_packed(
-        self, hidden_states: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor] | None, packed: PackedAttention
+        self, hidden_states: torch.Tensor, rotary: torch.Tensor | None, packed: PackedAttention
     ) -> torch.Tensor:
         """Attention of real tokens, `(num_tokens, hidden_size)` to `(num_asking, hidden_size)`."""
         dropout = self.config.attention_probs_dropout_prob if self.training else 0.0
@@ -289,7 +289,7 @@ class Bert4RecLayer(GradientCheckpointingLayer):
         self,
         hidden_states: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
-        rotary: tuple[torch.Tensor, torch.Tensor] | None = None,
+        rotary: torch.Tensor | None = None,
         packed: PackedAttention | None = None,
         last_only: bool = False,
     ) -> torch.Tensor:

@@ -6,12 +6,13 @@ and several processes equal one big batch.
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch.nn import functional as F
 
 from .configuration_bert4rec import Bert4RecConfig
+from .content import StepItems
 
 IGNORED = -100
 
@@ -24,12 +25,14 @@ class Labelled:
         states: Representations `(num_labelled, embedding_size)`.
         items: Token ids of the targets `(num_labelled,)`; -100 does not count.
         num_items_in_batch: As in `item_cross_entropy`.
+        step: Embeddings of the items that they are scored against.
         block: Number of the block among those that compete each within itself; 0 where all items compete.
     """
 
     states: torch.Tensor
     items: torch.Tensor
-    num_items_in_batch: torch.Tensor | int | None = None
+    num_items_in_batch: torch.Tensor | int | None
+    step: StepItems
     block: int = 0
 
 
@@ -178,6 +181,11 @@ class _SparseTake(torch.autograd.Function):
         return torch.sparse_coo_tensor(index[None], gradients[0], ctx.size, check_invariants=False), None
 
 
+def take_entries(vector: torch.Tensor, index: torch.Tensor, *, sparse: bool) -> torch.Tensor:
+    """Entries `(n,)` of a vector; under `sparse` its gradient holds these alone."""
+    return cast(torch.Tensor, _SparseTake.apply(vector, index)) if sparse else vector[index]
+
+
 def score_candidates(
     representation: torch.Tensor,
     *,
@@ -197,7 +205,7 @@ def score_candidates(
     targets = (representation.float() * target_rows.float()).sum(dim=-1)
     negatives = F.linear(representation, negative_rows).float()
     if bias is not None:
-        biases = _SparseTake.apply(bias, ids) if sparse else bias[ids]
+        biases = take_entries(bias, ids, sparse=sparse)
         targets = targets + biases[: len(target_ids)]
         negatives = negatives + biases[len(target_ids) :]
     hits = negative_ids == target_ids[:, None]

@@ -22,38 +22,7 @@ if TYPE_CHECKING:  # transformers copies what a file of remote code imports, and
 class Bert4RecForMaskedLM(ItemScorer):
     """Masked item prediction: the item behind each `[MASK]` from what stands on both sides (Sun et al., CIKM 2019)."""
 
-    @can_return_tuple
-    def forward(
-        self,
-        input_ids: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        inputs_embeds: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
-        logits_to_keep: int | torch.Tensor = 0,
-        num_items_in_batch: torch.Tensor | int | None = None,
-        seen_ids: torch.Tensor | None = None,
-        inputs: dict[str, torch.Tensor] | None = None,
-        **kwargs: Any,
-    ) -> MaskedLMOutput:
-        """Score the items.
-
-        Args:
-            input_ids: Token ids `(batch, length)`, oldest first, with `[MASK]` where an item is asked for.
-            attention_mask: 1 for tokens, 0 for padding `(batch, length)`.
-            inputs_embeds: Item embeddings in place of `input_ids`.
-            inputs: Of each of `config.inputs` the codes `(batch, length)`, 0 where unknown.
-            labels: Token id of the item at a position, -100 elsewhere `(batch, length)`.
-            logits_to_keep: Without labels, score only the last so many positions, or those of an index tensor.
-            num_items_in_batch: Labelled positions of the whole optimiser step.
-            seen_ids: Not read; `Trainer` hands it on to the ranking metrics.
-
-        Returns:
-            With labels, the loss and logits `(num_labelled, vocab_size)`; without, logits `(batch, kept, vocab_size)`.
-            In training mode, a `config.loss` other than `"full"` gives no logits: they are what it avoids. In
-            evaluation mode the loss is always cross-entropy over the whole catalogue.
-        """
-        batch = {"input_ids": input_ids, "attention_mask": attention_mask, "inputs_embeds": inputs_embeds, **kwargs}
-        return MaskedLMOutput(**self._outputs(labels, logits_to_keep, num_items_in_batch, inputs=inputs, **batch))
+    output_class = MaskedLMOutput
 
 
 class Bert4RecForCausalLM(ItemScorer):
@@ -63,24 +32,8 @@ class Bert4RecForCausalLM(ItemScorer):
     `DataCollatorForNextItem` makes them. The model shifts nothing, so that positions count from the newest *input*.
     """
 
+    output_class = CausalLMOutput
     _is_causal = True
-
-    @can_return_tuple
-    def forward(
-        self,
-        input_ids: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        inputs_embeds: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
-        logits_to_keep: int | torch.Tensor = 0,
-        num_items_in_batch: torch.Tensor | int | None = None,
-        seen_ids: torch.Tensor | None = None,
-        inputs: dict[str, torch.Tensor] | None = None,
-        **kwargs: Any,
-    ) -> CausalLMOutput:
-        """Score the next items; arguments and returns as in [`Bert4RecForMaskedLM.forward`], labels one step on."""
-        batch = {"input_ids": input_ids, "attention_mask": attention_mask, "inputs_embeds": inputs_embeds, **kwargs}
-        return CausalLMOutput(**self._outputs(labels, logits_to_keep, num_items_in_batch, inputs=inputs, **batch))
 
 
 class Bert4RecForSequenceClassification(Bert4RecPreTrainedModel):

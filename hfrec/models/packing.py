@@ -15,7 +15,7 @@ import torch
 from torch.nn import functional as F
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from .grids import Angles, Block, collect
+from .grids import Block, collect
 from .rotary import rotate
 
 SHARED_WIDTH = 64  # histories up to this length share the rows of one grid
@@ -32,7 +32,7 @@ class Group:
     is_causal: bool
 
     def attend(
-        self, parts: list[tuple[torch.Tensor, Angles | None]], shape: tuple[int, int], dropout: float
+        self, parts: list[tuple[torch.Tensor, torch.Tensor | None]], shape: tuple[int, int], dropout: float
     ) -> torch.Tensor:
         """Attention `(asking, hidden_size)` of `[(tokens, 3 * hidden_size)]`, or of queries and of keys with values.
 
@@ -65,13 +65,13 @@ class PackedAttention(ABC):
         """Whether the tokens that ask need a query, and the others none."""
         return self.kept is not None
 
-    def by_part(self, angles: Angles) -> list[Angles]:
+    def by_part(self, angles: torch.Tensor) -> list[torch.Tensor]:
         """The angles of all tokens, where tokens ask apart after those of the ones that do."""
-        return [(self.keep(angles[0]), self.keep(angles[1])), angles] if self.asks_apart else [angles]
+        return [self.keep(angles), angles] if self.asks_apart else [angles]
 
     @abstractmethod
     def attend(
-        self, module: Any, parts: list[torch.Tensor], dropout: float, angles: Angles | None = None
+        self, module: Any, parts: list[torch.Tensor], dropout: float, angles: torch.Tensor | None = None
     ) -> torch.Tensor:
         """From queries, keys and values to what they attend to `(num_asking, hidden_size)`.
 
@@ -80,7 +80,7 @@ class PackedAttention(ABC):
             parts: `[(num_tokens, 3 * hidden_size)]`, or where tokens ask apart `[(num_asking, hidden_size),
                 (num_tokens, 2 * hidden_size)]`.
             dropout: Share of the weights that is dropped.
-            angles: Rotary positions of all tokens, or None.
+            angles: Rotary positions of all tokens `(num_tokens, 2, head_size / 2)`, or None.
         """
 
 
@@ -98,7 +98,7 @@ class FlashAttention(PackedAttention):
         return self.kept is not None and not self.is_causal
 
     def attend(
-        self, module: Any, parts: list[torch.Tensor], dropout: float, angles: Angles | None = None
+        self, module: Any, parts: list[torch.Tensor], dropout: float, angles: torch.Tensor | None = None
     ) -> torch.Tensor:
         size = sum(part.shape[-1] for part in parts) // 3
         if not len(parts[0]):  # transformers refuses to attend for nobody
@@ -110,7 +110,7 @@ class FlashAttention(PackedAttention):
         )  # each (1, num_heads, num_tokens, head_size)
         if angles is not None:
             turns = self.by_part(angles)
-            query, key = rotate(query, *turns[0]), rotate(key, *turns[-1])
+            query, key = rotate(query, turns[0]), rotate(key, turns[-1])
         queries = self.queries if self.asks_apart else self.keys
         attended, _ = ALL_ATTENTION_FUNCTIONS[module.config._attn_implementation](
             module,
@@ -136,7 +136,7 @@ class GridAttention(PackedAttention):
     groups: list[Group]
 
     def attend(
-        self, module: Any, parts: list[torch.Tensor], dropout: float, angles: Angles | None = None
+        self, module: Any, parts: list[torch.Tensor], dropout: float, angles: torch.Tensor | None = None
     ) -> torch.Tensor:
         states = parts[0]
         if states.device.type == "cpu" and states.dtype == torch.bfloat16:
@@ -145,10 +145,7 @@ class GridAttention(PackedAttention):
                 return self.attend(module, [part.float() for part in parts], dropout, angles).to(states.dtype)
         size = sum(part.shape[-1] for part in parts) // 3
         shape, tokens = (size // module.head_size, module.head_size), self._cut(parts)
-        turns: list[Any] = [[None] * len(self.groups) for _ in parts]
-        if angles is not None:
-            cosines, sines = (self._cut(list(values)) for values in zip(*self.by_part(angles), strict=True))
-            turns = [list(zip(*turn, strict=True)) for turn in zip(cosines, sines, strict=True)]
+        turns = [[None] * len(self.groups) for _ in parts] if angles is None else self._cut(self.by_part(angles))
         attended = [
             group.attend(
                 [(part[number], turn[number]) for part, turn in zip(tokens, turns, strict=True)], shape, dropout

@@ -28,6 +28,8 @@ class HistoryPipeline(Pipeline):
 
     model: Any  # a Bert4RecForMaskedLM, a Bert4RecForCausalLM or a Blend
     tokenizer: Any
+    parameters: tuple[str, ...] = ("top_k", "filter_seen", "unknown_items")
+    further_parameters: str = " (`import hfrec` knows more)"
     _load_tokenizer: Any = True
     _load_processor: Any = False
     _load_image_processor: Any = False
@@ -41,10 +43,10 @@ class HistoryPipeline(Pipeline):
         return found[0] if single else found
 
     def _sanitize_parameters(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        known = ("top_k", "filter_seen", "unknown_items")
-        wrong = sorted(set(kwargs) - set(known))
+        wrong = sorted(set(kwargs) - set(self.parameters))
         if wrong:
-            raise TypeError(f"Expected the parameters {', '.join(known)}, found {wrong}; `import hfrec` knows more.")
+            known = ", ".join(self.parameters) + self.further_parameters
+            raise TypeError(f"Expected the parameters {known}, found {wrong}.")
         return {}, kwargs, {}
 
     def preprocess(self, input_: Any, **_: Any) -> Any:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from ..data.arguments import LogArguments
+from ..data.columns import content_columns
 from ..models.loss_names import LossName
 from .durations import parse_duration
 
@@ -19,6 +20,10 @@ class DataArguments(LogArguments):
 
     words: ClassVar[tuple[str, ...]] = ("train_file",)
 
+    content_columns: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Columns of --items_file with another name there: title=name brand=maker."},
+    )
     max_length: int | None = field(
         default=None, metadata={"help": "Newest tokens the model reads. Default: 100, or the checkpoint's."}
     )
@@ -36,6 +41,7 @@ class DataArguments(LogArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        content_columns(self.content_columns)
         if self.streaming and self.train_file is None:
             raise ValueError(
                 "`streaming` needs `--train_file`: prepare the log with `hfrec prepare --layout sequences`."

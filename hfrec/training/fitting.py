@@ -11,12 +11,12 @@ from transformers import PreTrainedModel
 
 from ..data.inputs import declare_inputs, input_content, inputs_of
 from ..data.interactions import Interactions
-from ..tokenization import SPECIAL_TOKENS, ItemTokenizer
+from ..tokenization import ItemTokenizer
 from .arguments import DataArguments, FinetuneArguments, NewItemStart
 from .freezing import freeze
 from .rows import build_tokenizer
 from .runfile import items_content
-from .start import histories_and_counts, start_adopted, start_new_items
+from .start import anchored_rows, histories_and_counts, start_adopted, start_new_items
 from .trainer import seed_everything
 from .trainer_arguments import RecommenderTrainingArguments
 
@@ -75,7 +75,7 @@ def adopts(model: PreTrainedModel, train: Interactions) -> bool:
     return model.config.item_representation != "id" and train.items is not None
 
 
-def read_content(model: PreTrainedModel, start: FinetuneArguments, log: Interactions) -> dict[str, str]:
+def model_content(model: PreTrainedModel, start: FinetuneArguments, log: Interactions) -> dict[str, str]:
     """Fingerprints of what a fine-tuned model reads beside users, items and times: inputs, content of items."""
     inputs = input_content(read_inputs(model, start), log)
     return {**inputs, **items_content(log.items if adopts(model, log) else None)}
@@ -107,12 +107,10 @@ def adopt_log(
     print(adoption)
     if lacking:
         print(f"{len(lacking):,} items of the log are not in the file; their interactions are left out.")
-    anchored = {token: row for token, row in adoption.tokenizer.get_vocab().items() if token in SPECIAL_TOKENS}
-    if start.new_item_start == "cooccurrence":
+    from_log = start.new_item_start == "cooccurrence"
+    if from_log:
         start_adopted(model, *histories_and_counts(train, adoption.tokenizer), adoption=adoption)
-        if adoption.whitened:  # all items have started anew
-            return Fitted(adoption.tokenizer, anchored)
-    return Fitted(adoption.tokenizer, {**anchored, **adoption.known})
+    return Fitted(adoption.tokenizer, anchored_rows(adoption, from_log=from_log))
 
 
 def cover_items(

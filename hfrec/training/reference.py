@@ -55,7 +55,7 @@ class Reference:
 
 
 def read_reference(reference: Any, revision: str | None, tokenizer: Any) -> Reference:
-    vocabulary, model_type = vocabulary_of(tokenizer), None
+    vocabulary, model_type = as_vocabulary(tokenizer), None
     if isinstance(reference, str | Path):
         weights = _read_weights(str(reference), revision)
         config, stored = (_read_json(str(reference), name, revision) for name in ("config.json", "tokenizer.json"))
@@ -120,7 +120,7 @@ def _stored_vocabulary(tokenizer: dict[str, Any]) -> dict[str, int]:
     return {**vocabulary, **{token["content"]: token["id"] for token in tokenizer.get("added_tokens", [])}}
 
 
-def vocabulary_of(tokenizer: Any) -> dict[str, int] | None:
+def as_vocabulary(tokenizer: Any) -> dict[str, int] | None:
     """Vocabulary of a tokenizer or mapping; None for what has none, such as an image processor of the Trainer."""
     if isinstance(tokenizer, Mapping):
         return dict(tokenizer)
@@ -128,12 +128,18 @@ def vocabulary_of(tokenizer: Any) -> dict[str, int] | None:
     return None if get_vocab is None else dict(get_vocab())
 
 
-def _fingerprint(weights: Mapping[str, Tensor], vocabulary: Mapping[str, int] | None) -> str:
-    """sha256 over names, types, shapes and bytes of the weights, and over the items of their rows."""
+def hash_weights(weights: Mapping[str, Tensor]) -> hashlib._Hash:
+    """sha256 (of hashlib) over names, types, shapes and bytes of weights, wherever they lie."""
     digest = hashlib.sha256()
     for name in sorted(weights):
-        weight = weights[name].contiguous()
+        weight = weights[name].detach().cpu().contiguous()
         digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}\n".encode())
         digest.update(weight.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest
+
+
+def _fingerprint(weights: Mapping[str, Tensor], vocabulary: Mapping[str, int] | None) -> str:
+    """sha256 (hex) of the weights and of the items of their rows."""
+    digest = hash_weights(weights)
     digest.update(json.dumps(sorted(vocabulary.items()) if vocabulary else None).encode())
     return digest.hexdigest()

@@ -15,15 +15,14 @@ from ..data.inputs import inputs_of
 from ..data.periods import Periods
 from ..data.sequences import to_evaluation_sequences
 from ..evaluation.cohorts import BoolArray, summarise_cohorts
-from ..evaluation.metrics.functions import paired_bootstrap
+from ..evaluation.metrics.functions import METRIC, paired_bootstrap
 from ..evaluation.protocol import rank_among
 from ..evaluation.ranked_test import PROTOCOL, decided_by
 from ..evaluation.ranking import PROTOCOLS
-from ..evaluation.table import estimate, markdown_row
+from ..evaluation.table import SETTINGS, estimate, markdown_row
 from ..tokenization import ItemTokenizer
 from .refresh_arguments import RefreshArguments
 
-METRIC = "ndcg@10"
 OVERALL = "all"
 OLD_MODEL = "the model before"
 Ranks = dict[str, NDArray[np.int64]]
@@ -127,9 +126,13 @@ def report_markdown(report: dict[str, Any]) -> str:
         *[f"- Lost: {text}" for text in report["objections"]],
         *[f"- {text}" for text in report["notes"]],
     ]
-    titles = {"filter_seen": "Seen items filtered", "unfiltered": "Seen items ranked too"}
     for protocol in PROTOCOLS:
-        lines += ["", f"## {titles[protocol]}", "", "| cohort | users | NDCG@10 before | after | difference |"]
+        lines += [
+            "",
+            f"## {SETTINGS[protocol].capitalize()}",
+            "",
+            "| cohort | users | NDCG@10 before | after | difference |",
+        ]
         lines.append("|---|---|---|---|---|")
         for name, row in report[protocol].items():
             lines.append(markdown_row(name, f"{row['n']:,}", *_cells(row)))

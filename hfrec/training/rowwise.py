@@ -101,6 +101,8 @@ class RowwiseAdamW(torch.optim.AdamW):
 def rowwise_optimizer(model: PreTrainedModel, training: RecommenderTrainingArguments) -> RowwiseAdamW:
     """The optimiser of `--rowwise_embeddings`; the model's item table gives sparse gradients from here on.
 
+    Where items are made of content, the table holds their residuals; the adapters are small and have dense gradients.
+
     Args:
         model: Masked or causal model with a sampled loss.
         training: Rates, decay and clipping; the clipping is taken over and switched off there.
@@ -114,11 +116,6 @@ def rowwise_optimizer(model: PreTrainedModel, training: RecommenderTrainingArgum
         raise ValueError(
             f"`rowwise_embeddings` needs `--loss sampled_softmax` or `gbce`, found {model.config.loss!r}, whose "
             "gradient has every row."
-        )
-    if model.config.item_representation != "id":
-        raise ValueError(
-            f"`rowwise_embeddings` needs `--item_representation id`, found {model.config.item_representation!r}, whose "
-            "adapter has a gradient from every item."
         )
     if training.world_size > 1:
         raise ValueError(f"`rowwise_embeddings` is for one process, found {training.world_size}.")

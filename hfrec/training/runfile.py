@@ -18,6 +18,7 @@ from ..data.shards import StreamedBatches
 from ..data.splits import Split
 from .arguments import DataArguments, FinetuneArguments
 from .checkpoints import last_whole_checkpoint
+from .reference import hash_weights
 from .trainer_arguments import RecommenderTrainingArguments
 
 logger = logging.get_logger(__name__)
@@ -58,13 +59,10 @@ def begin_run(
     done = (folder / "all_results.json").exists() and (folder / RUN_FILE).exists()
     if explicit or done or last_whole_checkpoint(folder) is not None:
         if (earlier / RUN_FILE).is_file():
-            check_same(
-                read_json_object(earlier / RUN_FILE), run, earlier, elsewhere=earlier.resolve() != folder.resolve()
-            )
+            check_same(earlier, run, elsewhere=earlier.resolve() != folder.resolve())
         elif not explicit:
-            raise ValueError(
-                f"`output_dir` {folder} holds checkpoints without {RUN_FILE}, so that nobody knows of which log and "
-                "settings: choose another folder, or name the checkpoint to go on from with `--resume_from_checkpoint`."
+            raise of_nobody_knows_what(
+                folder, "checkpoints", ", or name the checkpoint to go on from with `--resume_from_checkpoint`"
             )
     if training.process_index == 0:
         write_json(folder / RUN_FILE, run)
@@ -94,9 +92,17 @@ def begin_in(folder: Path, about: dict[str, dict[str, Any]]) -> bool:
     """
     goes_on = (folder / RUN_FILE).is_file()
     if goes_on:
-        check_same(read_json_object(folder / RUN_FILE), about, folder, elsewhere=False)
+        check_same(folder, about)
     write_json(folder / RUN_FILE, about)
     return goes_on
+
+
+def of_nobody_knows_what(folder: Path, what: str, remedy: str = "") -> ValueError:
+    """The refusal of a folder whose contents nobody can compare with what is asked for."""
+    return ValueError(
+        f"`output_dir` {folder} holds {what} without {RUN_FILE}, so that nobody knows of which log and settings: "
+        f"choose another folder{remedy}."
+    )
 
 
 def split_content(split: Split) -> dict[str, str]:
@@ -130,15 +136,9 @@ def weights_digest(model: PreTrainedModel) -> str:
         >>> len(weights_digest(model))
         64
     """
-    import torch
-
-    digest = hashlib.sha256()
     saved = model.state_dict().keys()  # without what is made anew whenever the model is
-    kept = [(name, buffer) for name, buffer in model.named_buffers() if name in saved]  # features of items
-    for name, weight in sorted([*model.named_parameters(), *kept]):
-        digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}\n".encode())
-        digest.update(weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    kept = {name: buffer for name, buffer in model.named_buffers() if name in saved}  # features of items
+    return hash_weights({**dict(model.named_parameters()), **kept}).hexdigest()
 
 
 def _training_settings(training: RecommenderTrainingArguments) -> dict[str, Any]:
@@ -147,14 +147,13 @@ def _training_settings(training: RecommenderTrainingArguments) -> dict[str, Any]
     return {**values, "dataloader_drop_last": training.dataloader_drop_last, "world_size": training.world_size}
 
 
-def check_same(
-    before: dict[str, dict[str, Any]], now: dict[str, dict[str, Any]], folder: Path, *, elsewhere: bool
-) -> None:
-    """Refuse to go on with another log or other settings; a run that is named from `elsewhere` is only warned of.
+def check_same(folder: Path, now: dict[str, dict[str, Any]], *, elsewhere: bool = False) -> None:
+    """Refuse to go on in a folder with another log or other settings; one that is named `elsewhere` is only warned of.
 
     Raises:
         ValueError: With each setting that differs, or what is there is no run.
     """
+    before = read_json_object(folder / RUN_FILE)
     if not all(isinstance(group, dict) for group in before.values()):
         raise ValueError(
             f"{folder / RUN_FILE} is damaged: expected groups of settings. Choose another `output_dir`, or remove what "

@@ -9,10 +9,9 @@ from transformers import PreTrainedModel
 
 from ..data.arguments import ProtocolArguments
 from ..data.repeats import REPEAT_THRESHOLD, filters_seen, repeat_share, settle_filter_seen
+from ..evaluation.metrics.functions import METRIC
 from ..evaluation.ranked_test import decided_by
 from .trainer_arguments import RecommenderTrainingArguments
-
-METRIC = "ndcg@10"
 
 
 def settle_seen_items(model: PreTrainedModel, validation: Any, protocol: ProtocolArguments) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from ..models.chunked_loss import chunked_cross_entropy
 from ..models.content import StepItems
 from ..models.item_scorer import ItemScorer
-from ..models.losses import Candidates, Labelled, score_candidates
+from ..models.losses import IGNORED, Candidates, Labelled, score_candidates
 
 Scorer = TypeVar("Scorer", bound=ItemScorer)
 
@@ -250,13 +250,13 @@ class _ShardedScorer(ItemScorer):  # type: ignore[no-untyped-call]  # its parent
         finally:
             dist.barrier(self.shard.group)
 
-    def _bounded_loss(self, labelled: Labelled, step: StepItems) -> Tensor:
+    def _bounded_loss(self, labelled: Labelled) -> Tensor:
         where = "representations of one batch: seed them alike, also for dropout"
         self.shard.check_same(labelled.states.detach()[:, :1].double().sum(dim=0), where, tolerance=1e-3)
-        return super()._bounded_loss(labelled, step)
+        return super()._bounded_loss(labelled)
 
-    def _chunked_loss(self, labelled: Labelled, step: StepItems) -> Tensor:
-        counted = labelled.items != -100
+    def _chunked_loss(self, labelled: Labelled) -> Tensor:
+        counted = labelled.items != IGNORED
         places, num_rows = labelled.items[counted] - self.shard.start, self.shard.stop - self.shard.start
         return chunked_cross_entropy(
             labelled.states[counted],

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
+from ..data.columns import content_columns
 from ..data.source_names import check_source_names, source_names
 from .arguments import DataArguments
 
@@ -26,7 +27,7 @@ class LogSource:
         where: Conditions that every kept interaction meets, such as "country!=France".
         min_user_interactions, min_item_interactions: The k-core.
         duplicates: What becomes of repeated (user, item) pairs.
-        rename_items: Columns of the items file by the names that they get, so that sources have them in common.
+        content_columns: What the items file calls columns that sources have in common, such as `{"title": "name"}`.
         license, domain: What a model card says of it.
     """
 
@@ -41,7 +42,7 @@ class LogSource:
     min_user_interactions: int = 1
     min_item_interactions: int = 1
     duplicates: Literal["keep", "first", "last", "consecutive"] = "keep"
-    rename_items: dict[str, str] = field(default_factory=dict)
+    content_columns: dict[str, str] = field(default_factory=dict)
     license: str | None = None
     domain: str | None = None
 
@@ -133,6 +134,7 @@ class SourcesArguments(DataArguments):
         shared = {
             name: value for name, value in vars(self).items() if name in SOURCE_KEYS - {"train_file", "items_file"}
         }
+        shared["content_columns"] = content_columns(self.content_columns)
         return [
             LogSource(file, name, None if table == NO_ITEMS else table, **shared)
             for file, name, table in zip(files, names, items, strict=True)

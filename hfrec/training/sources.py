@@ -40,21 +40,9 @@ def load_source(source: LogSource) -> Interactions:
     try:
         shape = vars(source)
         columns, filters = LogColumns.of(shape), LogFilters.of(shape)
-        log = load_interactions(source.train_file, columns=columns, filters=filters, items=source.items_file)
+        return load_interactions(source.train_file, columns=columns, filters=filters, items=source.items_file)
     except ValueError as error:
         raise ValueError(f"source {source.name}: {error}") from error
-    return Interactions(log.table, _renamed_items(source, log.items), log.report)
-
-
-def _renamed_items(source: LogSource, items: pa.Table | None) -> pa.Table | None:
-    if not source.rename_items:
-        return items
-    missing = [name for name in source.rename_items if items is None or name not in items.column_names]
-    if items is None or missing:
-        found = "no items" if items is None else ", ".join(items.column_names)
-        raise ValueError(f"source {source.name}: `rename_items` names {', '.join(missing)}, found {found}.")
-    kept = items.drop_columns([new for new in source.rename_items.values() if new in items.column_names])
-    return kept.rename_columns([source.rename_items.get(name, name) for name in kept.column_names])
 
 
 def load_sources(data: SourcesArguments, protocol: ProtocolArguments) -> JoinedSources:
@@ -76,28 +64,28 @@ def load_sources(data: SourcesArguments, protocol: ProtocolArguments) -> JoinedS
 
 def vocabulary_of(train: Interactions, data: SourcesArguments, name: str) -> ItemTokenizer:
     """Vocabulary of the training items of a log, without those that count as unknown."""
-    return build_tokenizer(train, unknown=items_without_metadata(train, data.missing_items, name))
+    ids = pc.unique(train.table["item_id"])
+    return build_tokenizer(train, unknown=items_without_metadata(ids, train.items, data.missing_items, name))
 
 
-def items_without_metadata(log: Interactions, policy: str, name: str) -> list[str]:
+def items_without_metadata(ids: Any, items: pa.Table | None, policy: str, name: str) -> list[str]:
     """Items of a log that its items file lacks and that get no token; they are counted on stderr.
 
     Args:
-        log: With its items.
+        ids: Arrow array of the log's items, each once.
+        items: The table of the file.
         policy: `keep` (none are returned), `refuse` or `unknown`.
         name: Of the log, for messages.
 
     Raises:
         ValueError: There are some and they are refused, or there is no items file to say so.
     """
-    if log.items is None:
+    if items is None:
         if policy != "keep":
             raise ValueError(f"`--missing_items {policy}` needs an items file, {name} has none.")
         return []
-    ids = pc.unique(log.table["item_id"])
-    missing: list[str] = ids.filter(
-        pc.invert(pc.is_in(ids, value_set=log.items["item_id"].combine_chunks()))
-    ).to_pylist()
+    listed = pc.is_in(ids, value_set=items["item_id"].combine_chunks())
+    missing: list[str] = ids.filter(pc.invert(listed)).to_pylist()
     if not missing:
         return []
     line = f"{name}: {len(missing):,} of {len(ids):,} items are not in the items file ({', '.join(missing[:3])}, …)"

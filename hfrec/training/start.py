@@ -15,7 +15,7 @@ from ..data.interactions import Interactions
 from ..data.sequences import to_sequences
 from ..models import Bert4RecModel
 from ..models.layers import Bert4RecLayer
-from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer
+from ..tokenization import NUM_SPECIAL_TOKENS, SPECIAL_TOKENS, ItemTokenizer
 from ..transfer.cooccurrence import (
     CooccurrenceSettings,
     cooccurrence_rows,
@@ -125,6 +125,17 @@ def start_adopted(
         start_residuals(model, histories, counts, seed=seed)
     else:
         start_new_items(model, histories, counts, new=adoption.new)
+
+
+def anchored_rows(adoption: Adoption, *, from_log: bool) -> dict[str, int]:
+    """Rows that L2-SP pulls, by what the checkpoint calls them: special tokens, and known items that keep their start.
+
+    Args:
+        adoption: What became of the catalogue.
+        from_log: Whether `start_adopted` has started its items, by which known ones may start anew as well.
+    """
+    specials = {token: row for token, row in adoption.tokenizer.get_vocab().items() if token in SPECIAL_TOKENS}
+    return specials if from_log and adoption.whitened else {**specials, **adoption.known}
 
 
 def _trusted(counts: NDArray[np.int64]) -> torch.Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,6 +14,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
+from ..data.columns import LogColumns
+from ..data.item_tables import read_items, with_content_columns
 from ..data.shards import SequenceShards, StreamedBatches
 from ..data.source_names import SEPARATOR
 from ..data.sources import Block, join_tokenizers, source_blocks
@@ -24,11 +26,43 @@ from ..transfer.sources import take_source
 from .rows import RunRows, stream_of
 from .runfile import streamed_content
 from .source_arguments import SourcesArguments
-from .sources import compete
+from .sources import compete, items_without_metadata
 from .trainer_arguments import RecommenderTrainingArguments
 
 if TYPE_CHECKING:
     import datasets
+
+
+def open_shards(folder: str, settings: Mapping[str, Any], *, missing_items: str) -> SequenceShards:
+    """A folder of prepared sequences, with what its items file or its own table says of the items.
+
+    Args:
+        folder: The prepared folder.
+        settings: Those of a source: `items_file`, `item_column`, `title_column` and `content_columns`.
+        missing_items: What becomes of items that the items file lacks: `keep` or `refuse`.
+
+    Raises:
+        ValueError: With the folder; items to be left out count as tokens of the sequences already.
+    """
+    shards, columns = SequenceShards(Path(folder)), LogColumns.of(settings)
+    names = {**({"title": columns.title_column} if columns.title_column else {}), **columns.content_columns}
+    try:
+        if settings["items_file"] is not None:
+            items = read_items(settings["items_file"], item_column=columns.item_column)
+        elif names or missing_items != "keep":
+            items = shards.tokenizer.items
+        else:
+            return shards
+        items = with_content_columns(items, names)
+        ids = shards.tokenizer.items["item_id"].combine_chunks()
+        if items_without_metadata(ids, items, missing_items, folder):
+            raise ValueError(
+                "`--missing_items unknown` is not for `--streaming`, whose sequences hold tokens of these items: leave "
+                "them out of the log before `hfrec prepare`."
+            )
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from error
+    return replace(shards, items=items)
 
 
 @dataclass(frozen=True)
@@ -44,7 +78,12 @@ class StreamedSources:
     @classmethod
     def of(cls, data: SourcesArguments) -> StreamedSources:
         """The folders that the arguments name."""
-        return cls({source.name: SequenceShards(Path(source.train_file)) for source in data.log_sources()})
+        return cls(
+            {
+                source.name: open_shards(source.train_file, vars(source), missing_items=data.missing_items)
+                for source in data.log_sources()
+            }
+        )
 
     @cached_property
     def tokenizer(self) -> ItemTokenizer:

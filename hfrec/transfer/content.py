@@ -7,6 +7,7 @@ that were held out. What it says of a new item's content is where the new item s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -151,10 +152,15 @@ def given_vectors(values: Sequence[Sequence[float] | None]) -> Tensor:
         >>> given_vectors([[1, 2], None]).tolist()
         [[1.0, 2.0], [0.0, 0.0]]
     """
+    odd = [value for value in values if value is not None and (isinstance(value, str) or not hasattr(value, "__len__"))]
+    if odd:
+        raise ValueError(f"`values` must hold lists of numbers (Parquet, JSON lines), found {odd[0]!r:.60}.")
     widths = sorted({len(value) for value in values if value is not None})
     if len(widths) != 1 or widths == [0]:
         raise ValueError(f"`values` must hold vectors of one width above 0, found the widths {widths}.")
-    vectors = torch.tensor([[0.0] * widths[0] if value is None else list(value) for value in values])
+    rows = [[0.0] * widths[0] if value is None else list(value) for value in values]
+    # A table of another library may have made null of NaN.
+    vectors = torch.tensor([[math.nan if part is None else part for part in row] for row in rows], dtype=torch.float32)
     if not torch.isfinite(vectors).all():
         raise ValueError("`values` must be finite, found NaN or infinity.")
     return vectors

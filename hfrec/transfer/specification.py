@@ -138,7 +138,8 @@ def describe_content(
         blocks.append(_hashed_block(items, separated))
     blocks += [_number_block(items, column) for column in number_columns]
     if vector_column is not None:
-        blocks.append(ContentBlock("vectors", vector_column, given_vectors(_values(items, vector_column)).shape[1]))
+        given = _given(vector_column, _values(items, vector_column))
+        blocks.append(ContentBlock("vectors", vector_column, given.shape[1]))
     if not blocks:
         raise ValueError(
             "Items need content: expected `text_column`, `encoder`, `category_column`, `number_columns` or "
@@ -174,7 +175,13 @@ def content_features(
     if missing:
         raise ValueError(
             f"The checkpoint's items are made of {', '.join(block.column for block in specification.blocks)}; these "
-            f"items have no column {', '.join(missing)}, found {', '.join(items.column_names)}. Rename your columns."
+            f"items have no column {', '.join(missing)}, found {', '.join(items.column_names)}. Rename your columns or "
+            f"say what one is called: `--content_columns {missing[0]}=yours`."
+        )
+    if encoder is not None and all(block.kind != "text" for block in specification.blocks):
+        raise ValueError(
+            f"`encoder` {os.fspath(encoder)!r} has nothing to read: the checkpoint's items are made of "
+            f"{', '.join(f'{block.column} ({block.kind})' for block in specification.blocks)}. Leave it out."
         )
     parts = [_block_features(block, _values(items, block.column), encoder) for block in specification.blocks]
     for block, part in zip(specification.blocks, parts, strict=True):
@@ -188,7 +195,10 @@ def content_features(
 
 def _values(items: pa.Table, column: str) -> list[Any]:
     if column not in items.column_names:
-        raise ValueError(f"The items have no column {column!r}, found {', '.join(items.column_names)}.")
+        raise ValueError(
+            f"The items have no column {column!r}, found {', '.join(items.column_names)}. Give their table as "
+            f"`--items_file`; `--content_columns {column}=yours` says what it calls that column."
+        )
     found: list[Any] = items[column].to_pylist()
     return found
 
@@ -224,7 +234,8 @@ def _number_block(items: pa.Table, name: str) -> ContentBlock:
     block = ContentBlock("number", column, len(PLACES), log=log)
     numbers = [value for value in _numbers(block, _values(items, column)) if value is not None]
     if not numbers:
-        raise ValueError(f"Column {column!r} must hold at least one number, found none.")
+        what = "number above 0, whose logarithm is taken" if log else "number"
+        raise ValueError(f"Column {column!r} must hold at least one {what}, found none.")
     mean = math.fsum(numbers) / len(numbers)
     spread = math.sqrt(math.fsum((value - mean) ** 2 for value in numbers) / len(numbers))
     return ContentBlock("number", column, len(PLACES), log=log, mean=mean, spread=spread or 1.0)
@@ -257,7 +268,14 @@ def _block_features(block: ContentBlock, values: list[Any], encoder: str | os.Pa
         return hashed_rows(_names(block, values), block.width)
     if block.kind == "number":
         return _number_features(block, values)
-    return F.normalize(given_vectors(values), dim=1)
+    return F.normalize(_given(block.column, values), dim=1)
+
+
+def _given(column: str, values: list[Any]) -> Tensor:
+    try:
+        return given_vectors(values)
+    except ValueError as error:
+        raise ValueError(f"Column {column!r}: {error}") from error
 
 
 def _number_features(block: ContentBlock, values: list[Any]) -> Tensor:

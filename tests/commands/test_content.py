@@ -6,8 +6,11 @@ import json
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
+from safetensors.torch import load_file
 
+from hfrec import ItemTokenizer
 from hfrec.data.catalogs import synthetic_tables
 from hfrec.data.files import RUN_FILE
 from hfrec_command import main
@@ -61,6 +64,74 @@ def test_another_shop_is_ranked_without_a_step_and_after_some(
     lists = tmp_path / "lists.csv"
     assert main(["recommend", str(tmp_path / "tuned"), str(shops["shop"]), "--output_file", str(lists)]) == 0
     assert lists.read_text().splitlines()[1].count("shop") > 0
+
+
+def test_columns_of_another_name_are_the_checkpoints(
+    universal: Path, shops: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A shop that calls its titles names had to write its file anew; and a title of its own must not be read as one."""
+    renamed = tmp_path / "items.csv"
+    table = pd.read_csv(shops["shop_items"]).rename(columns={"title": "name"})
+    table.assign(title="Ms").to_csv(renamed, index=False)
+    found = []
+    for number, there in enumerate([[shops["shop_items"]], [renamed, "--content_columns", "title=name"]]):
+        words = ["evaluate", universal, shops["shop"], "--output_dir", tmp_path / str(number), "--items_file", *there]
+        assert main([*map(str, words)]) == 0
+        found.append(json.loads((tmp_path / str(number) / "eval_results.json").read_text())["filter_seen"])
+    assert found[0] == found[1]
+    table.to_csv(renamed, index=False)
+    start = ["--items_file", str(renamed), "--output_dir", str(tmp_path / "tuned"), *QUIET]
+    assert main(["finetune", str(universal), str(shops["shop"]), *start]) == 1
+    assert "what one is called: `--content_columns title=yours`" in capsys.readouterr().err
+    there = ["--content_columns", "title=nam"]
+    assert main(["finetune", str(universal), str(shops["shop"]), *start, *there]) == 1
+    assert "`--content_columns` names nam of the items file. Found: item_id, name." in capsys.readouterr().err
+    grown = ["items", "adopt", str(universal), "--items_file", str(renamed), "--output_dir", str(tmp_path / "adopted")]
+    assert main([*grown, "--content_columns", "title=name"]) == 0
+    assert "title" in ItemTokenizer.from_pretrained(tmp_path / "adopted").items.column_names
+
+
+@pytest.fixture(scope="module")
+def sequences(shops: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("sequences")
+    for name in ("source", "shop"):
+        assert main(["prepare", str(shops[name]), str(folder / name), "--layout", "sequences"]) == 0
+    return {name: folder / name for name in ("source", "shop")}
+
+
+def test_streamed_items_are_made_of_the_items_file(
+    universal: Path, shops: dict[str, Path], sequences: dict[str, Path], tmp_path: Path
+) -> None:
+    """Features in another order than the tokens of the sequences would give each item the content of another."""
+    words = ["pretrain", sequences["source"], "--streaming", "true", "--items_file", shops["source_items"]]
+    words += ["--item_representation", "content", "--text_column", "title", "--max_steps", "2"]
+    assert main([*map(str, words), "--output_dir", str(tmp_path / "one"), *TINY, *QUIET]) == 0
+    features = "model.embeddings.content.features"
+    whole = load_file(universal / "model.safetensors")[features]
+    assert whole.any() and load_file(tmp_path / "one" / "model.safetensors")[features].equal(whole)
+
+
+def test_streamed_sources_are_made_of_their_items_files(
+    shops: dict[str, Path], sequences: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Titles of one source at the items of the other; a log streamed without titles that trains on nothing."""
+    made_of = ["--item_representation", "content+id", "--text_column", "title", "--max_steps", "2"]
+    words = ["pretrain", "--train_file", *map(str, sequences.values()), "--streaming", "true", *made_of, *TINY, *QUIET]
+    assert main([*words, "--output_dir", str(tmp_path / "none")]) == 1
+    assert "no column 'title', found item_id, source, source_item_id, count. Give" in capsys.readouterr().err
+    tables = [str(shops[f"{name}_items"]) for name in sequences]
+    words += ["--items_file", *tables, "--output_dir", str(tmp_path / "two")]
+    assert main([*words, "--missing_items", "refuse"]) == 0
+    items = ItemTokenizer.from_pretrained(tmp_path / "two").items.to_pylist()
+    assert {(item["source"], item["title"].split()[0]) for item in items} == {("source", "cup"), ("shop", "plate")}
+    short = tmp_path / "short.csv"
+    short.write_text("".join(shops["shop_items"].read_text().splitlines(keepends=True)[:9]))
+    words = [str(short) if word == tables[1] else word for word in words]
+    words[words.index("--output_dir") + 1] = str(tmp_path / "three")
+    assert main([*words, "--missing_items", "unknown"]) == 1
+    assert "whose sequences hold tokens of these items" in capsys.readouterr().err
+    assert main([*words, "--missing_items", "refuse"]) == 1
+    assert "of 48 items are not in the items file" in capsys.readouterr().err
 
 
 def test_other_rows_of_items_are_no_resumption(

@@ -12,9 +12,7 @@ SHAPE = (2, 4)  # heads and their size
 SIZE = 8
 
 
-def written_out(
-    tokens: torch.Tensor, block: Block, angles: tuple[torch.Tensor, torch.Tensor] | None
-) -> list[torch.Tensor]:
+def written_out(tokens: torch.Tensor, block: Block, angles: torch.Tensor | None) -> list[torch.Tensor]:
     """Queries, keys and values of each head, `(rows, heads, width, head_size)`, zeros where the grid is filled up."""
     grid = torch.zeros(block.rows * block.width, tokens.shape[1], dtype=tokens.dtype)
     places = torch.arange(len(grid)) if block.places is None else block.places
@@ -22,7 +20,7 @@ def written_out(
     turned = max(1, len(parts) - 1)
     if angles is not None:
         heads = [part.view(-1, *SHAPE).transpose(0, 1) for part in parts]
-        heads = [rotate(part, *angles) if number < turned else part for number, part in enumerate(heads)]
+        heads = [rotate(part, angles) if number < turned else part for number, part in enumerate(heads)]
         tokens = torch.cat([part.transpose(0, 1).flatten(1) for part in heads], dim=1)
     grid = grid.index_copy(0, places, tokens).view(block.rows, block.width, -1, *SHAPE)
     return list(grid.permute(2, 0, 3, 1, 4).unbind())
@@ -36,8 +34,7 @@ def test_heads_and_their_gradient_are_those_written_out(counts: list[int], parts
     torch.manual_seed(0)
     block = Block.of(counts, torch.device("cpu"))
     tokens = torch.randn(block.tokens, parts * SIZE, dtype=torch.float64, requires_grad=True)
-    cos, sin = rotary_angles(torch.arange(block.tokens) * 3, SHAPE[1], 100.0)
-    angles = (cos.double(), sin.double()) if rotary else None
+    angles = rotary_angles(torch.arange(block.tokens) * 3, SHAPE[1], 100.0).double() if rotary else None
     found, expected = block.heads(tokens, SHAPE, angles), written_out(tokens, block, angles)
     assert len(found) == len(expected) == parts
     upstream = [torch.randn_like(part) for part in expected]

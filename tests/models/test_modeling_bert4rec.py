@@ -180,14 +180,14 @@ def test_truncation_leaves_what_is_kept_as_it_was(kind: str) -> None:
     model.model.layers[0].attention.query_key_value.register_forward_hook(lambda *call: captured.append(call[2]))
     angles: list[torch.Tensor] = []
     model.model.layers[0].register_forward_pre_hook(
-        lambda module, args, kwargs: angles.extend(kwargs["rotary"] or ()), with_kwargs=True
+        lambda module, args, kwargs: angles.append(kwargs["rotary"]), with_kwargs=True
     )
     history = [3, 4, 5, 6, 7, 8, 9, 1]
     for row in (history, history[-4:]):
         model(torch.tensor([row]))
     torch.testing.assert_close(captured[0][:, -4:], captured[1])
     if kind == "rotary":
-        torch.testing.assert_close(angles[0][:, :, -4:], angles[2])
+        torch.testing.assert_close(angles[0][:, :, -4:], angles[1])
 
 
 def test_position_matters() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from hfrec import Bert4RecConfig, Bert4RecForCausalLM, synthetic_tables
+from hfrec import Bert4RecConfig, Bert4RecForCausalLM, set_item_features, synthetic_tables
 from hfrec.training.rowwise import RowwiseAdamW
 from hfrec_command import main
 
@@ -68,12 +68,19 @@ def test_two_backward_passes_add_up() -> None:
     assert optimizer.state[table]["exp_avg"].flatten().tolist() == pytest.approx([0.0, 0.1, 0.2, 0.0])
 
 
+CONTENT = {"blocks": [{"kind": "vectors", "column": "image", "width": 5}]}
+
+
+@pytest.mark.parametrize("representation", ["id", "content+id"])
 @pytest.mark.parametrize("loss", ["sampled_softmax", "gbce"])
-def test_sparse_gradients_are_the_dense_ones(loss: str) -> None:
-    """A row left out of the sparse gradient is never trained."""
+def test_sparse_gradients_are_the_dense_ones(loss: str, representation: str) -> None:
+    """A row left out of the sparse gradient is never trained, be it an embedding or a residual beside content."""
     torch.manual_seed(0)
-    model = Bert4RecForCausalLM(Bert4RecConfig(vocab_size=60, hidden_size=8, loss=loss, num_negatives=16)).train()
-    model.config.hidden_dropout_prob = 0.0
+    shape = {"vocab_size": 60, "hidden_size": 8, "loss": loss, "num_negatives": 16, "hidden_dropout_prob": 0.0}
+    made_of = {} if representation == "id" else {"item_content": CONTENT, "content_adapter": "linear"}
+    model = Bert4RecForCausalLM(Bert4RecConfig(**shape, item_representation=representation, **made_of)).train()
+    if made_of:
+        set_item_features(model, torch.randn(57, 5))
     ids = torch.randint(3, 60, (4, 6))
     gradients = []
     for sparse in (False, True):
@@ -81,7 +88,7 @@ def test_sparse_gradients_are_the_dense_ones(loss: str) -> None:
         model.zero_grad()
         torch.manual_seed(1)
         model(input_ids=ids, labels=ids.roll(-1, 1)).loss.backward()
-        gradients.append([weight.grad.to_dense() for weight in model.parameters()])
+        gradients.append([weight.grad.to_dense() for weight in model.parameters() if weight.grad is not None])
         assert model.get_input_embeddings().weight.grad.is_sparse is model.decoder.bias.grad.is_sparse is sparse
     assert all(one.allclose(other, atol=1e-6) for one, other in zip(*gradients, strict=True))
 

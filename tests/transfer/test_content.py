@@ -144,7 +144,12 @@ def test_categories_are_split_and_trimmed() -> None:
 
 @pytest.mark.parametrize(
     ("message", "values"),
-    [("widths \\[2, 3\\]", [[1, 2], [1, 2, 3]]), ("widths \\[\\]", [None]), ("finite", [[float("nan")]])],
+    [
+        ("widths \\[2, 3\\]", [[1, 2], [1, 2, 3]]),
+        ("widths \\[\\]", [None]),
+        ("finite", [[float("nan")]]),
+        ("finite", [[None]]),
+    ],
 )
 def test_given_vectors_of_no_or_different_widths_are_refused(message: str, values: Any) -> None:
     """Rows cut or padded to one width would compare the coordinates of different vectors."""

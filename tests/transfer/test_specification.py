@@ -111,6 +111,9 @@ def test_bad_catalogues_are_refused_with_both_sides(encoder: Path) -> None:
         content_features(specification, shop(**{**SOURCE, "price": ["1", "cheap", ""]}))
     with pytest.raises(ValueError, match="at least one text"):
         content_features(specification, shop(**{**SOURCE, "title": ["", None, " "]}))
+    words = describe_content(shop(**SOURCE), text_column="title")
+    with pytest.raises(ValueError, match=r"has nothing to read: .* made of title \(words\)"):
+        content_features(words, shop(**SOURCE), encoder=encoder)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +124,8 @@ def test_bad_catalogues_are_refused_with_both_sides(encoder: Path) -> None:
         ({"category_column": "empty"}, "at least one category"),
         ({"text_column": "empty"}, "at least one word"),
         ({"number_columns": ["empty"]}, "at least one number"),
-        ({"vector_column": "empty"}, "one width"),
+        ({"vector_column": "empty"}, "Column 'empty': `values` must hold vectors of one width"),
+        ({"vector_column": "title"}, "must hold lists of numbers .*, found 'a'"),
     ],
 )
 def test_a_source_without_content_is_refused(columns: dict[str, object], message: str) -> None:

@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .bootstrap import percentile_interval, resampled_means
 
+METRIC = "ndcg@10"  # by which checkpoints and settings are chosen and verdicts are made
 METRIC_NAMES = ("hit_rate", "ndcg", "mrr", "recall", "precision", "map")
 
 
@@ -103,7 +104,7 @@ def paired_bootstrap(
     ranks_a: ArrayLike,
     ranks_b: ArrayLike,
     *,
-    metric: str = "ndcg@10",
+    metric: str = METRIC,
     n_bootstrap: int = 1000,
     seed: int = 0,
     confidence: float = 0.95,
