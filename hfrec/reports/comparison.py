@@ -10,7 +10,7 @@ from ..evaluation.compare import HEAD
 from ..evaluation.ranking import PROTOCOLS
 from ..evaluation.table import METRICS, SETTINGS, renamed, short_names
 from ..evaluation.verdict import with_ends
-from .page import Interval, intervals, table, text, write_page
+from .page import Interval, intervals, prose, table, text, write_page
 
 
 def write_comparison(path: Path, compared: Mapping[str, Any]) -> None:
@@ -26,7 +26,7 @@ def write_comparison(path: Path, compared: Mapping[str, Any]) -> None:
     parts = [
         text("h1", " · ".join(arms)),
         text("p", f"{compared['n_users']:,} test users, the same for all; differences are paired", "soft"),
-        *(text("p", note, "verdict") for note in notes),
+        *(prose(note, "verdict") for note in notes),
     ]
     for setting in PROTOCOLS:
         parts += _setting(compared, setting, called)

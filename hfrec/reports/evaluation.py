@@ -14,7 +14,7 @@ from ..evaluation.table import METRICS, SETTINGS, settings, short_names
 from ..evaluation.user_ranks import MODEL
 from ..evaluation.verdict import with_ends
 from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer
-from .page import Interval, bars, intervals, table, text, write_page
+from .page import Interval, bars, intervals, prose, table, text, write_page
 
 LISTS = {
     "coverage": "coverage of the catalogue",
@@ -42,7 +42,7 @@ def write_evaluation(path: Path, results: Mapping[str, Any], ranked: RankedTest,
     parts = [
         text("h1", name),
         text("p", f"{results['n_users']:,} users of {source}, the whole catalogue as candidates", "soft"),
-        text("p", results.get("verdict", {}).get("text", "No baseline stands beside this model."), "verdict"),
+        prose(results.get("verdict", {}).get("text", "No baseline stands beside this model."), "verdict"),
         *_metrics(results),
         *_cohorts(results),
         *_popularity(ranked),
