@@ -60,8 +60,8 @@ def pad_newest(
     """
     arrays = [np.asarray(row, dtype=np.int64)[-length if length else None :] for row in rows]
     if len(arrays) == 1:  # nothing to pad: half of the time of a single request's batch
-        tokens = torch.from_numpy(arrays[0].copy())[None]
-        return tokens, torch.ones_like(tokens)
+        single = torch.from_numpy(arrays[0].copy())[None]
+        return single, torch.ones_like(single)
     sizes = np.array([len(array) for array in arrays])
     width = int(sizes.max(initial=0))
     steps = np.arange(width)
