@@ -9,7 +9,7 @@ items filtered. Ids never meet, whatever the logs call their items.
 
 Arms on a share of the target's users: popularity, item-kNN, EASE, item-kNN and the cosine of content mixed half and
 half; networks of ids and of content from scratch; the source's network fine-tuned, with L2-SP, with a frozen body, and
-from a source whose items had each other's content.
+from a source whose items had each other's content. `--cold` holds a fifth of the source's items out in place of this.
 """
 
 from __future__ import annotations

@@ -35,6 +35,7 @@ from hfrec.data.interactions import histories_of
 from hfrec.serving.settings import TOKEN_VARIABLE
 
 TOKEN = "benchmark"
+SERVERS = ("hello-world", "ONNX", "PyTorch")
 HELLO = """
 import os, sys
 import uvicorn
@@ -76,6 +77,9 @@ class ServingArguments:
     histories: int = field(default=1, metadata={"help": "Of one request, each of another user."})
     seconds: int = field(default=10, metadata={"help": "Of each measurement."})
     rounds: int = field(default=3, metadata={"help": "Each server in turn, in every round."})
+    servers: list[str] = field(
+        default_factory=lambda: list(SERVERS), metadata={"help": "Which to measure; the hello-world is always there."}
+    )
     clients: list[int] = field(default_factory=lambda: [1, 8, 64], metadata={"help": "Connections at a time."})
     soak_seconds: int = field(default=0, metadata={"help": "Also 64 clients this long, with swaps; 0 without."})
     reload_seconds: float = field(default=10.0, metadata={"help": "Seconds between the swaps of the soak."})
@@ -225,11 +229,9 @@ def main(arguments: ServingArguments) -> dict[str, Any]:
     (folder / "load.lua").write_text(LUA, encoding="utf-8")
     port = str(arguments.port)
     serve = [sys.executable, "-m", "hfrec.serving", "--port", port, "--history_store", "none", "--model_name_or_path"]
-    servers = {
-        "hello-world": [sys.executable, "-c", HELLO, port],
-        "ONNX": [*serve, str(exports[0])],
-        "PyTorch": [*serve, arguments.model_name_or_path],
-    }
+    words = ([sys.executable, "-c", HELLO, port], [*serve, str(exports[0])], [*serve, arguments.model_name_or_path])
+    servers = dict(zip(SERVERS, words, strict=True))
+    servers = {name: servers[name] for name in SERVERS if name == "hello-world" or name in arguments.servers}
     results: dict[str, Any] = {"start": {name: [] for name in servers}}
     results["load"] = {name: [] for name in servers}
     for turn in range(arguments.rounds):
@@ -238,7 +240,7 @@ def main(arguments: ServingArguments) -> dict[str, Any]:
                 results["start"][name].append(start)
                 results["load"][name].append(measure(arguments, pid, folder))
     if arguments.soak_seconds:
-        with server(servers["ONNX"], arguments.port) as (pid, _):
+        with server(words[1], arguments.port) as (pid, _):
             results["soak"] = soak(arguments, pid, folder, [str(export) for export in exports])
     write_json(folder / "serving.json", results)
     print(table(results["load"]))

@@ -92,7 +92,7 @@ def commands_page() -> str:
     from hfrec_command import COMMANDS, main
 
     lines = ["# Commands\n", "What `hfrec COMMAND --help` prints.\n"]
-    os.environ["COLUMNS"] = "92"
+    os.environ["COLUMNS"] = "88"  # what the page shows without scrolling
     for name in COMMANDS:
         shown = io.StringIO()
         with contextlib.redirect_stdout(shown), contextlib.suppress(SystemExit):

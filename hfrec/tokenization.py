@@ -24,7 +24,7 @@ _ITEMS_PER_LOOKUP = 16  # Arrow hashes this many items of the vocabulary in the 
 _LARGEST_RATIO = 100
 _SMALL = 1 << 26
 ITEMS_FILE = "items.parquet"
-_HUB_PARAMETERS = ("revision", "subfolder", "token", "cache_dir", "local_files_only", "force_download")
+HUB_PARAMETERS = ("revision", "subfolder", "token", "cache_dir", "local_files_only", "force_download")
 UnknownPolicy = Literal["error", "drop", "unk"]
 
 
@@ -167,7 +167,7 @@ class ItemTokenizer(PreTrainedTokenizerFast):
             ValueError: The tokenizer there is not an item tokenizer, or `items.parquet` does not fit it.
         """
         name = pretrained_model_name_or_path
-        hub = {key: kwargs.pop(key) for key in _HUB_PARAMETERS if key in kwargs}
+        hub = {key: kwargs.pop(key) for key in HUB_PARAMETERS if key in kwargs}
         hub["_raise_exceptions_for_missing_entries"] = False
         path = cached_file(name, "tokenizer.json", **hub)
         if path is None:
@@ -202,6 +202,22 @@ class ItemTokenizer(PreTrainedTokenizerFast):
         if items is not None:
             tokenizer._items = _checked_items(_read_items(items, tokenizer), tokenizer, items)
         return tokenizer
+
+
+def check_pair(model: Any, tokenizer: ItemTokenizer) -> None:
+    """Refuse a tokenizer of another size than the model."""
+    if len(tokenizer) != model.config.vocab_size:
+        raise ValueError(
+            f"`tokenizer` must have the model's {model.config.vocab_size} tokens, found {len(tokenizer)}. Load both "
+            "from the same checkpoint."
+        )
+
+
+def counts_of(items: pa.Table) -> dict[str, int] | None:
+    """Interactions of each item, as `ItemTokenizer.items` holds them; None where it says nothing of them."""
+    if "count" not in items.column_names:
+        return None
+    return dict(zip(items["item_id"].to_pylist(), items["count"].fill_null(0).to_pylist(), strict=True))
 
 
 def _name_stock_class(path: str) -> None:

@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from ..data.titles import CATEGORY_COLUMNS
 from ..tokenization import ItemTokenizer
 
-# Names that item tables give their categories, the first one found being taken.
-CATEGORY_COLUMNS = ("category", "categories", "genre", "genres")
 OTHERS = "other"
 
 

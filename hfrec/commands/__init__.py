@@ -52,7 +52,9 @@ def run(name: str, words: Sequence[str]) -> int:
             folder = _output_folder(arguments)
             names |= _flag_names(arguments)
             if name not in _WITHOUT_MODELS:
-                _hide_short_bars()
+                from ..hub.bars import hide_short_bars
+
+                hide_short_bars()
             with _held(folder):
                 results = module.main(arguments)
     except _refusals() as error:
@@ -70,17 +72,6 @@ def run(name: str, words: Sequence[str]) -> int:
         _say(name, f"interrupted. {_what_is_left(folder)}")
         return 128 + (signal.SIGTERM if isinstance(error, _Terminated) else signal.SIGINT)
     return int(results.get("exit_code", 0)) if isinstance(results, dict) else 0
-
-
-def _hide_short_bars() -> None:
-    """No bars of transformers for what takes a moment here, such as writing weights; those of downloads stay."""
-    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, enable_progress_bars
-    from transformers.utils import logging
-
-    hidden = are_progress_bars_disabled()
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    if not hidden:
-        enable_progress_bars()
 
 
 def _refusals() -> tuple[type[Exception], ...]:

@@ -27,7 +27,7 @@ from ..training.final import (
     refit_on_log,
     train_finally,
 )
-from ..training.fitting import fit_to_log, read_content
+from ..training.fitting import fit_to_log, model_content
 from ..training.pushes import hub_target
 from ..training.rows import load_split, split_rows
 from ..training.run import check_output_folder, train_and_evaluate
@@ -110,7 +110,7 @@ def run_on_split(
 ) -> dict[str, Any]:
     """Fine-tune on the training part of a split and test; a validation run that is done already is only read."""
     model, tokenizer = load_network(start.model_name_or_path, revision=start.model_revision)
-    content = {**split_content(split), **read_content(model, start, split.train)}
+    content = {**split_content(split), **model_content(model, start, split.train)}
     begin_run(data, training, content, start=start_settings(model, start), protocol=vars(protocol))
     done = finished_validation(training)
     if done is not None:
@@ -140,7 +140,7 @@ def run_on_all(
 ) -> dict[str, Any]:
     """Fine-tune from the same checkpoint on all rows for as long as validation chose."""
     model, tokenizer = load_network(start.model_name_or_path, revision=start.model_revision)
-    content = {"train": log.fingerprint, **read_content(model, start, log)}
+    content = {"train": log.fingerprint, **model_content(model, start, log)}
     begin_run(data, training, content, start=start_settings(model, start), final=vars(chosen))
     fitted = fit_to_log(model, tokenizer, log, data=data, start=start, training=training)
     tokenizer = fitted.tokenizer

@@ -237,18 +237,9 @@ def read_items(settings: ItemsArguments) -> Any:
 
     from ..data.columns import content_columns
     from ..data.item_tables import with_content_columns
-    from ..data.readers import read_source
+    from ..data.validation import read_ids
 
-    parts = read_source(settings.items_file, string_columns=(settings.item_column,))
-    if len(parts) != 1:
-        raise ValueError(f"`items_file` must be one table, found {len(parts)} files. Join them first.")
-    table = parts[0].table
-    if settings.item_column not in table.column_names:
-        found = ", ".join(table.column_names)
-        raise ValueError(
-            f"{settings.items_file}: no column {settings.item_column!r}, found {found}. Set `--item_column`."
-        )
-    ids = table[settings.item_column].cast(pa.string())
-    others = [name for name in table.column_names if name not in (settings.item_column, "item_id", "count")]
-    items = pa.table({"item_id": ids, **{name: table[name] for name in others}})
+    ids, part = read_ids(settings.items_file, settings.item_column, name="items_file")
+    others = [name for name in part.table.column_names if name not in ("item_id", "count")]
+    items = pa.table({"item_id": ids, **{name: part.table[name] for name in others}})
     return with_content_columns(items, content_columns(settings.content_columns))

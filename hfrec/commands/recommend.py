@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from .columns import ColumnFlags
+from .columns import LogFlags
 from .content import OtherItemsFlags, over_to_items
 from .lists import checked_output, write_rows
 from .parsing import parse_into
@@ -21,7 +21,7 @@ RECALL_USERS = 1000  # on whom an approximate index is compared with the exact l
 
 
 @dataclass
-class RecommendArguments(OtherItemsFlags, ColumnFlags):
+class RecommendArguments(OtherItemsFlags, LogFlags):
     """Whose histories, how many items, and where they go."""
 
     words: ClassVar[tuple[str, ...]] = ("model_name_or_path", "history_file")
@@ -64,10 +64,6 @@ class RecommendArguments(OtherItemsFlags, ColumnFlags):
             "help": "Time of the request, as the log writes times, for a checkpoint that reads time gaps. Default: "
             "unknown."
         },
-    )
-    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit on the hub."})
-    duplicates: Literal["keep", "first", "last", "consecutive"] | None = field(
-        default=None, metadata={"help": "What becomes of repeated (user, item) pairs. Default: as in training."}
     )
 
 
@@ -206,21 +202,12 @@ def listed_items(source: str, item_column: str, tokenizer: Any, flag: str) -> li
     Raises:
         ValueError: No such column, several files, or no item that the checkpoint knows.
     """
-    from ..data.readers import read_source
-    from ..data.validation import ids_to_strings
+    from ..data.validation import read_ids
 
     if Path(source).suffix == ".txt":
         ids = [line.strip() for line in Path(source).read_text(encoding="utf-8").splitlines() if line.strip()]
     else:
-        parts = read_source(source, string_columns=(item_column, "item_id"))
-        columns = parts[0].table.column_names
-        column = next((name for name in (item_column, "item_id") if name in columns), None)
-        if len(parts) != 1 or column is None:
-            raise ValueError(
-                f"`{flag}` {source} must be one table with the column {item_column!r}, or a .txt file with an id on "
-                f"each line, found {len(parts)} with {', '.join(columns)}."
-            )
-        ids = ids_to_strings(parts[0], column).to_pylist()
+        ids = read_ids(source, item_column, "item_id", name=flag)[0].to_pylist()
     known = set(tokenizer.items["item_id"].to_pylist())
     kept = [item for item in dict.fromkeys(ids) if item in known]
     if not kept:
@@ -283,15 +270,7 @@ def read_users(source: str, user_column: str) -> list[str]:
     Raises:
         ValueError: Several files, no such column, or a null id.
     """
-    from ..data.readers import read_source
-    from ..data.validation import ids_to_strings
+    from ..data.validation import read_ids
 
-    parts = read_source(source, string_columns=(user_column,))
-    found = parts[0].table.column_names
-    if len(parts) != 1 or user_column not in found:
-        raise ValueError(
-            f"`users_file` {source} must be one table with the column {user_column!r}, found {len(parts)} with "
-            f"{', '.join(found)}. Name the column with `--user_column`."
-        )
-    ids: list[str] = ids_to_strings(parts[0], user_column).to_pylist()
+    ids: list[str] = read_ids(source, user_column, name="users_file")[0].to_pylist()
     return ids

@@ -32,7 +32,7 @@ from ..hub.push import push_to_hub
 from ..tokenization import ItemTokenizer
 from ..training.arguments import CardArguments, DataArguments, RefreshFinetuneArguments
 from ..training.facts import log_sizes, run_facts
-from ..training.fitting import fit_to_log, read_content
+from ..training.fitting import fit_to_log, model_content
 from ..training.pushes import hub_target
 from ..training.refresh import (
     cohort_masks,
@@ -95,7 +95,7 @@ def main(arguments: Arguments) -> dict[str, Any]:
     old_model.config.filter_seen = chosen_filter(refresh.filter_seen, old_model.config)
     refresh = replace(refresh, filter_seen="true" if old_model.config.filter_seen else "false")
     named = {name: getattr(refresh, name) for name in ("test_start", "refresh_start", "context_items")}
-    content = {"log": log.fingerprint, **read_content(old_model, start, log)}
+    content = {"log": log.fingerprint, **model_content(old_model, start, log)}
     begin_run(data, training, content, start=start_settings(old_model, start), periods=named)
     model = deepcopy(old_model)
     fitted = fit_to_log(model, old_tokenizer, periods.new, data=data, start=start, training=training)

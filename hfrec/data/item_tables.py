@@ -8,26 +8,17 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hfrec.data.readers import read_source
-from hfrec.data.validation import ids_to_strings
+from hfrec.data.validation import read_ids
 
 
 def read_items(items: Any, *, item_column: str) -> pa.Table:
     """Item metadata with its ids, each once, as the strings in `item_id`."""
-    parts = read_source(items, string_columns=(item_column, "item_id"))
-    if len(parts) != 1:
-        raise ValueError(f"`items` must be one table, found {len(parts)} files. Join them first.")
-    table = parts[0].table
-    column = next((name for name in (item_column, "item_id") if name in table.column_names), None)
-    if column is None:
-        found = ", ".join(table.column_names)
-        raise ValueError(f"{parts[0].name}: `items` has no column {item_column!r} or 'item_id'. Found: {found}.")
-    ids = ids_to_strings(parts[0], column)
+    ids, others = read_ids(items, item_column, "item_id", name="items")
     counts = pc.value_counts(ids.combine_chunks())
     repeated = counts.filter(pc.greater(counts.field("counts"), 1))
     if len(repeated):
-        raise ValueError(f"{parts[0].name}: item {repeated[0]['values'].as_py()!r} has more than one row in `items`.")
-    return pa.table({"item_id": ids, **{name: table[name] for name in table.column_names if name != column}})
+        raise ValueError(f"{others.name}: item {repeated[0]['values'].as_py()!r} has more than one row in `items`.")
+    return pa.table({"item_id": ids, **{name: others.table[name] for name in others.table.column_names}})
 
 
 def with_content_columns(items: pa.Table | None, columns: Mapping[str, str]) -> pa.Table | None:

@@ -157,6 +157,18 @@ def format_of(path: Path) -> str | None:
     return None
 
 
+def read_table(source: Any, *, name: str, string_columns: tuple[str, ...] = ()) -> Part:
+    """The table of a source that must be a single one; `name` is what an error calls it.
+
+    Raises:
+        ValueError: Several files.
+    """
+    parts = read_source(source, string_columns=string_columns)
+    if len(parts) != 1:
+        raise ValueError(f"`{name}` must be one table, found {len(parts)} files. Join them first.")
+    return parts[0]
+
+
 def read_file(path: Path, *, string_columns: tuple[str, ...] = (), delimiter: str | None = None) -> pa.Table:
     """Read one CSV, TSV, JSON-lines or Parquet file."""
     suffix = format_of(path)

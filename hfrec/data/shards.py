@@ -17,7 +17,7 @@ import torch
 from hfrec.data.drawing import draws_of_sources
 from hfrec.data.files import check_seal, read_json_object, sha256_of
 from hfrec.data.sequences import check_windows, overlapping_windows
-from hfrec.tokenization import ITEMS_FILE, NUM_SPECIAL_TOKENS, ItemTokenizer
+from hfrec.tokenization import ITEMS_FILE, NUM_SPECIAL_TOKENS, ItemTokenizer, counts_of
 
 if TYPE_CHECKING:
     import datasets
@@ -85,11 +85,8 @@ class SequenceShards:
         if self.items is None and (self.folder / "tokenizer.json").is_file():
             return ItemTokenizer.from_pretrained(self.folder)
         items = pq.read_table(self.folder / ITEMS_FILE)
-        counts = None
-        if "count" in items.column_names:
-            counts = dict(zip(items["item_id"].to_pylist(), items["count"].to_pylist(), strict=True))
         metadata = items if self.items is None else self.items
-        return ItemTokenizer.from_items(items["item_id"], metadata=metadata, counts=counts)
+        return ItemTokenizer.from_items(items["item_id"], metadata=metadata, counts=counts_of(items))
 
     @cached_property
     def info(self) -> dict[str, Any]:

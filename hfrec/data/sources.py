@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from hfrec.data.interactions import Interactions, InteractionsReport, timestamps_to_numpy
 from hfrec.data.source_names import SEPARATOR, check_source_names
 from hfrec.data.splits import Split, SplitReport, split_facts
-from hfrec.tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer
+from hfrec.tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer, counts_of
 
 SOURCE_COLUMN, SOURCE_ITEM_COLUMN = "source", "source_item_id"
 SMALLEST_SOURCE = 2  # items: with one there is nothing to rank
@@ -132,10 +132,7 @@ def join_tokenizers(tokenizers: Mapping[str, ItemTokenizer]) -> ItemTokenizer:
         table = table.append_column(SOURCE_COLUMN, pa.array([name] * len(table)))
         tables.append(table.append_column(SOURCE_ITEM_COLUMN, raw))
     joined = _below_each_other(tables)
-    counts = None
-    if "count" in joined.column_names:
-        counts = dict(zip(joined["item_id"].to_pylist(), joined["count"].fill_null(0).to_pylist(), strict=True))
-    return ItemTokenizer.from_items(joined["item_id"], metadata=joined, counts=counts)
+    return ItemTokenizer.from_items(joined["item_id"], metadata=joined, counts=counts_of(joined))
 
 
 def _below_each_other(tables: Sequence[pa.Table]) -> pa.Table:

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import pyarrow as pa
 
+# Names that item tables give their categories, the first one found being taken.
+CATEGORY_COLUMNS = ("category", "categories", "genre", "genres")
 # How well a word of the query fits a word of a title; the weakest word of a query decides.
 _WHOLE, _BEGINNING, _INSIDE = 3, 2, 1
 _SHORTEST_INSIDE = 2  # one letter stands inside nearly every word

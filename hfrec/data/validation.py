@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hfrec.data.columns import LogColumns
-from hfrec.data.readers import Part
+from hfrec.data.readers import Part, read_table
 from hfrec.tokenization import SPECIAL_TOKENS
 
 _Parse = Callable[[Any], Any]
@@ -52,6 +52,31 @@ def normalise_part(part: Part, source: LogColumns) -> pa.Table:
     if clash:
         raise ValueError(f"{part.name}: column {clash[0]!r} would be hidden by {names[clash[0]]!r}: rename or drop it.")
     return pa.table({**columns, **{name: part.table[name] for name in further}})
+
+
+def read_ids(
+    source: Any, *columns: str, name: str, string_columns: tuple[str, ...] = ()
+) -> tuple[pa.ChunkedArray, Part]:
+    """The ids of a single table as strings, from the first of `columns` that it has, and what stands beside them.
+
+    Args:
+        source: What `read_source` takes.
+        columns: Names of the column of ids; the first is the one that a setting names.
+        name: What an error calls the source, such as "items_file".
+        string_columns: Others that are never to be guessed.
+
+    Raises:
+        ValueError: Several files, none of the columns, or what is no id.
+    """
+    part = read_table(source, name=name, string_columns=(*columns, *string_columns))
+    found = part.table.column_names
+    column = next((column for column in columns if column in found), None)
+    if column is None:
+        wanted = " or ".join(map(repr, dict.fromkeys(columns)))
+        raise ValueError(
+            f"{part.name}: `{name}` has no column {wanted}, found {', '.join(found)}. Name its column of ids."
+        )
+    return ids_to_strings(part, column), Part(part.name, part.table.drop_columns(column))
 
 
 def ids_to_strings(part: Part, column: str) -> pa.ChunkedArray:

@@ -14,12 +14,11 @@ from .cohorts import fair_masks
 from .metrics.bootstrap import mean_interval
 from .metrics.functions import paired_bootstrap, pooled_values
 from .ranking import PROTOCOLS
-from .table import SETTINGS, align, renamed, short_names
+from .table import METRICS, SETTINGS, align, renamed, short_names
 from .user_ranks import MODEL, UserRanks
-from .verdict import short
+from .verdict import with_ends
 
 HEAD = ["", "users", "n", "metric", "difference [95 %]", "all at once [95 %]", "p", "p, Holm"]
-METRICS = ("ndcg@10", "hit_rate@10", "mrr@10")
 Path = str | os.PathLike[str]
 Pooled = dict[str, dict[str, NDArray[np.int64]]]  # arm -> protocol -> (num_seeds, n)
 CORRECTION = (
@@ -32,7 +31,7 @@ CORRECTION = (
 def compare_ranks(
     arms: Mapping[str, Sequence[Path]],
     *,
-    metrics: Sequence[str] = METRICS,
+    metrics: Sequence[str] = tuple(METRICS),
     cohorts: bool = True,
     n_bootstrap: int = 10000,
     seed: int = 0,
@@ -134,7 +133,7 @@ def comparison_table(compared: Mapping[str, Any], setting: str = "filter_seen") 
         [
             called[name],
             str(len(arm["runs"])),
-            *(_cell(arm[setting][metric], arm[setting][f"{metric}_ci"]) for metric in metrics),
+            *(with_ends(arm[setting][metric], arm[setting][f"{metric}_ci"]) for metric in metrics),
         ]
         for name, arm in compared["arms"].items()
     ]
@@ -142,19 +141,14 @@ def comparison_table(compared: Mapping[str, Any], setting: str = "filter_seen") 
         [
             f"{called[row['a']]} − {called[row['b']]}",
             *(row["cohort"], f"{row['n']:,}", row["metric"]),
-            _cell(row["difference"], row["difference_ci"], "+"),
-            _cell(None, row["difference_ci_simultaneous"], "+"),
+            with_ends(row["difference"], row["difference_ci"], "+"),
+            with_ends(None, row["difference_ci_simultaneous"], "+"),
             *(f"{row[name]:.4f}" for name in ("p_value", "p_holm")),
         ]
         for row in rows
     ]
     notes = [renamed(note, called) for note in compared["notes"]]
     return "\n\n".join([align([[SETTINGS[setting], "seeds", *metrics], *arms]), align([HEAD, *body]), *notes])
-
-
-def _cell(value: float | None, ends: Sequence[float], sign: str = "") -> str:
-    interval = ", ".join(short(end, sign) for end in ends)
-    return f"[{interval}]" if value is None else f"{short(value, sign)} [{interval}]"
 
 
 def _pool(runs: Mapping[str, list[tuple[str, UserRanks]]]) -> Pooled:

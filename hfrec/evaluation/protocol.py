@@ -19,7 +19,7 @@ from ..data.repeats import filters_seen
 from ..data.sequences import to_evaluation_sequences, to_sequences
 from ..data.splits import Split
 from ..inference.prior import PopularityPrior
-from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer
+from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer, check_pair
 from .baseline_ranking import rank_baseline
 from .metrics.lists import list_popularity
 from .ranked_test import PROTOCOL, RankedTest, decided_by, ranked_test
@@ -153,11 +153,7 @@ def rank_checkpoint(
     filter_seen: bool | None = None,
 ) -> RankedTest:
     """The ranks behind `evaluate_checkpoint`, whose arguments these are."""
-    if len(tokenizer) != model.config.vocab_size:
-        raise ValueError(
-            f"The tokenizer has {len(tokenizer)} tokens and the model {model.config.vocab_size}: they belong to "
-            "different checkpoints; load both from one folder."
-        )
+    check_pair(model, tokenizer)
     dataset = rows_to_rank(model, tokenizer, split, "test", prior=prior)
     collator = evaluation_collator(model, tokenizer)
     train = to_sequences(split.train, tokenizer, unknown="drop").data["input_ids"].combine_chunks()

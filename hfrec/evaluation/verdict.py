@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from .metrics.functions import METRIC, metric_values, paired_bootstrap
@@ -57,17 +58,17 @@ def verdict(ranks: NamedRanks, *, setting: str = SETTING, name: str = "The model
 
 def verdict_text(found: dict[str, Any], name: str = "The model") -> str:
     """The line of a verdict, the model called by `name`."""
-    low, high = found["difference_ci"]
+    difference, (low, high) = found["difference"], found["difference_ci"]
     measured = (
         f"NDCG@10 {short(found['model_value'])} against {short(found['baseline_value'])}, "
-        f"{short(found['difference'], '+')} [{short(low, '+')}, {short(high, '+')}] on {found['n_users']:,} users"
+        f"{with_ends(difference, (low, high), '+')} on {found['n_users']:,} users"
     )
     best, called = found["baseline"], name[0].lower() + name[1:]
     if found["outcome"] == "above":
         return f"{name} is above the best baseline ({best}): {measured}."
     remedy = f"use it (`hfrec baseline --method {best}`), blend it with the model (`hfrec blend`), or train longer"
     if found["outcome"] == "below":
-        gap = f"{short(-found['difference'])} [{short(-high)}, {short(-low)}]"
+        gap = with_ends(-difference, (-high, -low))
         means = f"{short(found['baseline_value'])} against {short(found['model_value'])} on {found['n_users']:,} users"
         return f"{best} is better here than {called} by {gap} in NDCG@10 ({means}): {remedy}."
     return f"No difference can be shown between {called} and the best baseline ({best}): {measured}."
@@ -82,3 +83,14 @@ def short(value: float, sign: str = "") -> str:
     """
     text = f"{value:{sign}.4f}"
     return text.replace("0.", ".", 1) if text.lstrip("+-").startswith("0.") else text
+
+
+def with_ends(value: float | None, ends: Iterable[float], sign: str = "") -> str:
+    """A number with the ends of its interval, or these alone.
+
+    Example:
+        >>> with_ends(0.1212, (0.1, 0.14)), with_ends(None, (-0.004, 0.01), "+")
+        ('.1212 [.1000, .1400]', '[-.0040, +.0100]')
+    """
+    interval = f"[{', '.join(short(end, sign) for end in ends)}]"
+    return interval if value is None else f"{short(value, sign)} {interval}"

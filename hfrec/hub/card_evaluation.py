@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..evaluation.compare import METRICS
 from ..evaluation.metrics.functions import METRIC
-from ..evaluation.table import cell, markdown_row, settings
+from ..evaluation.table import METRICS, cell, markdown_row, settings
 from .card_sources import source_limits
 
 BEYOND = ("coverage@10", "mean_popularity@10")

@@ -10,7 +10,7 @@ from ..evaluation.metrics.functions import METRIC
 from ..evaluation.table import cell, markdown_row, settings
 
 
-def source_facts(results: Mapping[str, Any]) -> dict[str, Any]:
+def card_of_sources(results: Mapping[str, Any]) -> dict[str, Any]:
     """A table of the sources, for the card of a run on several; nothing for other runs."""
     sources = results.get("sources")
     if not sources:

@@ -15,10 +15,9 @@ from transformers.utils.hub import cached_file, extract_commit_hash
 from ..data.collators import objective_of
 from ..data.files import check_seal, read_json_object
 from ..models import Bert4RecForCausalLM, Bert4RecForMaskedLM, Blend
-from ..tokenization import ItemTokenizer
+from ..tokenization import HUB_PARAMETERS, ItemTokenizer
 
 _CLASSES: tuple[type[PreTrainedModel], ...] = (Bert4RecForMaskedLM, Bert4RecForCausalLM, Blend)
-_HUB_PARAMETERS = ("subfolder", "token", "cache_dir", "local_files_only", "force_download")
 
 
 def load_checkpoint(
@@ -40,7 +39,7 @@ def load_checkpoint(
         ValueError: Files that are not as they were saved, a checkpoint of another model, a file that is no item
             tokenizer or one of another size, or a config that claims another size than the weights have.
     """
-    hub = {name: kwargs.pop(name) for name in _HUB_PARAMETERS if name in kwargs}
+    hub = {name: kwargs.pop(name) for name in HUB_PARAMETERS if name in kwargs}
     try:
         # First, and once: a hub that is away keeps the client waiting at every look-up of a branch or tag.
         found = cached_file(name_or_path, "config.json", revision=revision or "main", **hub)

@@ -27,7 +27,7 @@ def write_classifier_card(
     """
     from huggingface_hub import ModelCardData
 
-    from .model_card import PLACEHOLDER, first_items
+    from .model_card import PLACEHOLDER, first_items, without_html
 
     folder = Path(folder)
     results = read_json_object(folder / "all_results.json")
@@ -41,7 +41,7 @@ def write_classifier_card(
     )
     name, start = repo_id or PLACEHOLDER, Path(results["finetuning"]["model_name_or_path"]).name
     longest = read_json_object(folder / "config.json")["max_position_embeddings"]
-    label, *names = (_plain(text) for text in (results["task"]["label"], *results["task"]["classes"]))
+    label, *names = without_html([results["task"]["label"], *results["task"]["classes"]])
     classes = ", ".join(f"`{text}`" for text in names)
     split, tested, seed = results["split"], results["test"]["n_users"], results["seed"]
     text = f"""---
@@ -79,11 +79,6 @@ Whether a label of people may be guessed from what they took is a question of la
     with whole_file(path) as draft:
         draft.write_text(redact(text), encoding="utf-8")
     return path
-
-
-def _plain(text: str) -> str:
-    """Text of others without HTML: a page that shows the card would run it."""
-    return text.replace("<", "&lt;")
 
 
 def _table(test: Mapping[str, Any]) -> str:

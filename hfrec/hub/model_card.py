@@ -10,10 +10,10 @@ from typing import Any
 
 from ..data.catalogs import MOVIELENS_LICENCE
 from ..data.files import read_json_object, whole_file
-from ..evaluation.compare import METRICS
-from ..evaluation.table import settings
+from ..evaluation.metrics.functions import METRIC
+from ..evaluation.table import METRICS, settings
 from .card_evaluation import evaluation_facts
-from .card_sources import source_facts
+from .card_sources import card_of_sources
 from .errors import redact
 
 TEMPLATE = Path(__file__).with_name("card_template.md.jinja")
@@ -66,7 +66,7 @@ def write_model_card(
     values = {
         **_model_facts(config, results),
         **_data_facts(results, dataset_license),
-        **source_facts(results),
+        **card_of_sources(results),
         **evaluation_facts(measured_run(results), name="this model" if "test" in results else "the validation run"),
         **_final_facts(results),
         **_blend_facts(results),
@@ -78,9 +78,9 @@ def write_model_card(
         "example_history": ", ".join(json.dumps(item, ensure_ascii=False) for item in items),
     }
     data = _metadata(config, results, title, license)
-    card = ModelCard.from_template(
-        data, template_path=str(TEMPLATE), **{name: _plain(name, value) for name, value in values.items()}
-    )
+    in_code = ("example_history", "repo_id")  # blocks of which are shown as they are
+    shown = {name: value if name in in_code else without_html(value) for name, value in values.items()}
+    card = ModelCard.from_template(data, template_path=str(TEMPLATE), **shown)
     path = folder / "README.md"
     _write_eval_results(folder, results)
     with whole_file(path) as draft:  # last, as a folder with a card is finished
@@ -88,12 +88,10 @@ def write_model_card(
     return path
 
 
-def _plain(name: str, value: Any) -> Any:
+def without_html(value: Any) -> Any:
     """Text of others (file names, ids of data sets) without HTML: a page that shows the card would run it."""
-    if name in ("example_history", "repo_id"):  # inside blocks of code, which are shown as they are
-        return value
     if isinstance(value, list):
-        return [_plain(name, part) for part in value]
+        return [without_html(part) for part in value]
     return value.replace("<", "&lt;") if isinstance(value, str) else value
 
 
@@ -274,7 +272,7 @@ def _write_eval_results(folder: Path, results: Mapping[str, Any]) -> None:
     strategy = _strategy(results)
     note = f"{strategy.replace('_', '-')}, whole catalogue, {_seen_items(setting)}, ties never help the model"
     about = {"id": dataset, "task_id": strategy, **({"revision": revision} if revision else {})}
-    entries = [{"dataset": about, "value": results["test"][setting][METRICS[0]], "notes": f"{METRICS[0]}; {note}"}]
+    entries = [{"dataset": about, "value": results["test"][setting][METRIC], "notes": f"{METRIC}; {note}"}]
     (folder / EVAL_RESULTS).parent.mkdir(exist_ok=True)
     with whole_file(folder / EVAL_RESULTS) as draft:
         draft.write_text(yaml.safe_dump(entries, sort_keys=False), encoding="utf-8")

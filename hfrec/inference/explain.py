@@ -13,8 +13,8 @@ from torch import Tensor
 from ..data.collators import DataCollatorForNextItem, objective_of
 from ..data.inputs import refuse_inputs
 from ..scoring import ITEM_CHUNK_SIZE, chunk_bounds, encode_batch, evaluating, without_nan
-from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer, UnknownPolicy
-from .recommend import checked_vocab_size, encode_histories, name_items
+from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer, UnknownPolicy, check_pair
+from .recommend import encode_histories, name_items
 
 
 def explain(
@@ -59,7 +59,7 @@ def explain(
         >>> sorted(reason["item_id"] for reason in reasons)
         ['a', 'b']
     """
-    checked_vocab_size(model, tokenizer)
+    check_pair(model, tokenizer)
     refuse_inputs(model, "an explanation")
     for name, value in (("top_k", top_k), ("max_items", max_items)):
         if value < 1:

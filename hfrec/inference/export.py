@@ -23,8 +23,8 @@ from ..data.files import check_new_folder, read_json_object, seal, sha256_of, wh
 from ..data.inputs import refuse_inputs
 from ..data.repeats import filters_seen
 from ..models import Bert4RecForCausalLM, Bert4RecForMaskedLM
-from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer
-from .recommend import checked_vocab_size, recommend
+from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer, check_pair
+from .recommend import recommend
 from .serving import INT8_FILE, MODEL_FILE, SETTINGS_FILE, VECTORS, VECTORS_FILE, OnnxRecommender
 from .similar import item_directions
 
@@ -83,7 +83,8 @@ def export_onnx(
     check_new_folder(folder)
     refuse_inputs(model, "an export to ONNX")
     objective = objective_of(model)
-    num_items = checked_vocab_size(model, tokenizer) - NUM_SPECIAL_TOKENS
+    check_pair(model, tokenizer)
+    num_items = len(tokenizer) - NUM_SPECIAL_TOKENS
     top_k = min(TOP_K, num_items) if top_k is None else top_k
     if not 1 <= top_k <= num_items:
         raise ValueError(f"`top_k` must be between 1 and the {num_items} items of the model, found {top_k}.")
@@ -217,11 +218,14 @@ def _write_graph(recommender: nn.Module, path: Path) -> None:
             verbose=False,
         )
         cast(torch.onnx.ONNXProgram, graph).save(path, external_data=False)
-    _strip(path)
+    _finish(path)
 
 
-def _strip(path: Path) -> None:
-    """Take out the exporter's notes: stack traces with the paths of this machine, other ones in each export."""
+def _finish(path: Path) -> None:
+    """Make the number of items an input, as ten take a third of a hundred's time; take out the exporter's notes.
+
+    They are stack traces with the paths of this machine, other ones in each export, and shapes of what lies between.
+    """
     import onnx
 
     def strip(message: Any) -> None:
@@ -232,9 +236,19 @@ def _strip(path: Path) -> None:
                 for part in value if field.is_repeated else [value]:
                     strip(part)
 
-    graph = onnx.load(str(path))
-    strip(graph)
-    path.write_bytes(graph.SerializeToString(deterministic=True))
+    model = onnx.load(str(path))
+    graph = model.graph
+    best = next(node for node in graph.node if "scores" in node.output)
+    known = next(value for value in graph.initializer if value.name == best.input[1])
+    if sum(known.name in node.input for node in graph.node) == 1:
+        graph.initializer.remove(known)
+    best.input[1] = "top_k"
+    graph.input.append(onnx.helper.make_tensor_value_info("top_k", onnx.TensorProto.INT64, [1]))
+    for output in graph.output:
+        output.type.tensor_type.shape.dim[1].Clear()
+    graph.ClearField("value_info")
+    strip(model)
+    path.write_bytes(model.SerializeToString(deterministic=True))
 
 
 def _write_serving(folder: Path, model: Any, tokenizer: ItemTokenizer, top_k: int) -> None:

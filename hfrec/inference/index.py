@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 from ..data.collators import DataCollatorForNextItem, objective_of
 from ..data.inputs import refuse_inputs
 from ..data.repeats import filters_seen
-from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer, UnknownPolicy
+from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer, UnknownPolicy, check_pair
 from .recommend import (
     check_not_empty,
     check_top_k,
-    checked_vocab_size,
     encode_histories,
     name_items,
     recommend,
@@ -56,7 +55,7 @@ class ItemIndex:
             )
         refuse_inputs(model, "an approximate index")
         self.model, self.tokenizer = model.eval(), tokenizer
-        vocab_size = checked_vocab_size(model, tokenizer)
+        check_pair(model, tokenizer)
         vectors = _scoring_vectors(model)  # (num_items, embedding_size + 1)
         cells = num_cells or min(round(4 * len(vectors) ** 0.5), max(1, len(vectors) // 39))  # k-means wants 39 a cell
         if not 1 <= cells <= len(vectors):
@@ -66,7 +65,7 @@ class ItemIndex:
         quantizer = faiss.IndexFlatIP(vectors.shape[1])
         self._index = faiss.IndexIVFFlat(quantizer, vectors.shape[1], cells, faiss.METRIC_INNER_PRODUCT)
         self._index.train(vectors)
-        self._index.add_with_ids(vectors, np.arange(NUM_SPECIAL_TOKENS, vocab_size))
+        self._index.add_with_ids(vectors, np.arange(NUM_SPECIAL_TOKENS, len(tokenizer)))
         self._index.nprobe = min(num_probes, cells)
 
     def recommend(

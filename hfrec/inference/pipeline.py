@@ -13,11 +13,9 @@ from ..data.files import check_seal
 from ..data.inputs import refuse_inputs
 from ..models import Bert4RecForCausalLM, Bert4RecForMaskedLM, Blend
 from ..models.recommendation_pipeline import HistoryPipeline
-from ..tokenization import ItemTokenizer
+from ..tokenization import HUB_PARAMETERS, ItemTokenizer
 from .prior import PopularityPrior, load_prior
 from .recommend import recommend
-
-_HUB_PARAMETERS = ("revision", "token", "cache_dir", "local_files_only", "subfolder")
 
 
 class CheckpointLoader:
@@ -40,7 +38,7 @@ class CheckpointLoader:
         Raises:
             ValueError: The checkpoint is none of them.
         """
-        hub = {name: kwargs[name] for name in _HUB_PARAMETERS if kwargs.get(name) is not None}
+        hub = {name: kwargs[name] for name in HUB_PARAMETERS if kwargs.get(name) is not None}
         config, _ = PreTrainedConfig.get_config_dict(pretrained_model_name_or_path, **hub)
         architectures = config.get("architectures") or []
         check_seal(Path(pretrained_model_name_or_path))

@@ -15,7 +15,7 @@ from ..data.collators import DataCollatorForNextItem, objective_of
 from ..data.inputs import input_names, inputs_of
 from ..data.repeats import filters_seen
 from ..scoring import ITEM_CHUNK_SIZE, TopItems, chunk_bounds, encode_batch, evaluating, rankable_mask, without_nan
-from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer, UnknownPolicy
+from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer, UnknownPolicy, check_pair
 from .prior import WithPrior
 
 if TYPE_CHECKING:
@@ -72,10 +72,10 @@ def recommend(
         [[('c', 1)], [('a', 1)]]
     """
     objective = objective_of(model)
-    vocab_size = checked_vocab_size(model, tokenizer)
+    check_pair(model, tokenizer)
     if batch_size < 1:
         raise ValueError(f"`batch_size` must be at least 1, found {batch_size}.")
-    rankable = rankable_items(tokenizer, vocab_size, allow, deny)
+    rankable = rankable_items(tokenizer, allow, deny)
     check_top_k(top_k, int(rankable.sum()))
     rows, inputs = request_rows(model, tokenizer, histories, unknown_items)
     if not isinstance(model, WithPrior):
@@ -238,24 +238,23 @@ def _flatten(
     return ids, np.array([len(history) for history in histories], dtype=np.int64)
 
 
-def rankable_items(
-    tokenizer: ItemTokenizer, vocab_size: int, allow: Iterable[Any] | None, deny: Iterable[Any] | None
-) -> Tensor:
+def rankable_items(tokenizer: ItemTokenizer, allow: Iterable[Any] | None, deny: Iterable[Any] | None) -> Tensor:
     """True for the token ids that may be recommended `(vocab_size,)`."""
-    mask = rankable_mask(vocab_size)
+    mask = rankable_mask(len(tokenizer))
     if allow is not None:
-        mask &= _membership("allow", tokenizer, vocab_size, allow)
+        mask &= _membership("allow", tokenizer, allow)
     if deny is not None:
-        mask &= ~_membership("deny", tokenizer, vocab_size, deny)
+        mask &= ~_membership("deny", tokenizer, deny)
     return mask
 
 
-def _membership(name: str, tokenizer: ItemTokenizer, vocab_size: int, items: Iterable[Any]) -> Tensor:
+def _membership(name: str, tokenizer: ItemTokenizer, items: Iterable[Any]) -> Tensor:
     if isinstance(items, (str, bytes)):
         raise TypeError(f"`{name}` must be a list of item ids, found {items!r}. Pass [{items!r}].")
     ids = [str(item) for item in items]
+    mask = torch.zeros(len(tokenizer), dtype=torch.bool)
     if not ids:
-        return torch.zeros(vocab_size, dtype=torch.bool)
+        return mask
     tokens = tokenizer.encode_column(ids, unknown="drop")
     if tokens.null_count:
         unknown = [item for item, known in zip(ids, tokens.is_valid().to_pylist(), strict=True) if not known]
@@ -264,17 +263,7 @@ def _membership(name: str, tokenizer: ItemTokenizer, vocab_size: int, items: Ite
             "Leave them out or add them to the model first."
         )
     places = torch.from_numpy(tokens.to_numpy(zero_copy_only=False).astype(np.int64))
-    return torch.zeros(vocab_size, dtype=torch.bool).index_fill(0, places, True)
-
-
-def checked_vocab_size(model: Any, tokenizer: ItemTokenizer) -> int:
-    vocab_size = int(model.config.vocab_size)
-    if len(tokenizer) != vocab_size:
-        raise ValueError(
-            f"`tokenizer` must have the model's {vocab_size} tokens, found {len(tokenizer)}. Load both from the same "
-            "checkpoint."
-        )
-    return vocab_size
+    return mask.index_fill(0, places, True)
 
 
 def check_top_k(top_k: int, candidates: int) -> None:

@@ -35,8 +35,8 @@ class OnnxRecommender:
 
     Args:
         session: The graph: `input_ids` int64 `(batch, length)`, whole histories filled up with 0 on the left,
-            `filter_seen` bool `()` and `excluded` int64 `(num_excluded,)`, tokens that nobody gets, to `item_ids` int64
-            and `scores` float `(batch, top_k)`, token id 0 where a user has no further item.
+            `filter_seen` bool `()`, `excluded` int64 `(num_excluded,)`, tokens that nobody gets, and `top_k` int64
+            `(1,)`, to `item_ids` int64 and `scores` float `(batch, top_k)`; token id 0 where a user has no further one.
         settings: `objective`, `top_k`, `filter_seen`, `item_ids` and, where there are any, `titles`, `counts` and
             `metadata`.
         folder: Where the vectors of the items lie; None without.
@@ -50,7 +50,7 @@ class OnnxRecommender:
         self, session: onnxruntime.InferenceSession, settings: dict[str, Any], folder: Path | None = None
     ) -> None:
         self.session, self.settings, self.folder = session, settings, folder
-        self._takes_excluded = any(place.name == "excluded" for place in session.get_inputs())  # older graphs do not
+        self._takes = {place.name for place in session.get_inputs()}  # of older graphs neither `excluded` nor `top_k`
         self.objective: str = settings["objective"]
         self.top_k: int = settings["top_k"]
         self.filter_seen: bool = settings.get("filter_seen", True)  # older exports do not say
@@ -143,22 +143,24 @@ class OnnxRecommender:
         allowed = self._allowed(allow, deny)
         found: list[list[dict[str, Any]]] = []
         for start in range(0, len(rows), batch_size):
-            item_ids, scores = self.best(rows[start : start + batch_size], filter_seen=filter_seen, allowed=allowed)
-            found += map(self._named, item_ids[:, :top_k].tolist(), scores[:, :top_k].tolist())
+            part = rows[start : start + batch_size]
+            item_ids, scores = self.best(part, top_k, filter_seen=filter_seen, allowed=allowed)
+            found += map(self._named, item_ids.tolist(), scores.tolist())
         return found
 
     def best(
-        self, rows: Sequence[Sequence[int]], *, filter_seen: bool, allowed: NDArray[np.bool_] | None = None
+        self, rows: Sequence[Sequence[int]], top_k: int, *, filter_seen: bool, allowed: NDArray[np.bool_] | None = None
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """One call of the graph.
 
         Args:
             rows: Token ids of one or more histories.
+            top_k: Items for each, no more than were exported.
             filter_seen: Leave out the items of each history.
             allowed: Which tokens may be found `(vocab_size,)`; all when None.
 
         Returns:
-            Token ids and scores, `(batch, exported top_k)` each, token id 0 where there is no further item.
+            Token ids and scores, `(batch, top_k)` each, token id 0 where there is no further item.
 
         Raises:
             ValueError: `allowed` with a graph that was exported without it.
@@ -168,12 +170,14 @@ class OnnxRecommender:
         for place, row in enumerate(rows):
             input_ids[place, width - len(row) :] = row
         inputs = {"input_ids": input_ids, "filter_seen": np.array(filter_seen)}
-        if self._takes_excluded:
+        if "top_k" in self._takes:
+            inputs["top_k"] = np.array([top_k])
+        if "excluded" in self._takes:
             inputs["excluded"] = np.zeros(1, np.int64) if allowed is None else np.flatnonzero(~allowed)
         elif allowed is not None:
             raise ValueError("this graph knows no `allow` and `deny`: export it again with this version of hfrec.")
         item_ids, scores = self.session.run(["item_ids", "scores"], inputs)
-        return item_ids, scores
+        return item_ids[:, :top_k], scores[:, :top_k]
 
     @cached_property
     def vectors(self) -> NDArray[np.float32] | None:

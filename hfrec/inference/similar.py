@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ..data.collators import objective_of
 from ..scoring import ITEM_CHUNK_SIZE, TopItems, chunk_bounds
-from ..tokenization import ItemTokenizer
-from .recommend import check_top_k, checked_vocab_size, name_items, rankable_items
+from ..tokenization import ItemTokenizer, check_pair
+from .recommend import check_top_k, name_items, rankable_items
 
 
 def similar_items(
@@ -62,8 +62,8 @@ def similar_items(
         raise TypeError(f"`items` must be a list of item ids, found {items!r}. Pass [{items!r}].")
     if batch_size < 1:
         raise ValueError(f"`batch_size` must be at least 1, found {batch_size}.")
-    vocab_size = checked_vocab_size(model, tokenizer)
-    rankable = rankable_items(tokenizer, vocab_size, allow, deny)
+    check_pair(model, tokenizer)
+    rankable = rankable_items(tokenizer, allow, deny)
     check_top_k(top_k, int(rankable.sum()))
     tokens = tokenizer.encode_column([str(item) for item in items]).to_pylist()
     compare = Comparison(model)
@@ -71,7 +71,7 @@ def similar_items(
     for start in range(0, len(tokens), batch_size):
         batch = torch.tensor(tokens[start : start + batch_size], device=compare.device)  # (batch,)
         best = TopItems(top_k)
-        for first, last in chunk_bounds(vocab_size, ITEM_CHUNK_SIZE):
+        for first, last in chunk_bounds(len(tokenizer), ITEM_CHUNK_SIZE):
             best.update(compare(batch, first, last), first, rankable.to(compare.device), batch[:, None])
         scores, token_ids = best.items()  # (batch, top_k) each
         found += name_items(tokenizer, scores, token_ids.masked_fill(scores == -torch.inf, 0))

@@ -171,7 +171,8 @@ class Bert4RecModel(Bert4RecPreTrainedModel):
             input_ids: Token ids `(batch, length)`, oldest first.
             attention_mask: 1 for items, 0 for padding, on either side, `(batch, length)`.
             inputs_embeds: Item embeddings `(batch, length, embedding_size)` in place of `input_ids`.
-            last_only: Give the last column alone, `(batch, 1, hidden_size)`; the last layer computes no other.
+            last_only: Give the last column alone, `(batch, 1, hidden_size)`; the last layer computes no other. Padding
+                must then stand on the left.
             inputs: Of each of `config.inputs` the codes `(batch, length)`, 0 where unknown.
 
         Raises:
@@ -184,10 +185,10 @@ class Bert4RecModel(Bert4RecPreTrainedModel):
         if inputs_embeds is None:
             inputs_embeds = self.embeddings.look_up(cast(torch.Tensor, input_ids))  # (batch, length, embedding_size)
         check_flex_attention(cast(Bert4RecConfig, self.config), inputs_embeds.device)
-        batch, length = inputs_embeds.shape[:2]
+        length = inputs_embeds.shape[1]
         self._check_length(length)
-        if attention_mask is None:
-            position_ids = torch.arange(length - 1, -1, -1, device=inputs_embeds.device).expand(batch, length)
+        if attention_mask is None or last_only:  # the newest token stands last: all rows have the same positions
+            position_ids = torch.arange(length - 1, -1, -1, device=inputs_embeds.device)[None]  # (1, length)
         else:
             position_ids = positions_from_newest(attention_mask)
         hidden_states = self.embeddings(inputs_embeds, position_ids, inputs)

@@ -204,11 +204,13 @@ class Bert4RecAttention(nn.Module):
         if packed is not None:
             return self._attend_packed(hidden_states, rotary, packed), None
         batch, length, _ = hidden_states.shape
-        states = self.query_key_value(hidden_states).view(batch, length, 3, -1, self.head_size)
-        query, key, value = states.permute(2, 0, 3, 1, 4)  # each (batch, heads, length, head_size)
         if last_only:
-            length, query = 1, query[:, :, -1:]  # (batch, heads, 1, head_size)
+            length = 1
+            asking, others = self._project_apart(hidden_states[:, -1:], hidden_states)
+            (query,), (key, value) = self._by_head(asking, 1), self._by_head(others, 2)
             attention_mask = None if attention_mask is None else attention_mask[:, :, -1:]
+        else:
+            query, key, value = self._by_head(self.query_key_value(hidden_states), 3)
         if rotary is not None:
             query, key = rotate(query, rotary[:, :, -length:]), rotate(key, rotary)
         attend: Callable[..., Any] = ALL_ATTENTION_FUNCTIONS.get_interface(
@@ -219,6 +221,10 @@ class Bert4RecAttention(nn.Module):
             self, query, key, value, attention_mask, dropout=dropout, scaling=self.head_size**-0.5
         )
         return self.output(attended.reshape(batch, length, -1)), weights
+
+    def _by_head(self, states: torch.Tensor, parts: int) -> torch.Tensor:
+        """Take apart what lies side by side: to `(parts, batch, heads, length, head_size)`."""
+        return states.view(*states.shape[:2], parts, -1, self.head_size).permute(2, 0, 3, 1, 4)
 
     def _attend_packed(
         self, hidden_states: torch.Tensor, rotary: torch.Tensor | None, packed: PackedAttention
@@ -231,14 +237,15 @@ class Bert4RecAttention(nn.Module):
         """Queries, keys and values side by side; where only some tokens ask, their queries apart."""
         if not packed.asks_apart:
             return [self.query_key_value(hidden_states)]
+        return self._project_apart(packed.keep(hidden_states), hidden_states)
+
+    def _project_apart(self, asking: torch.Tensor, hidden_states: torch.Tensor) -> list[torch.Tensor]:
+        """Queries of the tokens that ask, and of all of them keys and values side by side."""
         sizes, projection = [hidden_states.shape[-1], 2 * hidden_states.shape[-1]], self.query_key_value
-        if type(projection) is nn.Linear:  # adapters and quantised layers can only be called whole
-            (for_query, others), (bias, biases) = (
-                values.split(sizes) for values in (projection.weight, projection.bias)
-            )
-            return [F.linear(packed.keep(hidden_states), for_query, bias), F.linear(hidden_states, others, biases)]
-        query, key_value = projection(hidden_states).split(sizes, dim=-1)
-        return [packed.keep(query), key_value]
+        if type(projection) is not nn.Linear:  # adapters and quantised layers can only be called whole
+            return [projection(asking)[..., : sizes[0]], projection(hidden_states)[..., sizes[0] :]]
+        (for_query, others), (bias, biases) = (values.split(sizes) for values in (projection.weight, projection.bias))
+        return [F.linear(asking, for_query, bias), F.linear(hidden_states, others, biases)]
 
 
 class Bert4RecMLP(nn.Module):

@@ -8,10 +8,9 @@ from typing import Any
 
 from ..evaluation.compare import HEAD
 from ..evaluation.ranking import PROTOCOLS
-from ..evaluation.table import SETTINGS, renamed, short_names
-from ..evaluation.verdict import short
-from .evaluation import METRICS
-from .page import Interval, intervals, table, text, write_page
+from ..evaluation.table import METRICS, SETTINGS, renamed, short_names
+from ..evaluation.verdict import with_ends
+from .page import Interval, intervals, prose, table, text, write_page
 
 
 def write_comparison(path: Path, compared: Mapping[str, Any]) -> None:
@@ -27,7 +26,7 @@ def write_comparison(path: Path, compared: Mapping[str, Any]) -> None:
     parts = [
         text("h1", " · ".join(arms)),
         text("p", f"{compared['n_users']:,} test users, the same for all; differences are paired", "soft"),
-        *(text("p", note, "verdict") for note in notes),
+        *(prose(note, "verdict") for note in notes),
     ]
     for setting in PROTOCOLS:
         parts += _setting(compared, setting, called)
@@ -40,7 +39,7 @@ def _setting(compared: Mapping[str, Any], setting: str, called: Mapping[str, str
     metrics = [name for name in METRICS if any(row["metric"] == name for row in rows)]
     first = metrics[0]
     body = [
-        [called[name], str(len(arm["runs"])), *(_with_ends(arm[setting][m], arm[setting][f"{m}_ci"]) for m in metrics)]
+        [called[name], str(len(arm["runs"])), *(with_ends(arm[setting][m], arm[setting][f"{m}_ci"]) for m in metrics)]
         for name, arm in compared["arms"].items()
     ]
     parts = [
@@ -59,8 +58,8 @@ def _setting(compared: Mapping[str, Any], setting: str, called: Mapping[str, str
         [
             *([names[row["a"], row["b"]]] if several else []),
             *(row["cohort"], f"{row['n']:,}", METRICS.get(row["metric"], row["metric"])),
-            _with_ends(row["difference"], row["difference_ci"], "+"),
-            f"[{', '.join(short(end, '+') for end in row['difference_ci_simultaneous'])}]",
+            with_ends(row["difference"], row["difference_ci"], "+"),
+            with_ends(None, row["difference_ci_simultaneous"], "+"),
             *(f"{row[name]:.4f}" for name in ("p_value", "p_holm")),
         ]
         for row in rows
@@ -70,10 +69,6 @@ def _setting(compared: Mapping[str, Any], setting: str, called: Mapping[str, str
 
 def _interval(row: Mapping[str, Any]) -> Interval:
     low, high = row["difference_ci"]
-    shown = _with_ends(row["difference"], (low, high), "+")
+    shown = with_ends(row["difference"], (low, high), "+")
     name = f"{'all users' if row['cohort'] == 'all' else row['cohort']} ({row['n']:,})"
     return Interval(name, row["difference"], low, high, shown, is_model=low > 0 or high < 0)
-
-
-def _with_ends(value: float, ends: Any, sign: str = "") -> str:
-    return f"{short(value, sign)} [{', '.join(short(end, sign) for end in ends)}]"

@@ -10,13 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..evaluation.ranked_test import RankedTest
-from ..evaluation.table import SETTINGS, settings, short_names
+from ..evaluation.table import METRICS, SETTINGS, settings, short_names
 from ..evaluation.user_ranks import MODEL
-from ..evaluation.verdict import short
+from ..evaluation.verdict import with_ends
 from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer
-from .page import Interval, bars, intervals, table, text, write_page
+from .page import Interval, bars, intervals, prose, table, text, write_page
 
-METRICS = {"ndcg@10": "NDCG@10", "hit_rate@10": "HR@10", "mrr@10": "MRR@10"}
 LISTS = {
     "coverage": "coverage of the catalogue",
     "gini": "Gini index",
@@ -43,7 +42,7 @@ def write_evaluation(path: Path, results: Mapping[str, Any], ranked: RankedTest,
     parts = [
         text("h1", name),
         text("p", f"{results['n_users']:,} users of {source}, the whole catalogue as candidates", "soft"),
-        text("p", results.get("verdict", {}).get("text", "No baseline stands beside this model."), "verdict"),
+        prose(results.get("verdict", {}).get("text", "No baseline stands beside this model."), "verdict"),
         *_metrics(results),
         *_cohorts(results),
         *_popularity(ranked),
@@ -182,5 +181,4 @@ def _interval(name: str, row: Mapping[str, Any], *, is_model: bool = False) -> I
 
 
 def _cell(row: Mapping[str, Any], metric: str) -> str:
-    low, high = row[f"{metric}_ci"]
-    return f"{short(row[metric])} [{short(low)}, {short(high)}]"
+    return with_ends(row[metric], row[f"{metric}_ci"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -90,6 +91,17 @@ def text(tag: str, content: object, kind: str = "") -> str:
         '<p class="soft">&lt;b&gt; &amp; co</p>'
     """
     return f"<{tag}{_class(kind)}>{escape(str(content))}</{tag}>"
+
+
+def prose(content: str, kind: str = "") -> str:
+    """A paragraph of ours, with what stands in backticks as code.
+
+    Example:
+        >>> prose("use `hfrec blend` & wait")
+        '<p>use <code>hfrec blend</code> &amp; wait</p>'
+    """
+    marked = re.sub("`([^`]+)`", r"<code>\1</code>", escape(content))
+    return f"<p{_class(kind)}>{marked}</p>"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, model: str | None = None, wide: bool = False) -> str:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,8 +11,7 @@ from .catalogue import UnknownItems
 from .models import Mask, ServedModel
 
 
-@dataclass(frozen=True)
-class Filters:
+class Filters(NamedTuple):
     """Which items a list may hold; queries with equal filters are computed together."""
 
     filter_seen: bool | None = None
@@ -22,8 +20,7 @@ class Filters:
     categories: tuple[str, ...] | None = None
 
 
-@dataclass(frozen=True)
-class RecommendQuery:
+class RecommendQuery(NamedTuple):
     """Histories of one request, oldest item first."""
 
     histories: Sequence[Sequence[str]]
@@ -32,8 +29,7 @@ class RecommendQuery:
     unknown_items: UnknownItems
 
 
-@dataclass(frozen=True)
-class SimilarQuery:
+class SimilarQuery(NamedTuple):
     """Items of one request."""
 
     items: Sequence[str]
@@ -41,16 +37,14 @@ class SimilarQuery:
     filters: Filters
 
 
-@dataclass(frozen=True)
-class SearchQuery:
+class SearchQuery(NamedTuple):
     """What was typed."""
 
     text: str
     limit: int
 
 
-@dataclass
-class _Row:
+class _Row(NamedTuple):
     """A history on its way through the model."""
 
     place: tuple[int, int]  # query, history in it
@@ -58,13 +52,15 @@ class _Row:
     top_k: int
 
 
-def answer(model: ServedModel, queries: Sequence[Any], *, category_column: str, max_batch_size: int) -> list[Any]:
+def answer(
+    model: ServedModel, queries: Sequence[Any], *, category_column: str | None, max_batch_size: int
+) -> list[Any]:
     """Answer queries; what is wrong with one of them is its result and does not touch the others.
 
     Args:
         model: Answers all of them.
         queries: `RecommendQuery`, `SimilarQuery` and `SearchQuery` in any order.
-        category_column: Column of the items that categories filter.
+        category_column: Column of the items that categories filter; the usual one when None.
         max_batch_size: Histories that the model scores in a call.
 
     Returns:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request, Response
-from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute
-from pydantic import BaseModel, TypeAdapter, ValidationError
-from starlette.exceptions import HTTPException
+from pydantic import TypeAdapter
+from starlette.types import ASGIApp
 
 from .answering import Filters, RecommendQuery, SimilarQuery
+from .direct import Direct
 from .histories import Event
 from .middleware import LimitedBody, Measured
 from .models import ServedModel
@@ -44,49 +43,26 @@ _EXAMPLE = {
 }
 
 
-class AskedRoute(APIRoute):
-    """A route whose endpoint takes `body` and `service` and returns a response: the body goes from bytes to its model.
-
-    FastAPI's own way, which reads JSON, then validates it, then collects dependencies, costs as much as the model of
-    a small catalogue. What the documentation shows is the same.
-    """
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Where FastAPI asks how a request is handled."""
-        body_model: type[BaseModel] = get_type_hints(self.endpoint)["body"]
-
-        async def handle(request: Request) -> Response:
-            # A page elsewhere may send text without asking, and JSON only if this service allows it.
-            kind = request.headers.get("content-type", "none").partition(";")[0].strip().lower()
-            if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
-                raise HTTPException(415, f"expected `Content-Type: application/json`, found {kind}.")
-            try:
-                body = body_model.model_validate_json(await request.body())
-            except ValidationError as error:
-                found = [{**entry, "loc": ("body", *entry["loc"])} for entry in error.errors(include_url=False)]
-                raise RequestValidationError(found) from error
-            response: Response = await self.endpoint(body, request.app.state.service)
-            return response
-
-        return handle
-
-
+_COLLECT_AFTER = 50_000  # objects more than before: those of 64 requests on their way are 20,000, and no garbage
 _ANSWER = TypeAdapter(dict[str, Any])
-asked = APIRouter(route_class=AskedRoute)
+asked = APIRouter()  # answered by `Direct`
 routes = APIRouter()
 
 
-def create_app(service: Service) -> FastAPI:
+def create_app(service: Service) -> ASGIApp:
     """The application of a service; it starts the queue and closes the service at the end."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         service.batcher.start()
+        before = gc.get_threshold()
+        gc.set_threshold(_COLLECT_AFTER, *before[1:])
         settle()
         async with watching(service):
             yield
         await service.close()
         gc.unfreeze()
+        gc.set_threshold(*before)
 
     app = FastAPI(
         title="hfrec",
@@ -95,12 +71,11 @@ def create_app(service: Service) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.service = service
-    # In its own list and first: an included router is asked twice for each request, after the pages of documentation.
-    app.router.routes[:0] = [*asked.routes, *routes.routes]
-    app.add_middleware(LimitedBody, max_bytes=service.settings.max_body_bytes)
-    app.add_middleware(Measured, metrics=service.metrics, draining=lambda: service.draining)
+    app.include_router(asked)
+    app.include_router(routes)
     add_handlers(app)
-    return app
+    limited = LimitedBody(Direct(app, asked.routes), max_bytes=service.settings.max_body_bytes)
+    return Measured(limited, metrics=service.metrics, draining=lambda: service.draining)
 
 
 async def _service(request: Request) -> Service:  # async: FastAPI sends other functions through a thread
@@ -117,8 +92,10 @@ def _json(content: dict[str, Any]) -> Response:
 
 
 def _filters(body: FilteredRequest, filter_seen: bool | None = None) -> Filters:
-    given = (body.allow, body.deny, body.categories)
-    return Filters(filter_seen, *(None if names is None else tuple(names) for names in given))
+    allow, deny, categories = body.allow, body.deny, body.categories
+    if allow is None and deny is None and categories is None:
+        return Filters(filter_seen)
+    return Filters(filter_seen, *(None if names is None else tuple(names) for names in (allow, deny, categories)))
 
 
 def _described(model: ServedModel) -> ModelAnswer:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.titles import TitleIndex
+from ..data.titles import CATEGORY_COLUMNS, TitleIndex
 
 UNK = 2  # token id of [UNK]
 NUM_SPECIAL = 3  # [PAD] [MASK] [UNK]: `hfrec.tokenization` has them too, and loads transformers
@@ -49,7 +49,8 @@ class Catalogue:
         Raises:
             ValueError: An unknown item under `error`.
         """
-        tokens = [self.tokens.get(item, UNK) for item in history]
+        known = self.tokens
+        tokens = [known.get(item, UNK) for item in history]
         missing = tokens.count(UNK)
         if missing and unknown == "error":
             item = history[tokens.index(UNK)]
@@ -79,7 +80,7 @@ class Catalogue:
         allow: Sequence[str] | None,
         deny: Sequence[str] | None,
         categories: Sequence[str] | None,
-        category_column: str,
+        category_column: str | None,
     ) -> NDArray[np.bool_] | None:
         """Which tokens may be recommended `(vocab_size,)`, None for all; ids that are not in the catalogue do nothing.
 
@@ -124,10 +125,13 @@ class Catalogue:
     def named(self, tokens: Iterable[int], scores: Iterable[float]) -> list[dict[str, Any]]:
         """Recommendations in words."""
         found: list[dict[str, Any]] = []
+        ids, titles = self.item_ids, self.titles
         for rank, (token, score) in enumerate(zip(tokens, scores, strict=True), start=1):
             place = token - NUM_SPECIAL
-            item = {"item_id": self.item_ids[place], "score": score, "rank": rank}
-            found.append(item if self.titles is None else {**item, "title": self.titles[place]})
+            item = {"item_id": ids[place], "score": score, "rank": rank}
+            if titles is not None:
+                item["title"] = titles[place]
+            found.append(item)
         return found
 
     @cached_property
@@ -138,8 +142,9 @@ class Catalogue:
         order = np.argsort(-counts[NUM_SPECIAL:], kind="stable") + NUM_SPECIAL
         return order, shares
 
-    def _places_of(self, column: str) -> dict[str, list[int]]:
+    def _places_of(self, named: str | None) -> dict[str, list[int]]:
         """Tokens of each category."""
+        column = named or next((name for name in CATEGORY_COLUMNS if name in self.metadata), CATEGORY_COLUMNS[0])
         if column not in self.metadata:
             raise ValueError(
                 f"the catalogue has no column {column!r} of categories, only {', '.join(self.metadata) or 'none'}: "

@@ -56,8 +56,8 @@ class OnnxModel:
 
     def best(self, rows: list[list[int]], top_k: int, filter_seen: bool, allowed: Mask) -> Best:
         """One call of the graph."""
-        tokens, scores = self.recommender.best(rows, filter_seen=filter_seen, allowed=allowed)
-        return tokens[:, :top_k], scores[:, :top_k]
+        count = min(top_k, self.top_k)
+        return self.recommender.best(rows, count, filter_seen=filter_seen, allowed=allowed)
 
     def alike(self, tokens: Sequence[int], top_k: int, allowed: Mask) -> list[Best]:
         """By the cosines of the exported vectors."""
@@ -74,11 +74,13 @@ class TorchModel:
 
         from ..data.inputs import refuse_inputs
         from ..data.repeats import filters_seen
+        from ..hub.bars import hide_short_bars
         from ..hub.checkpoint import load_checkpoint
         from ..inference.export import text_columns
         from ..inference.prior import load_prior
 
         torch.set_num_threads(num_threads)
+        hide_short_bars()
         self.model, self.tokenizer = load_checkpoint(name, revision=revision)
         refuse_inputs(self.model, "the service")
         prior = load_prior(name, self.tokenizer, revision=revision)

@@ -91,7 +91,8 @@ class Service:
             return [], [], self.model.version
         (lists, unknown), version = await self._submit(query, len(query.histories))
         self.metrics.lists.inc(len(lists))
-        self.metrics.unknown.inc(sum(unknown))
+        if any(unknown):
+            self.metrics.unknown.inc(sum(unknown))
         return lists, unknown, version
 
     async def similar(self, query: SimilarQuery) -> tuple[list[list[dict[str, Any]]], str]:
@@ -205,7 +206,9 @@ class Service:
             return await asyncio.get_running_loop().run_in_executor(self._store_thread, call)
         except Exception as error:  # a full disk, a server that is away: each store has errors of its own
             _log.error("the history store cannot be used: %s", error)
-            raise Problem(503, f"The history store cannot be used: {error}.", {"Retry-After": RETRY_AFTER}) from error
+            raise Problem(
+                503, f"The history store cannot be used: {str(error).rstrip('.')}.", {"Retry-After": RETRY_AFTER}
+            ) from error
         finally:
             self._store_calls -= 1
 

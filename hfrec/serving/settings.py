@@ -27,7 +27,9 @@ class ServeArguments:
     watch_seconds: float = field(
         default=0.0, metadata={"help": "Ask the hub this often whether the revision has moved, and swap; 0 never."}
     )
-    category_column: str = field(default="category", metadata={"help": "Column of the items that categories filters."})
+    category_column: str | None = field(
+        default=None, metadata={"help": "Column that categories filters; category or genres where there is one."}
+    )
     max_top_k: int = field(default=100, metadata={"help": "Most items a list."})
     max_history: int = field(default=1000, metadata={"help": "Longest history; of a stored one the newest items."})
     max_histories: int = field(default=256, metadata={"help": "Most histories, items or events a request."})

@@ -16,8 +16,8 @@ from transformers import EarlyStoppingCallback, EvalPrediction, PreTrainedModel,
 
 from ..data.collators import pad_newest
 from ..data.interactions import Interactions
-from ..data.readers import read_source
 from ..data.sequences import to_sequences
+from ..data.validation import read_ids
 from ..models import Bert4RecForSequenceClassification
 from ..tokenization import ItemTokenizer
 from .arguments import FinetuneArguments, TaskArguments
@@ -84,13 +84,12 @@ def read_labels(interactions: Interactions, task: TaskArguments, *, user_column:
     Raises:
         ValueError: A missing column, a user twice, or users of the log without a label.
     """
-    (part,) = read_source(task.label_file, string_columns=(user_column, task.label_column or ""))
-    missing = [name for name in (user_column, task.label_column) if name not in part.table.column_names]
-    if missing:
-        raise ValueError(f"{task.label_file}: expected the columns {missing}, found {part.table.column_names}.")
-    users = part.table[user_column].cast(pa.string()).to_pylist()
-    classes = part.table[task.label_column].cast(pa.string()).to_pylist()
-    labels = dict(zip(users, classes, strict=True))
+    label_column = str(task.label_column)
+    users, part = read_ids(task.label_file, user_column, name="label_file", string_columns=(label_column,))
+    if label_column not in part.table.column_names:
+        found = ", ".join(part.table.column_names)
+        raise ValueError(f"{task.label_file}: expected the column {label_column!r} of labels, found {found}.")
+    labels = dict(zip(users.to_pylist(), part.table[label_column].cast(pa.string()).to_pylist(), strict=True))
     if len(labels) != len(users):
         raise ValueError(f"{task.label_file}: expected one row for each user, found {len(users) - len(labels)} twice.")
     wanted = pc.unique(interactions.table["user_id"]).to_pylist()

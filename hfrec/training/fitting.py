@@ -75,7 +75,7 @@ def adopts(model: PreTrainedModel, train: Interactions) -> bool:
     return model.config.item_representation != "id" and train.items is not None
 
 
-def read_content(model: PreTrainedModel, start: FinetuneArguments, log: Interactions) -> dict[str, str]:
+def model_content(model: PreTrainedModel, start: FinetuneArguments, log: Interactions) -> dict[str, str]:
     """Fingerprints of what a fine-tuned model reads beside users, items and times: inputs, content of items."""
     inputs = input_content(read_inputs(model, start), log)
     return {**inputs, **items_content(log.items if adopts(model, log) else None)}

@@ -18,7 +18,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_callback import ExportableState
 
 from .anchors import Plan, Term, distances, listed, number, trainable
-from .reference import HasVocabulary, read_reference, vocabulary_of
+from .reference import HasVocabulary, as_vocabulary, read_reference
 
 
 class L2SPCallback(TrainerCallback, ExportableState):
@@ -188,7 +188,7 @@ class L2SPCallback(TrainerCallback, ExportableState):
 
     def _match(self, model: nn.Module, optimizer: torch.optim.Optimizer, processing_class: Any) -> None:
         """Builds the terms of the penalty for the weights which are trainable now."""
-        current = vocabulary_of(self.tokenizer if self.tokenizer is not None else processing_class)
+        current = as_vocabulary(self.tokenizer if self.tokenizer is not None else processing_class)
         strengths = {"alpha": self.alpha, "beta": self.beta, "residual": self.residual}
         plan = Plan(model, self._reference, current, **strengths)
         terms = plan.terms(include_vectors=self.include_bias_and_norm)

@@ -14,9 +14,10 @@ from transformers import TrainingArguments as Arguments
 from transformers.trainer_utils import IntervalStrategy
 
 from ..data.files import LOG_FILE
+from ..evaluation.table import METRICS
 from ..evaluation.verdict import short
 
-SHOWN = {"ndcg@10": "NDCG@10", "hit_rate@10": "HR@10"}
+SHOWN = ("ndcg@10", "hit_rate@10")
 
 
 def print_like_a_tool(trainer: Trainer) -> None:
@@ -82,7 +83,7 @@ class ProgressLines(TrainerCallback):
             better = max if args.greater_is_better else min
             self.best = value if before is None else better(value, before)
         prefix = "eval_unfiltered_" if deciding.startswith("unfiltered_") else "eval_"
-        metrics = {SHOWN[name]: found[prefix + name] for name in SHOWN if prefix + name in found}
+        metrics = {METRICS[name]: found[prefix + name] for name in SHOWN if prefix + name in found}
         settings: dict[str, Any] = {"loss": self.loss, "metrics": metrics, "best": self.best, "left": self._left(state)}
         self._say(self.line(**self._place(args, state), **settings, is_best=self.best != before))
 

@@ -55,7 +55,7 @@ class Reference:
 
 
 def read_reference(reference: Any, revision: str | None, tokenizer: Any) -> Reference:
-    vocabulary, model_type = vocabulary_of(tokenizer), None
+    vocabulary, model_type = as_vocabulary(tokenizer), None
     if isinstance(reference, str | Path):
         weights = _read_weights(str(reference), revision)
         config, stored = (_read_json(str(reference), name, revision) for name in ("config.json", "tokenizer.json"))
@@ -120,7 +120,7 @@ def _stored_vocabulary(tokenizer: dict[str, Any]) -> dict[str, int]:
     return {**vocabulary, **{token["content"]: token["id"] for token in tokenizer.get("added_tokens", [])}}
 
 
-def vocabulary_of(tokenizer: Any) -> dict[str, int] | None:
+def as_vocabulary(tokenizer: Any) -> dict[str, int] | None:
     """Vocabulary of a tokenizer or mapping; None for what has none, such as an image processor of the Trainer."""
     if isinstance(tokenizer, Mapping):
         return dict(tokenizer)

@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..data.item_tables import read_items
-from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer
+from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer, check_pair
 from .features import check_features, feature_rows, whiten_anew, write_features
 from .matching import checked_ids
-from .rows import check_pair, move_rows
+from .rows import move_rows
 from .specification import ContentSpecification, content_features
 
 SAME = 0.9  # cosine of an item's content, then and now, below which an equal id is a coincidence
@@ -145,10 +145,11 @@ def adopt(
     vocabulary = tokenizer.get_vocab()
     sources = [vocabulary[item] - NUM_SPECIAL_TOKENS if item in vocabulary else None for item in ids]
     num_named = len(ids) - sources.count(None)
-    alike = _alike(model, features, sources)
+    stored = model.base_model.embeddings.content.features[NUM_SPECIAL_TOKENS:].float().cpu()
+    alike = _alike(stored, features, sources)
     sources = [source if same else None for source, same in zip(sources, alike, strict=True)]
     num_namesakes = num_named - (len(ids) - sources.count(None))
-    twins = _twins(model, features, sources)
+    twins = _twins(stored, features, sources)
     sources = [twins.get(row, source) for row, source in enumerate(sources)]
     num_new = sources.count(None)
     adopted = ItemTokenizer.from_items(ids, metadata=table, counts=_counts(tokenizer, ids, sources))
@@ -173,9 +174,8 @@ def adopt(
     )
 
 
-def _twins(model: Any, features: Tensor, sources: Sequence[int | None]) -> dict[int, int]:
+def _twins(stored: Tensor, features: Tensor, sources: Sequence[int | None]) -> dict[int, int]:
     """Rows of the source for items without one, by row: where content is the same and nobody else's on either side."""
-    stored = model.base_model.embeddings.content.features[NUM_SPECIAL_TOKENS:].float().cpu()
     known, wanted = F.normalize(stored, dim=1), F.normalize(features.float(), dim=1)
     ours, nearest = [], []  # of each item: how many of the source are as it, and the first of them
     theirs = torch.zeros(len(known), dtype=torch.long)
@@ -192,9 +192,8 @@ def _twins(model: Any, features: Tensor, sources: Sequence[int | None]) -> dict[
     }
 
 
-def _alike(model: Any, features: Tensor, sources: Sequence[int | None]) -> list[bool]:
+def _alike(stored: Tensor, features: Tensor, sources: Sequence[int | None]) -> list[bool]:
     """Whether each item has the content that the model has under its id."""
-    stored = model.base_model.embeddings.content.features[NUM_SPECIAL_TOKENS:].float().cpu()
     rows = [0 if source is None else source for source in sources]
     cosines = F.cosine_similarity(features.float(), stored[rows], dim=1)
     return [source is not None and bool(cosine > SAME) for source, cosine in zip(sources, cosines, strict=True)]

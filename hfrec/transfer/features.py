@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,11 +80,8 @@ def set_item_features(model: Any, features: Tensor) -> None:
         [1.0, 1.0]
     """
     check_features(model, features, model.config.vocab_size - NUM_SPECIAL_TOKENS)
-    content = model.base_model.embeddings.content
     write_features(model, features)
-    parts = torch.split(features.float().cpu(), content.widths, dim=1)
-    for block, part in zip(content.blocks, parts, strict=True):
-        _set_whitening(block, source_whitening(part, block.basis.shape[1]))
+    _whiten(model, features, lambda block, part: source_whitening(part, block.basis.shape[1]))
 
 
 def check_features(model: Any, features: Tensor, number: int) -> None:
@@ -137,11 +134,11 @@ def other_whitening(features: Tensor, source: Whitening) -> Whitening:
 
 def whiten_anew(model: Any, features: Tensor) -> None:
     """Give a model the statistics of another catalogue `(num_items, width)`, in place."""
-    content = model.base_model.embeddings.content
-    parts = torch.split(features.float().cpu(), content.widths, dim=1)
-    for block, part in zip(content.blocks, parts, strict=True):
-        source = Whitening(block.mean.cpu(), block.basis.cpu(), block.whitening.cpu())
-        _set_whitening(block, other_whitening(part, source))
+
+    def statistics(block: Any, part: Tensor) -> Whitening:
+        return other_whitening(part, Whitening(block.mean.cpu(), block.basis.cpu(), block.whitening.cpu()))
+
+    _whiten(model, features, statistics)
 
 
 def feature_rows(model: Any, features: Tensor) -> ItemRows:
@@ -161,11 +158,16 @@ def feature_rows(model: Any, features: Tensor) -> ItemRows:
     return ItemRows(torch.zeros(len(features), model.config.embedding_size), mean, features.float())
 
 
-def _set_whitening(block: Any, whitening: Whitening) -> None:
-    with torch.no_grad():
-        block.mean.copy_(whitening.mean)
-        block.basis.copy_(whitening.basis)
-        block.whitening.copy_(whitening.matrix)
+def _whiten(model: Any, features: Tensor, statistics: Callable[[Any, Tensor], Whitening]) -> None:
+    """Give each block of a model the statistics that its own part of the features asks for."""
+    content = model.base_model.embeddings.content
+    parts = torch.split(features.float().cpu(), content.widths, dim=1)
+    for block, part in zip(content.blocks, parts, strict=True):
+        whitening = statistics(block, part)
+        with torch.no_grad():
+            block.mean.copy_(whitening.mean)
+            block.basis.copy_(whitening.basis)
+            block.whitening.copy_(whitening.matrix)
 
 
 def _covariance(centred: Tensor) -> Tensor:

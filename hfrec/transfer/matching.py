@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..data.readers import read_source
+from ..data.readers import read_table
 from ..data.titles import plain_letters, plain_words
 from ..tokenization import SPECIAL_TOKENS, ItemTokenizer
 
@@ -102,11 +102,11 @@ def read_mapping(path: str | os.PathLike[str]) -> dict[str, str]:
     Raises:
         ValueError: Fewer than two columns, no row, an empty cell, an old id twice, or two old ids onto one.
     """
-    (part,) = read_source(path)
+    part = read_table(path, name="mapping_file")
     names = part.table.column_names[:2]
     if len(names) < 2:
         raise ValueError(f"{path}: a mapping needs two columns, old id and new id, found {names}.")
-    (part,) = read_source(path, string_columns=tuple(names))
+    part = read_table(path, name="mapping_file", string_columns=tuple(names))
     old, new = ([None if value is None else str(value) for value in part.table[name].to_pylist()] for name in names)
     for name, column in zip(names, (old, new), strict=True):
         if None in column:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer
+from ..tokenization import NUM_SPECIAL_TOKENS
 
 
 @dataclass(frozen=True)
@@ -34,15 +34,6 @@ class _Move:
     weight: Tensor
     content: Tensor
     state: dict[str, Tensor]
-
-
-def check_pair(model: Any, tokenizer: ItemTokenizer) -> None:
-    """Refuse a tokenizer of another size than the model."""
-    if len(tokenizer) != model.config.vocab_size:
-        raise ValueError(
-            f"`tokenizer` must have the model's {model.config.vocab_size} tokens, found {len(tokenizer)}. Load both "
-            "from the same checkpoint."
-        )
 
 
 def move_rows(

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..tokenization import NUM_SPECIAL_TOKENS, SPECIAL_TOKENS, ItemTokenizer
+from ..tokenization import NUM_SPECIAL_TOKENS, SPECIAL_TOKENS, ItemTokenizer, check_pair, counts_of
 from .matching import checked_ids, plan_catalogue, refuse_unknown
-from .rows import ItemRows, check_pair, move_rows
+from .rows import ItemRows, move_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -75,7 +75,7 @@ def add_items(
     grown = ItemTokenizer.from_items(
         [*table["item_id"].to_pylist(), *new_items],
         metadata=_below(table, metadata, new_items),
-        counts=_counts(table),
+        counts=counts_of(table),
     )
     sources = [*range(len(table)), *[None] * len(new_items)]
     move_rows(model, sources, rows=rows, generator=generator, optimizer=optimizer)
@@ -116,7 +116,7 @@ def remove_items(
     if not sources:
         raise ValueError(f"`items` holds all {len(table)} items: expected some that stay. Keep at least one.")
     left = table.take(sources)
-    smaller = ItemTokenizer.from_items(left["item_id"], metadata=left, counts=_counts(left))
+    smaller = ItemTokenizer.from_items(left["item_id"], metadata=left, counts=counts_of(left))
     move_rows(model, sources, optimizer=optimizer)
     return smaller
 
@@ -156,7 +156,7 @@ def rename_items(model: Any, tokenizer: ItemTokenizer, mapping: Mapping[Any, Any
             f"`mapping` gives {', '.join(sources)} the one id {double!r}. Each item needs an id of its own."
         )
     renamed = table.set_column(table.column_names.index("item_id"), "item_id", [ids])
-    return ItemTokenizer.from_items(ids, metadata=renamed, counts=_counts(renamed))
+    return ItemTokenizer.from_items(ids, metadata=renamed, counts=counts_of(renamed))
 
 
 def align_catalogue(
@@ -215,7 +215,7 @@ def align_catalogue(
     sources = [None if old is None else vocabulary[old] - NUM_SPECIAL_TOKENS for old in old_items]
     kept = _renamed_rows(tokenizer.items, plan.matched)
     aligned = ItemTokenizer.from_items(
-        plan.items, metadata=_laid_over(kept, metadata, plan.items), counts=_counts(kept)
+        plan.items, metadata=_laid_over(kept, metadata, plan.items), counts=counts_of(kept)
     )
     move_rows(model, sources, rows=rows, generator=generator, optimizer=optimizer)
     return aligned
@@ -252,12 +252,6 @@ def renamed_vocabulary(
                 f"`mapping` gives two items the id {new_names.get(item, item)!r}. Make the new ids unique."
             )
     return rows
-
-
-def _counts(table: pa.Table) -> dict[str, int] | None:
-    if "count" not in table.column_names:
-        return None
-    return dict(zip(table["item_id"].to_pylist(), table["count"].to_pylist(), strict=True))
 
 
 def _renamed_rows(table: pa.Table, matched: Mapping[str, str]) -> pa.Table:

@@ -119,7 +119,7 @@ def test_a_prior_is_fitted_kept_and_used(
     [
         (["recommend", "--history_file", "{log}", "--users_file", "{log}", "--user_column", "who"], "'who'"),
         (["recommend", "--history_file", "{log}", "--users_file", "nobody.csv"], "nobody.csv"),
-        (["recommend", "--history_file", "{log}", "--users_file", "{items}"], "one table with the column 'user_id'"),
+        (["recommend", "--history_file", "{log}", "--users_file", "{items}"], "no column 'user_id', found"),
     ],
 )
 def test_a_prior_or_users_that_cannot_be(

@@ -105,7 +105,7 @@ FULL = START + " --items_file {items} --output_dir {out}"
         ("leads a, b onto the one item 'x'", f"align {FULL} --mapping_file {{mapping}}"),
         ("expected `--encoder`, `--category_column` or `--vector_column`", f"add {FULL} --start ridge"),
         ("at least 10 rows", f"add {FULL} --start ridge --category_column kind"),
-        ("no column 'sku', found item_id, kind. Set `--item_column`", f"add {FULL} --item_column sku"),
+        ("no column 'sku', found item_id, kind. Name its column", f"add {FULL} --item_column sku"),
     ],
 )
 def test_refusals_are_one_line_and_leave_no_folder(

@@ -260,7 +260,7 @@ def test_bad_arguments_and_bad_items_are_errors():
         LogFilters(min_item_interactions=0)
     with pytest.raises(ValueError, match="'a' has more than one row"):
         load_interactions(pa.table(ROWS), items=pa.table({"item_id": ["a", "a"]}))
-    with pytest.raises(ValueError, match="Found: name"):
+    with pytest.raises(ValueError, match="found name"):
         load_interactions(pa.table(ROWS), items=pa.table({"name": ["a"]}))
     with pytest.raises(ValueError, match="would be hidden"):
         load_interactions(pa.table({**ROWS, "u": [1, 2, 3, 4]}), columns=LogColumns(user_column="u"))

@@ -120,6 +120,15 @@ def test_equal_scores_are_ordered_by_token_id(masked: Exported) -> None:
     assert [item["item_id"] for item in found if item["item_id"] in twins] == twins
 
 
+def test_fewer_items_are_the_first_of_more(masked: Exported) -> None:
+    """The runtime finds a few and many of the best in different ways; a tie at the end must fall alike in both."""
+    (most,) = masked.graph.recommend([["item 20"]], 40)
+    for top_k in (1, 2, 5, 12, 30):
+        assert masked.graph.recommend([["item 20"]], top_k) == [most[:top_k]]
+    inputs = {"input_ids": np.array([[23]]), "filter_seen": np.array(True), "excluded": np.zeros(1, np.int64)}
+    assert masked.graph.session.run(["scores"], {**inputs, "top_k": np.array([5])})[0].shape == (1, 5)
+
+
 def test_a_user_with_few_unseen_items_gets_a_shorter_list(masked: Exported) -> None:
     """Filling the list up would bring back seen items or special tokens."""
     short, none, full = masked.graph.recommend([ITEMS[:37], ITEMS, ["item 0"]], 5)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from hfrec import load_checkpoint, recommend, similar_items
+from hfrec.serving.catalogue import Catalogue
 from tests.serving.conftest import TOKEN, Films, Opens
 
 HISTORIES = [["3", "17", "5"], ["42"], [str(number) for number in range(1, 31)]]
@@ -306,3 +307,21 @@ def test_metrics_count_by_route(films: Films, opened: Opens) -> None:
         assert "hfrec_unknown_items_total 3.0" in text
         assert f'hfrec_model_info{{kind="onnx",version="{client.service.model.version}"}} 1.0' in text
         assert "a/b/c" not in text
+
+
+def test_categories_are_found_under_their_usual_names() -> None:
+    """The page finds genres without being told; a service that needs a flag for the same items looks broken."""
+    films = Catalogue(["1", "2"], metadata={"genres": ["Drama|Sci-Fi", "Drama"]})
+    mask = films.allowed(None, None, ["Sci-Fi"], None)
+    assert mask is not None and mask.tolist() == [False, False, False, True, False]
+    with pytest.raises(ValueError, match="no column 'brand' of categories, only genres"):
+        films.allowed(None, None, ["Sci-Fi"], "brand")
+
+
+def test_a_checkpoint_is_loaded_without_a_bar(films: Films, opened: Opens) -> None:
+    """The log of a service is for lines."""
+    from transformers.utils import logging
+
+    logging.enable_progress_bar()
+    with opened(films.checkpoint):
+        assert not logging.is_progress_bar_enabled()

@@ -85,9 +85,13 @@ def test_an_export_is_served_where_torch_is_not_installed(films: Films) -> None:
 
 def test_sigterm_answers_what_has_come(films: Films) -> None:
     """A deployment that cuts off what runs fails a handful of users each time."""
-    body = {"histories": [["3", "17", "5"] * 100] * 64, "top_k": 50}
-    with running(films.exported, "--drain_seconds", "5") as service, ThreadPoolExecutor(8) as pool:
-        answers = [pool.submit(service.post, "/recommend", body) for _ in range(24)]
+    body = {"histories": [["3", "17", "5"] * 100] * 16, "top_k": 50}
+    with (
+        running(films.exported, "--drain_seconds", "5") as service,
+        httpx.Client(base_url=service.url, timeout=60) as client,
+        ThreadPoolExecutor(8) as pool,
+    ):
+        answers = [pool.submit(client.post, "/recommend", json=body) for _ in range(24)]
         answers[0].result()
         service.process.send_signal(signal.SIGTERM)
         assert [answer.result().status_code for answer in answers] == [200] * 24
