@@ -10,10 +10,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..data.arguments import TEMPORAL_FLAGS, ProtocolArguments
-from .columns import ColumnFlags
+from .columns import LogFlags
 from .content import OtherItemsFlags, over_to_items
 from .lists import check_page
 from .parsing import parse_arguments
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class EvaluateArguments(OtherItemsFlags, ColumnFlags):
+class EvaluateArguments(OtherItemsFlags, LogFlags):
     """What is tested on what."""
 
     words: ClassVar[tuple[str, ...]] = ("model_name_or_path", "test_file")
@@ -31,15 +31,11 @@ class EvaluateArguments(OtherItemsFlags, ColumnFlags):
     model_name_or_path: str = field(metadata={"help": "Checkpoint: a folder or a hub id."})
     test_file: str = field(metadata={"help": "Log; --protocol says which items are the targets."})
     output_dir: str = field(metadata={"help": "Folder that gets eval_results.json and test_ranks.parquet."})
-    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit on the hub."})
     min_user_interactions: int | None = field(
         default=None, metadata={"help": "Users with fewer are dropped (k-core). Default: as in training."}
     )
     min_item_interactions: int | None = field(
         default=None, metadata={"help": "Items with fewer are dropped (k-core). Default: as in training."}
-    )
-    duplicates: Literal["keep", "first", "last", "consecutive"] | None = field(
-        default=None, metadata={"help": "What becomes of repeated (user, item) pairs. Default: as in training."}
     )
     batch_size: int = field(default=256, metadata={"help": "Users scored at a time."})
     fit_prior: bool = field(

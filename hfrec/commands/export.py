@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
-from .columns import ColumnFlags
+from .columns import LogFlags
 from .parsing import parse_into
 
 
 @dataclass
-class ExportArguments(ColumnFlags):
+class ExportArguments(LogFlags):
     """What is exported, and on what it is checked."""
 
     words: ClassVar[tuple[str, ...]] = ("model_name_or_path", "output_dir")
@@ -28,10 +28,6 @@ class ExportArguments(ColumnFlags):
         default=None, metadata={"help": "Log of the users to check the graph on; random histories if None."}
     )
     max_histories: int = field(default=1000, metadata={"help": "Most users of history_file to check on."})
-    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit on the hub."})
-    duplicates: Literal["keep", "first", "last", "consecutive"] | None = field(
-        default=None, metadata={"help": "What becomes of repeated (user, item) pairs. Default: as in training."}
-    )
 
 
 parse = parse_into("export", ExportArguments)

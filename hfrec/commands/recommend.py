@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from .columns import ColumnFlags
+from .columns import LogFlags
 from .content import OtherItemsFlags, over_to_items
 from .lists import checked_output, write_rows
 from .parsing import parse_into
@@ -21,7 +21,7 @@ RECALL_USERS = 1000  # on whom an approximate index is compared with the exact l
 
 
 @dataclass
-class RecommendArguments(OtherItemsFlags, ColumnFlags):
+class RecommendArguments(OtherItemsFlags, LogFlags):
     """Whose histories, how many items, and where they go."""
 
     words: ClassVar[tuple[str, ...]] = ("model_name_or_path", "history_file")
@@ -64,10 +64,6 @@ class RecommendArguments(OtherItemsFlags, ColumnFlags):
             "help": "Time of the request, as the log writes times, for a checkpoint that reads time gaps. Default: "
             "unknown."
         },
-    )
-    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit on the hub."})
-    duplicates: Literal["keep", "first", "last", "consecutive"] | None = field(
-        default=None, metadata={"help": "What becomes of repeated (user, item) pairs. Default: as in training."}
     )
 
 
