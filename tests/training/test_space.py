@@ -14,7 +14,7 @@ from hfrec.training.space import Interval, SearchSpace, search_space, suggest
 
 TINY = LogStatistics.of(np.full(60, 8), num_items=30)
 FILMS = LogStatistics.of(np.full(943, 104), num_items=1_678)
-SHOP = LogStatistics.of(np.full(22_000, 7), num_items=12_101)
+SHOP = LogStatistics.of(np.full(22_000, 7), num_items=30_000)
 
 
 def _own(log: LogStatistics, **given: Any) -> dict[str, Any]:
