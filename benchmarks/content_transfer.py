@@ -358,7 +358,7 @@ def main() -> None:
     def say(where: str, name: str, ranks: Ranks, seed: int = 0) -> None:
         found.setdefault(where, {}).setdefault(name, []).append(np.asarray(ranks).tolist())
         metrics = ranking_metrics(np.asarray(ranks), ks=(10,))
-        print(f"{where:<14}{name:<38}seed {seed}  {json.dumps(metrics['ndcg@10'])}", flush=True)
+        print(f"{where:<20}{name:<38}seed {seed}  {json.dumps(metrics['ndcg@10'])}", flush=True)
         write_json(arguments.output_dir / f"ranks-{'-'.join(map(str, arguments.seeds))}.json", found)
 
     logs = [load_interactions(name) for name in (arguments.source, arguments.target)]
