@@ -361,11 +361,10 @@ def main() -> None:
         print(f"{where:<20}{name:<38}seed {seed}  {json.dumps(metrics['ndcg@10'])}", flush=True)
         write_json(arguments.output_dir / f"ranks-{'-'.join(map(str, arguments.seeds))}.json", found)
 
-    logs = [load_interactions(name) for name in (arguments.source, arguments.target)]
+    log = load_interactions(arguments.source)
     if arguments.cold:
-        return on_cold_items(arguments, logs[0], say)
-    source = pretrained(arguments, logs[0], say)
-    on_target(arguments, logs[1], source, say)
+        return on_cold_items(arguments, log, say)
+    on_target(arguments, load_interactions(arguments.target), pretrained(arguments, log, say), say)
     for where, arms in found.items():
         pooled = {name: np.asarray(ranks).reshape(len(ranks), -1) for name, ranks in arms.items()}
         for name in pooled:

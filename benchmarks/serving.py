@@ -229,9 +229,12 @@ def main(arguments: ServingArguments) -> dict[str, Any]:
     (folder / "load.lua").write_text(LUA, encoding="utf-8")
     port = str(arguments.port)
     serve = [sys.executable, "-m", "hfrec.serving", "--port", port, "--history_store", "none", "--model_name_or_path"]
-    words = ([sys.executable, "-c", HELLO, port], [*serve, str(exports[0])], [*serve, arguments.model_name_or_path])
-    servers = dict(zip(SERVERS, words, strict=True))
-    servers = {name: servers[name] for name in SERVERS if name == "hello-world" or name in arguments.servers}
+    words = {
+        "hello-world": [sys.executable, "-c", HELLO, port],
+        "ONNX": [*serve, str(exports[0])],
+        "PyTorch": [*serve, arguments.model_name_or_path],
+    }
+    servers = {name: words[name] for name in words if name == "hello-world" or name in arguments.servers}
     results: dict[str, Any] = {"start": {name: [] for name in servers}}
     results["load"] = {name: [] for name in servers}
     for turn in range(arguments.rounds):
@@ -240,7 +243,7 @@ def main(arguments: ServingArguments) -> dict[str, Any]:
                 results["start"][name].append(start)
                 results["load"][name].append(measure(arguments, pid, folder))
     if arguments.soak_seconds:
-        with server(words[1], arguments.port) as (pid, _):
+        with server(words["ONNX"], arguments.port) as (pid, _):
             results["soak"] = soak(arguments, pid, folder, [str(export) for export in exports])
     write_json(folder / "serving.json", results)
     print(table(results["load"]))

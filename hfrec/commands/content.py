@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from ..data.columns import CONTENT_COLUMNS, content_columns
+
 
 @dataclass
 class ContentArguments:
@@ -44,10 +46,7 @@ class OtherItemsFlags:
     items_file: str | None = field(
         default=None, metadata={"help": "Rank these items instead of the checkpoint's, by their content (zero-shot)."}
     )
-    content_columns: list[str] = field(
-        default_factory=list,
-        metadata={"help": "Columns of --items_file with another name there: title=name brand=maker."},
-    )
+    content_columns: list[str] = field(default_factory=list, metadata=CONTENT_COLUMNS)
     encoder: str | None = field(
         default=None, metadata={"help": "Where the checkpoint's text encoder lies on this machine (with --items_file)."}
     )
@@ -103,7 +102,6 @@ def over_to_items(model: Any, tokenizer: Any, arguments: OtherItemsFlags, *, ite
     Raises:
         ValueError: The checkpoint knows its items by their ids, or the file does not fit it.
     """
-    from ..data.columns import content_columns
     from ..data.item_tables import read_items, with_content_columns
     from ..transfer.adoption import adopt
 

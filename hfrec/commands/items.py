@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from ..data.columns import CONTENT_COLUMNS, content_columns
 from .content import ContentArguments, read_content
 from .parsing import parse_arguments
 
@@ -41,10 +42,7 @@ class ItemsArguments(ContentArguments):
         default="id", metadata={"help": "How align matches without a mapping: equal ids, or normalised title and year."}
     )
     item_column: str = field(default="item_id", metadata={"help": "Column of the item ids."})
-    content_columns: list[str] = field(
-        default_factory=list,
-        metadata={"help": "Columns of --items_file with another name there: title=name brand=maker."},
-    )
+    content_columns: list[str] = field(default_factory=list, metadata=CONTENT_COLUMNS)
     title_column: str = field(default="title", metadata={"help": "Column of the titles."})
     year_column: str = field(default="year", metadata={"help": "Column of the years, where there is one."})
     start: Literal["random", "mean", "neighbours", "ridge"] = field(
@@ -235,7 +233,6 @@ def read_items(settings: ItemsArguments) -> Any:
     """The table of the items file, its ids as strings in the column `item_id`."""
     import pyarrow as pa
 
-    from ..data.columns import content_columns
     from ..data.item_tables import with_content_columns
     from ..data.validation import read_ids
 

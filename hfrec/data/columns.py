@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+# Of a flag that `content_columns` reads.
+CONTENT_COLUMNS = {"help": "Columns of --items_file with another name there: title=name brand=maker."}
+
 
 @dataclass(frozen=True)
 class LogColumns:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from ..data.arguments import LogArguments
-from ..data.columns import content_columns
+from ..data.columns import CONTENT_COLUMNS, content_columns
 from ..models.loss_names import LossName
 from .durations import parse_duration
 
@@ -20,10 +20,7 @@ class DataArguments(LogArguments):
 
     words: ClassVar[tuple[str, ...]] = ("train_file",)
 
-    content_columns: list[str] = field(
-        default_factory=list,
-        metadata={"help": "Columns of --items_file with another name there: title=name brand=maker."},
-    )
+    content_columns: list[str] = field(default_factory=list, metadata=CONTENT_COLUMNS)
     max_length: int | None = field(
         default=None, metadata={"help": "Newest tokens the model reads. Default: 100, or the checkpoint's."}
     )

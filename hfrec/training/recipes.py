@@ -117,7 +117,7 @@ def choose_settings(
     if given.get("objective", "causal" if set(MASKING).isdisjoint(given) else "masked") == "masked":
         chosen, steps = [], steps * MASKED_STEPS
     rate = Choice("learning_rate", 2e-3, "starts from the log need no caution")
-    if given.get("item_representation", "id") != "id":
+    if _by_content(given):
         rate = Choice("learning_rate", 1e-3, "content says much from the start")
         steps = min(steps, max(round(steps * CONTENT_STEPS), effort.fewest_steps))
     exact = loss_is_exact(recipe, log, given)
@@ -149,7 +149,7 @@ def loss_is_exact(recipe: RecipeName, log: LogStatistics, given: Mapping[str, An
         >>> loss_is_exact("balanced", shop), loss_is_exact("fast", shop)
         (True, False)
     """
-    cheap = recipe == "fast" or given.get("item_representation", "id") != "id"
+    cheap = recipe == "fast" or _by_content(given)
     return log.num_items <= (LARGEST_CHEAP_CATALOGUE if cheap else LARGEST_EXACT_CATALOGUE)
 
 
@@ -186,6 +186,11 @@ def recipe_defaults(choices: Sequence[Choice], given: Collection[str]) -> dict[s
         steps = dict.fromkeys(("eval_strategy", "save_strategy", "logging_strategy"), "steps")
         kept |= {**steps, "save_steps": kept["eval_steps"], "logging_steps": kept["eval_steps"]}
     return kept
+
+
+def _by_content(given: Mapping[str, Any]) -> bool:
+    """Whether items are to be made of their content."""
+    return bool(given.get("item_representation", "id") != "id")
 
 
 def _rows(log: LogStatistics, length: int) -> float:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..models.loss_names import SAMPLED_LOSSES
-from .recipes import LARGEST_EXACT_CATALOGUE, LENGTHS, LogStatistics
+from .recipes import LENGTHS, LogStatistics, loss_is_exact
 
 if TYPE_CHECKING:
     import optuna
@@ -128,7 +128,7 @@ def _losses(own: Mapping[str, Any], log: LogStatistics) -> SearchSpace:
     """Losses that are worth their time on so many items, and the negatives of those that draw them."""
     if log.num_items < SMALLEST_SAMPLED_CATALOGUE and own["loss"] not in SAMPLED_LOSSES:
         return {}
-    exact = () if log.num_items > LARGEST_EXACT_CATALOGUE else ("chunked",)
+    exact = ("chunked",) if loss_is_exact("best", log, own) else ()
     negatives = {number for number in (256, 1024, 4096) if number <= log.num_items}
     gbce = not own["label_smoothing_factor"] and own["negative_sampling"] == "uniform"  # it takes nothing else
     drawn = [loss for loss in SAMPLED_LOSSES if loss != "gbce" or gbce]

@@ -48,6 +48,16 @@ def test_a_small_log_gets_a_small_space() -> None:
     assert "chunked" in films["loss"] and "chunked" not in shop["loss"]  # type: ignore[operator]
 
 
+def test_content_is_not_searched_with_a_loss_that_its_recipe_avoids() -> None:
+    """On 12,000 items a step over content with the exact loss takes 4.5 times as long, and ranks worse."""
+    log = LogStatistics.of(np.full(22_000, 7), num_items=12_000)
+    ids, content = (
+        search_space({**_own(log), "item_representation": items, "loss": "sampled_softmax"}, log, ())["loss"]
+        for items in ("id", "content+id")
+    )
+    assert "chunked" in ids and "chunked" not in content  # type: ignore[operator]
+
+
 def test_a_given_flag_is_not_searched() -> None:
     """A search that overrules a flag answers another question."""
     assert "hidden_dropout_prob" not in search_space(_own(FILMS), FILMS, {"hidden_dropout_prob"})
