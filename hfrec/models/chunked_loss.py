@@ -28,6 +28,7 @@ class _CrossEntropyByRows(torch.autograd.Function):
         weight: torch.Tensor,
         bias: torch.Tensor | None,
         labels: torch.Tensor,
+        seen: torch.Tensor | None,
         first: int,
         height: int,
     ) -> torch.Tensor:
@@ -39,7 +40,11 @@ class _CrossEntropyByRows(torch.autograd.Function):
         for row in range(0, len(hidden), height):
             rows = slice(row, row + height)
             scores = _block_scores(hidden[rows], table, bias, items, narrow, buffer)
-            highest, targets = scores.amax(dim=-1, keepdim=True), scores.gather(1, labels[rows, None] - first)
+            columns = labels[rows, None] - first
+            targets = scores.gather(1, columns)
+            if seen is not None:
+                scores.scatter_(1, seen[rows] - first, -math.inf).scatter_(1, columns, targets)
+            highest = scores.amax(dim=-1, keepdim=True)
             weights = scores.sub_(highest).exp_()  # (rows, items): softmax but for the sum
             sums = weights.sum(dim=-1, keepdim=True)
             total += (highest + sums.log() - targets).sum()
@@ -63,7 +68,7 @@ class _CrossEntropyByRows(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         scaled = (None if gradient is None else gradient * upstream[0] for gradient in ctx.saved_tensors)
-        return (*scaled, None, None, None)
+        return (*scaled, None, None, None, None)
 
 
 class _CrossEntropyByBlocks(torch.autograd.Function):
@@ -81,6 +86,7 @@ class _CrossEntropyByBlocks(torch.autograd.Function):
         weight: torch.Tensor,
         bias: torch.Tensor | None,
         labels: torch.Tensor,
+        seen: torch.Tensor | None,
         first: int,
         chunk_size: int,
         group: "dist.ProcessGroup | None" = None,
@@ -91,21 +97,23 @@ class _CrossEntropyByBlocks(torch.autograd.Function):
         ctx.narrow = _matmul_dtype(hidden)
         for items, rows in _blocks(len(hidden), first, len(weight), chunk_size):
             scores = _block_scores(hidden[rows], weight[items], bias, items, ctx.narrow)
+            _leave_out_seen(scores, seen, labels, rows=rows, items=items)
             norms[rows] = torch.logaddexp(norms[rows], scores.logsumexp(dim=-1))
             inside, columns = _labels_inside(labels[rows], items)
             target[rows.start + inside] = scores[inside, columns]
         if group is not None:
             norms, target = _over_processes(norms, target, group)
-        ctx.save_for_backward(hidden, weight, bias, labels, norms)
+        ctx.save_for_backward(hidden, weight, bias, labels, seen, norms)
         ctx.first, ctx.chunk_size, ctx.group = first, chunk_size, group
         return (norms - target).sum()
 
     @staticmethod
     def backward(ctx: Any, *upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        hidden, weight, bias, labels, norms = ctx.saved_tensors
+        hidden, weight, bias, labels, seen, norms = ctx.saved_tensors
         gradients = _zero_gradients(ctx, hidden, weight, bias)
         for items, rows in _blocks(len(hidden), ctx.first, len(weight), ctx.chunk_size):
             scores = _block_scores(hidden[rows], weight[items], bias, items, ctx.narrow)
+            _leave_out_seen(scores, seen, labels, rows=rows, items=items)
             slopes = scores.sub_(norms[rows, None]).exp_()
             inside, columns = _labels_inside(labels[rows], items)
             slopes[inside, columns] -= 1.0
@@ -113,7 +121,7 @@ class _CrossEntropyByBlocks(torch.autograd.Function):
             _add_gradients(gradients, slopes, hidden, weight, rows=rows, items=items, narrow=ctx.narrow)
         if ctx.group is not None and gradients[0] is not None:
             dist.all_reduce(gradients[0], group=ctx.group)
-        return (*gradients, None, None, None, None)
+        return (*gradients, None, None, None, None, None)
 
 
 def _over_processes(
@@ -219,6 +227,17 @@ def _labels_inside(labels: torch.Tensor, items: slice) -> tuple[torch.Tensor, to
     return inside, labels[inside] - items.start
 
 
+def _leave_out_seen(
+    scores: torch.Tensor, seen: torch.Tensor | None, labels: torch.Tensor, *, rows: slice, items: slice
+) -> None:
+    """Minus infinity in a block `(rows, items)` of scores, in place, where an item is seen and not the target."""
+    if seen is None:
+        return
+    tokens = seen[rows]
+    places = ((tokens >= items.start) & (tokens < items.stop) & (tokens != labels[rows, None])).nonzero(as_tuple=True)
+    scores[places[0], tokens[places] - items.start] = -math.inf
+
+
 def rows_at_once(num_rows: int, num_tokens: int, chunk_size: int) -> int:
     """Rows whose scores over all tokens are held together; 0 where a chunk has room for too few of them."""
     height = chunk_size // num_tokens
@@ -236,13 +255,14 @@ def chunked_cross_entropy(
     num_special_tokens: int,
     chunk_size: int,
     num_items_in_batch: torch.Tensor | int | None = None,
+    seen: torch.Tensor | None = None,
     group: "dist.ProcessGroup | None" = None,
 ) -> torch.Tensor:
     """`item_cross_entropy` of `F.linear(representation, weight, bias)` that never holds all scores, nor their gradient.
 
     Where the scores of 64 positions fit into a chunk it does the work of the full softmax and, staying in the cache, is
     faster. For a larger catalogue it cuts that too and makes the scores twice: one matrix product in four more. On a
-    GPU with `liger-kernel` installed, its kernel works through the rows instead.
+    GPU with `liger-kernel` installed, its kernel works through the rows instead, where all items compete.
 
     Args:
         representation: `(num_labelled, embedding_size)`.
@@ -252,9 +272,10 @@ def chunked_cross_entropy(
         num_special_tokens: The first so many tokens have no probability.
         chunk_size: Scores held at a time.
         num_items_in_batch: As in `item_cross_entropy`.
+        seen: Token ids `(num_labelled, length)` that have no probability but as a target; None: all items have one.
         group: Processes that each hold some rows of `weight` and `bias`, and the same `representation`. Then
             `num_special_tokens` is that of these rows, and a label is a place in them, `len(weight)` where another
-            process has it.
+            process has it; so is a seen token, any other number where another process has it.
 
     Example:
         >>> part = {"bias": None, "labels": torch.tensor([1, 3]), "num_special_tokens": 0, "chunk_size": 3}
@@ -265,8 +286,9 @@ def chunked_cross_entropy(
     height = rows_at_once(len(labels), len(weight), chunk_size) if group is None else 0
     if not bool(counted.all()):
         representation, labels = representation[counted], labels[counted]
-    inputs = representation, weight, bias, labels, num_special_tokens
-    fused = _liger(representation.device.type) if group is None and len(labels) else None
+        seen = None if seen is None else seen[counted]
+    inputs = representation, weight, bias, labels, seen, num_special_tokens
+    fused = _liger(representation.device.type) if group is None and seen is None and len(labels) else None
     if fused is not None:
         items = slice(num_special_tokens, None)
         total = fused(

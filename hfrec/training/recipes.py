@@ -113,7 +113,10 @@ def choose_settings(
     rows = _rows(log, length)
     batch = 64 if rows < 50_000 else 128
     steps = int(np.clip(effort.epochs * rows / batch, effort.fewest_steps, effort.most_steps))
-    chosen = [Choice("objective", "causal", "learns from every item of a history in each step")]
+    chosen = [
+        Choice("objective", "causal", "learns from every item of a history in each step"),
+        Choice("loss_candidates", "unseen", "as in recommending: what a user has is left out"),
+    ]
     if given.get("objective", "causal" if set(MASKING).isdisjoint(given) else "masked") == "masked":
         chosen, steps = [], steps * MASKED_STEPS
     rate = Choice("learning_rate", 2e-3, "starts from the log need no caution")

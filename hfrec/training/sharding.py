@@ -266,6 +266,7 @@ class _ShardedScorer(ItemScorer):  # type: ignore[no-untyped-call]  # its parent
             num_special_tokens=min(max(self.config.num_special_tokens - self.shard.start, 0), num_rows),
             chunk_size=self.config.loss_chunk_size,
             num_items_in_batch=labelled.num_items_in_batch,
+            seen=None if labelled.seen is None else labelled.seen[counted] - self.shard.start,
             group=self.shard.group,
         )
 
