@@ -68,7 +68,7 @@ def stream(arguments: PretrainArguments) -> dict[str, Any]:
     flags = arguments.data
     shards = open_shards(flags.source, vars(flags), missing_items=flags.missing_items)
     lengths = np.concatenate([np.asarray(piece.value_lengths()) for piece in shards.histories("train")])
-    arguments, recipe = follow_recipe(arguments, LogStatistics.of(lengths, num_items=len(shards.tokenizer.items)))
+    arguments, recipe = follow_recipe(arguments, LogStatistics(lengths, num_items=len(shards.tokenizer.items)))
     data, training = arguments.data, arguments.training
     seed_everything(training)
     model = new_model(arguments, shards.tokenizer)
@@ -84,7 +84,7 @@ def stream(arguments: PretrainArguments) -> dict[str, Any]:
 def stream_sources(arguments: PretrainArguments) -> dict[str, Any]:
     """Train on prepared sequences of several sources and test on each."""
     joined = StreamedSources.of(arguments.data)
-    arguments, recipe = follow_recipe(arguments, LogStatistics.of(joined.lengths(), len(joined.tokenizer.items)))
+    arguments, recipe = follow_recipe(arguments, LogStatistics(joined.lengths(), len(joined.tokenizer.items)))
     data, training, tokenizer = arguments.data, arguments.training, joined.tokenizer
     seed_everything(training)
     model = new_model(arguments, tokenizer)
@@ -102,7 +102,7 @@ def run_on_sources(arguments: PretrainArguments) -> dict[str, Any]:
     joined = load_sources(arguments.data, arguments.protocol)
     train, tokenizer = joined.split.train, joined.tokenizer
     lengths = np.bincount(user_codes(train.table))
-    arguments, recipe = follow_recipe(arguments, LogStatistics.of(lengths, num_items=len(tokenizer.items)))
+    arguments, recipe = follow_recipe(arguments, LogStatistics(lengths, num_items=len(tokenizer.items)))
     data, training = arguments.data, arguments.training
     seed_everything(training)
     content = {**source_content(joined), **content_of_items(arguments, tokenizer)}
