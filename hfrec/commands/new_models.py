@@ -57,8 +57,6 @@ def parse(words: Sequence[str], *, defaults: dict[str, Any] | None = None) -> Pr
             f"`--inputs {' '.join(shape.inputs)}` is for one log that fits into memory: leave out `--streaming` and "
             "further sources."
         )
-    if parsed.final.final and parsed.data.several:
-        raise ValueError("`--final` is for one log: leave it out, or give one source.")
     if parsed.final.final:
         check_final(parsed.data, parsed.training)
     if parsed.data.streaming and parsed.protocol.protocol != "leave_one_out":

@@ -66,7 +66,7 @@ def write_model_card(
     values = {
         **_model_facts(config, results),
         **_data_facts(results, dataset_license),
-        **card_of_sources(results),
+        **card_of_sources(results, measured_run(results)),
         **evaluation_facts(measured_run(results), name="this model" if "test" in results else "the validation run"),
         **_final_facts(results),
         **_blend_facts(results),
