@@ -28,7 +28,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from hfrec.commands.parsing import parse_arguments
 from hfrec.data.files import write_json
-from hfrec.data.interactions import read_items
+from hfrec.data.item_tables import read_items
 from hfrec.evaluation.table import align
 from hfrec.transfer.encoding import encode_texts
 
@@ -50,7 +50,7 @@ class EncodingArguments:
 
 def texts_of(path: str, column: str, number: int, *, seed: int = 0) -> list[str]:
     """`number` different texts: those of the file in random order, then halves of two of them joined."""
-    own = [text for text in read_items(path, item_column="item_id")[column].to_pylist() if text and text.strip()]
+    own = [text for text in read_items(path, "item_id")[column].to_pylist() if text and text.strip()]
     rng = np.random.default_rng(seed)
     texts = dict.fromkeys(own[index] for index in rng.permutation(len(own))[:number])
     while len(texts) < number:

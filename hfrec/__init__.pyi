@@ -1,10 +1,10 @@
 """The public names of hfrec and where they live: read by editors and type checkers, and by `__init__.py` itself."""
 
-from .classical import EASEBaseline as EASEBaseline
-from .classical import ItemKNNBaseline as ItemKNNBaseline
-from .classical import MarkovBaseline as MarkovBaseline
-from .classical import PopularityBaseline as PopularityBaseline
-from .classical import RecentPopularityBaseline as RecentPopularityBaseline
+from .classical.ease import EASEBaseline as EASEBaseline
+from .classical.item_knn import ItemKNNBaseline as ItemKNNBaseline
+from .classical.markov import MarkovBaseline as MarkovBaseline
+from .classical.popularity import PopularityBaseline as PopularityBaseline
+from .classical.popularity import RecentPopularityBaseline as RecentPopularityBaseline
 from .data.catalogs import synthetic_tables as synthetic_tables
 from .data.collators import DataCollatorForMaskedItems as DataCollatorForMaskedItems
 from .data.collators import DataCollatorForNextItem as DataCollatorForNextItem

@@ -98,7 +98,12 @@ def refusals() -> list[str]:
         model(input_ids=ids, labels=ids)
 
     def data_parallel() -> None:
-        torch.nn.parallel.DistributedDataParallel(shard_catalogue(new_model("masked")))
+        model = shard_catalogue(new_model("masked"))
+        rows = model.decoder.weight.detach().clone()
+        wrapped = torch.nn.parallel.DistributedDataParallel(model)
+        assert model.decoder.weight.equal(rows), "DDP sends the first process's rows to none"
+        wrapped(input_ids=ids, labels=ids).loss.backward()
+        wrapped(input_ids=ids + rank, labels=ids)
 
     for attempt in (different_models, different_batches, different_dropout, data_parallel):
         try:

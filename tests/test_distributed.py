@@ -224,7 +224,7 @@ def test_what_would_sum_different_things_is_refused(sharded: tuple[Path, list[di
         assert models.startswith("different_models: ") and "different weights" in models
         assert batches.startswith("different_batches: ") and "different items" in batches
         assert dropout.startswith("different_dropout: ") and "different representations" in dropout
-        assert parallel.startswith("data_parallel: ") and "not under DDP or the Trainer" in parallel
+        assert parallel.startswith("data_parallel: ") and "not shares as DDP and the Trainer do" in parallel
 
 
 def test_sharded_weights_train_as_whole_ones_and_l2sp_pulls_as_hard(by_two: Path, tmp_path: Path) -> None:

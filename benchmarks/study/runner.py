@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from transformers import PreTrainedModel, set_seed
 
-from hfrec.classical import ItemKNNBaseline, PopularityBaseline
+from hfrec.classical.item_knn import ItemKNNBaseline
+from hfrec.classical.popularity import PopularityBaseline
 from hfrec.data.interactions import Interactions, load_interactions
 from hfrec.data.repeats import repeat_share, settle_filter_seen
 from hfrec.data.sequences import to_evaluation_sequences, to_sequences

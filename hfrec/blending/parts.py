@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
-from ..classical import EASEBaseline, PopularityBaseline
+from ..classical.ease import EASEBaseline
+from ..classical.popularity import PopularityBaseline
 from ..data.inputs import refuse_inputs
 from ..models import Blend, BlendConfig
 from ..models.modeling_blend import NeighbourComponent, NetworkComponent, PopularityComponent

@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
-from ..classical import PopularityBaseline
 from ..classical.names import Method
+from ..classical.popularity import PopularityBaseline
 from ..data.interactions import Interactions
 from ..data.repeats import filters_seen
 from ..data.sequences import to_evaluation_sequences

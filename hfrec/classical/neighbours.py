@@ -101,6 +101,8 @@ class TableWriter:
 def strength_keys(ids: NDArray[Any], weights: NDArray[Any]) -> IntArray:
     """Integers that sort by falling weight, of equal ones by rising id; not below 0 where the weight is 0.
 
+    The order of `hfrec.scoring.encode_keys`, in fewer steps where no weight is negative.
+
     Args:
         ids: (n,) token ids, each below 2³².
         weights: (..., n) weights, none of them negative.

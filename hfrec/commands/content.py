@@ -104,6 +104,7 @@ def over_to_items(model: Any, tokenizer: Any, arguments: OtherItemsFlags, *, ite
     """
     from ..data.item_tables import read_items, with_content_columns
     from ..transfer.adoption import adopt
+    from ..transfer.specification import content_of
 
     columns = content_columns(arguments.content_columns)
     if arguments.items_file is None:
@@ -115,7 +116,8 @@ def over_to_items(model: Any, tokenizer: Any, arguments: OtherItemsFlags, *, ite
         raise ValueError(
             "`--items_file` is for a masked or causal model, found a blend, whose tables hold items of its own."
         )
-    table = with_content_columns(read_items(arguments.items_file, item_column=item_column), columns)
-    adoption = adopt(model, tokenizer, table, encoder=arguments.encoder)
+    table = with_content_columns(read_items(arguments.items_file, item_column, "item_id", name="items_file"), columns)
+    with content_of(arguments.items_file):
+        adoption = adopt(model, tokenizer, table, encoder=arguments.encoder)
     print(adoption, file=sys.stderr)
     return adoption.tokenizer

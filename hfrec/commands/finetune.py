@@ -21,10 +21,11 @@ from ..training.arguments import (
     TaskArguments,
 )
 from ..training.final import (
+    AllRows,
     Chosen,
     check_final,
     finished_validation,
-    refit_on_log,
+    refit_on_all,
     train_finally,
 )
 from ..training.fitting import fit_to_log, model_content
@@ -144,10 +145,10 @@ def run_on_all(
     begin_run(data, training, content, start=start_settings(model, start), final=vars(chosen))
     fitted = fit_to_log(model, tokenizer, log, data=data, start=start, training=training)
     tokenizer = fitted.tokenizer
-    return refit_on_log(
+    return refit_on_all(
         model,
         tokenizer,
-        log,
+        AllRows.of(log, model, tokenizer, data),
         validation=validation,
         data=data,
         training=training,

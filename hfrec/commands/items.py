@@ -116,7 +116,7 @@ def add(model: Any, tokenizer: Any, settings: ItemsArguments, **kept: Any) -> tu
 
     from ..transfer.vocabulary import add_items
 
-    table = read_items(settings)
+    table = items_table(settings)
     known = tokenizer.get_vocab()
     new = [item for item in table["item_id"].to_pylist() if item not in known]
     if not new:
@@ -136,7 +136,7 @@ def remove(model: Any, tokenizer: Any, settings: ItemsArguments, **kept: Any) ->
     """Take out what the file lists."""
     from ..transfer.vocabulary import remove_items
 
-    items = read_items(settings)["item_id"].to_pylist()
+    items = items_table(settings)["item_id"].to_pylist()
     changed = remove_items(model, tokenizer, items, optimizer=kept["optimizer"])
     return changed, {"num_dropped": len(items), "dropped": items}, f"{len(items):,} items dropped"
 
@@ -156,7 +156,7 @@ def align(model: Any, tokenizer: Any, settings: ItemsArguments, **kept: Any) -> 
     from ..transfer.matching import match_titles, plan_catalogue, read_mapping
     from ..transfer.vocabulary import align_catalogue, renamed_vocabulary
 
-    table = read_items(settings)
+    table = items_table(settings)
     mapping = None if settings.mapping_file is None else read_mapping(settings.mapping_file)
     if mapping is None and settings.match == "title":
         columns = {"title_column": settings.title_column, "year_column": settings.year_column}
@@ -178,9 +178,11 @@ def align(model: Any, tokenizer: Any, settings: ItemsArguments, **kept: Any) -> 
 def adopt(model: Any, tokenizer: Any, settings: ItemsArguments, **kept: Any) -> tuple[Any, dict[str, Any], str]:
     """Over to the catalogue of the file, by content."""
     from ..transfer.adoption import adopt as adopt_items
+    from ..transfer.specification import content_of
 
-    table = read_items(settings)
-    found = adopt_items(model, tokenizer, table, encoder=settings.encoder, optimizer=kept["optimizer"])
+    table = items_table(settings)
+    with content_of(settings.items_file):
+        found = adopt_items(model, tokenizer, table, encoder=settings.encoder, optimizer=kept["optimizer"])
     return found.tokenizer, found.to_dict(), str(found)
 
 
@@ -193,11 +195,12 @@ def made_rows(model: Any, new: list[str], table: Any, settings: ItemsArguments) 
     import pyarrow.compute as pc
 
     from ..transfer.features import feature_rows, rows_of
-    from ..transfer.specification import ContentSpecification, content_features
+    from ..transfer.specification import ContentSpecification, content_features, content_of
 
     theirs = table.filter(pc.is_in(table["item_id"], value_set=pa.array(new, pa.string())))
     specification = ContentSpecification.from_dict(model.config.item_content)
-    features = content_features(specification, theirs, encoder=settings.encoder)
+    with content_of(settings.items_file):
+        features = content_features(specification, theirs, encoder=settings.encoder)
     return feature_rows(model, rows_of(new, theirs["item_id"].to_pylist(), features))
 
 
@@ -229,14 +232,9 @@ def _missing(known: Any, table: Any) -> Any:
     return rest
 
 
-def read_items(settings: ItemsArguments) -> Any:
-    """The table of the items file, its ids as strings in the column `item_id`."""
-    import pyarrow as pa
+def items_table(settings: ItemsArguments) -> Any:
+    """The table of the items file, its columns named as the checkpoint's."""
+    from ..data.item_tables import read_items, with_content_columns
 
-    from ..data.item_tables import with_content_columns
-    from ..data.validation import read_ids
-
-    ids, part = read_ids(settings.items_file, settings.item_column, name="items_file")
-    others = [name for name in part.table.column_names if name not in ("item_id", "count")]
-    items = pa.table({"item_id": ids, **{name: part.table[name] for name in others}})
-    return with_content_columns(items, content_columns(settings.content_columns))
+    table = read_items(settings.items_file, settings.item_column, name="items_file")
+    return with_content_columns(table, content_columns(settings.content_columns))

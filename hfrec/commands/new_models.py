@@ -20,7 +20,7 @@ from ..training.source_arguments import SourcesArguments
 from ..training.start import histories_and_counts, start_from_log
 from ..training.trainer import DEFAULT_MAX_LENGTH, build_model
 from ..training.trainer_arguments import RecommenderTrainingArguments
-from ..transfer.specification import content_features, describe_content
+from ..transfer.specification import content_features, content_of, describe_content
 from .content import ContentArguments
 from .flags import FLAGS
 from .parsing import parse_arguments
@@ -57,8 +57,6 @@ def parse(words: Sequence[str], *, defaults: dict[str, Any] | None = None) -> Pr
             f"`--inputs {' '.join(shape.inputs)}` is for one log that fits into memory: leave out `--streaming` and "
             "further sources."
         )
-    if parsed.final.final and parsed.data.several:
-        raise ValueError("`--final` is for one log: leave it out, or give one source.")
     if parsed.final.final:
         check_final(parsed.data, parsed.training)
     if parsed.data.streaming and parsed.protocol.protocol != "leave_one_out":
@@ -71,7 +69,7 @@ def parse(words: Sequence[str], *, defaults: dict[str, Any] | None = None) -> Pr
 
 def statistics_of(train: Interactions) -> LogStatistics:
     """What a recipe depends on, of the training part of a log."""
-    return LogStatistics.of(np.bincount(user_codes(train.table)), num_items=train.num_items)
+    return LogStatistics(np.bincount(user_codes(train.table)), num_items=train.num_items)
 
 
 def content_of_items(arguments: PretrainArguments, tokenizer: ItemTokenizer) -> dict[str, str]:
@@ -93,6 +91,7 @@ def new_model(
     """A new model of a vocabulary, whose items may be made of what its table says of them."""
     shape, max_length, content = arguments.shape, arguments.data.max_length or DEFAULT_MAX_LENGTH, None
     if arguments.content.given:
-        specification = describe_content(tokenizer.items, **arguments.content.columns())
-        content = specification, content_features(specification, tokenizer.items)
+        with content_of(arguments.data.items_file):
+            specification = describe_content(tokenizer.items, **arguments.content.columns())
+            content = specification, content_features(specification, tokenizer.items)
     return build_model(shape, len(tokenizer), max_length, content=content, inputs=inputs)

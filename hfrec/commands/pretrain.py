@@ -7,18 +7,21 @@ hfrec pretrain --train_file beauty.csv toys.csv --items_file beauty_items.csv to
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from ..data.inputs import input_content
 from ..data.interactions import Interactions, user_codes
+from ..data.sources import JoinedSources, facts_of_source, join_logs, join_tokenizers, source_blocks
 from ..data.splits import Split
 from ..evaluation.table import align
 from ..training.final import (
+    AllRows,
     Chosen,
     finished_validation,
-    refit_on_log,
+    refit_on_all,
     train_finally,
 )
 from ..training.pushes import hub_target
@@ -27,7 +30,16 @@ from ..training.rows import load_split, split_rows, streamed_rows
 from ..training.run import check_output_folder, train_and_evaluate
 from ..training.runfile import begin_run, split_content, streamed_content
 from ..training.seen import settle_seen_items
-from ..training.sources import load_sources, source_content, source_facts, source_rows, vocabulary_of
+from ..training.sources import (
+    compete,
+    drawn_rows,
+    load_sources,
+    load_whole_sources,
+    source_content,
+    source_facts,
+    source_rows,
+    vocabulary_of,
+)
 from ..training.start import start_from_log
 from ..training.streamed_sources import StreamedSources, open_shards
 from ..training.trainer import seed_everything
@@ -36,31 +48,57 @@ from .new_models import CLASSES, PretrainArguments, content_of_items, new_model,
 from .parsing import given_values
 from .reporting import finish_card, report
 
+Validate = Callable[[RecommenderTrainingArguments], dict[str, Any]]
+Refit = Callable[[RecommenderTrainingArguments, Chosen, dict[str, Any]], dict[str, Any]]
+
 
 def main(arguments: PretrainArguments) -> dict[str, Any]:
     """Pretrain and test; returns what `all_results.json` holds."""
-    final = arguments.final.final
     finish_card(arguments.training, arguments.card)
-    check_output_folder(arguments.training, final=final)
+    check_output_folder(arguments.training, final=arguments.final.final)
     repo_id = hub_target(arguments.training)
+    several = arguments.data.several
     if arguments.data.streaming:
-        results = (stream_sources if arguments.data.several else stream)(arguments)
-    elif arguments.data.several:
-        results = run_on_sources(arguments)
+        results = (stream_sources if several else stream)(arguments)
     else:
-        log, split = load_split(arguments.data, arguments.protocol)
-        arguments, recipe = follow_recipe(arguments, statistics_of(split.train))
-        if not final:
-            results = run_on_split(arguments, arguments.training, split, recipe)
-        else:
-            results = train_finally(
-                arguments.training,
-                validate=lambda training: run_on_split(arguments, training, split, recipe),
-                tell=lambda found, training: report(found, training, arguments.card),
-                refit=lambda training, chosen, found: run_on_all(arguments, training, log, recipe, chosen, found),
-            )
+        results = (train_on_sources if several else train_on_log)(arguments)
     report(results, arguments.training, arguments.card, repo_id)
     return results
+
+
+def train_on_log(arguments: PretrainArguments) -> dict[str, Any]:
+    """Train on a log that lies in memory and test, or in the end train on all of it."""
+    log, split = load_split(arguments.data, arguments.protocol)
+    arguments, recipe = follow_recipe(arguments, statistics_of(split.train))
+    return train_finally_if_asked(
+        arguments,
+        validate=lambda training: run_on_split(arguments, training, split, recipe),
+        refit=lambda training, chosen, found: run_on_all(arguments, training, log, recipe, chosen, found),
+    )
+
+
+def train_on_sources(arguments: PretrainArguments) -> dict[str, Any]:
+    """Train on several logs at once and test on each, or in the end train on all of them."""
+    joined = load_sources(arguments.data, arguments.protocol)
+    lengths = np.bincount(user_codes(joined.split.train.table))
+    arguments, recipe = follow_recipe(arguments, LogStatistics(lengths, num_items=len(joined.tokenizer.items)))
+    return train_finally_if_asked(
+        arguments,
+        validate=lambda training: run_on_sources(arguments, training, joined, recipe),
+        refit=lambda training, chosen, found: run_on_all_sources(arguments, training, recipe, chosen, found),
+    )
+
+
+def train_finally_if_asked(arguments: PretrainArguments, *, validate: Validate, refit: Refit) -> dict[str, Any]:
+    """A run that holds rows out, and where `--final true` asks for it the one on all rows."""
+    if not arguments.final.final:
+        return validate(arguments.training)
+    return train_finally(
+        arguments.training,
+        validate=validate,
+        tell=lambda found, training: report(found, training, arguments.card),
+        refit=refit,
+    )
 
 
 def stream(arguments: PretrainArguments) -> dict[str, Any]:
@@ -68,7 +106,7 @@ def stream(arguments: PretrainArguments) -> dict[str, Any]:
     flags = arguments.data
     shards = open_shards(flags.source, vars(flags), missing_items=flags.missing_items)
     lengths = np.concatenate([np.asarray(piece.value_lengths()) for piece in shards.histories("train")])
-    arguments, recipe = follow_recipe(arguments, LogStatistics.of(lengths, num_items=len(shards.tokenizer.items)))
+    arguments, recipe = follow_recipe(arguments, LogStatistics(lengths, num_items=len(shards.tokenizer.items)))
     data, training = arguments.data, arguments.training
     seed_everything(training)
     model = new_model(arguments, shards.tokenizer)
@@ -84,7 +122,7 @@ def stream(arguments: PretrainArguments) -> dict[str, Any]:
 def stream_sources(arguments: PretrainArguments) -> dict[str, Any]:
     """Train on prepared sequences of several sources and test on each."""
     joined = StreamedSources.of(arguments.data)
-    arguments, recipe = follow_recipe(arguments, LogStatistics.of(joined.lengths(), len(joined.tokenizer.items)))
+    arguments, recipe = follow_recipe(arguments, LogStatistics(joined.lengths(), len(joined.tokenizer.items)))
     data, training, tokenizer = arguments.data, arguments.training, joined.tokenizer
     seed_everything(training)
     model = new_model(arguments, tokenizer)
@@ -97,20 +135,45 @@ def stream_sources(arguments: PretrainArguments) -> dict[str, Any]:
     return train_and_evaluate(model, tokenizer, rows, data=data, training=training, extra=extra)
 
 
-def run_on_sources(arguments: PretrainArguments) -> dict[str, Any]:
-    """Train on several logs at once and test on each."""
-    joined = load_sources(arguments.data, arguments.protocol)
-    train, tokenizer = joined.split.train, joined.tokenizer
-    lengths = np.bincount(user_codes(train.table))
-    arguments, recipe = follow_recipe(arguments, LogStatistics.of(lengths, num_items=len(tokenizer.items)))
-    data, training = arguments.data, arguments.training
+def run_on_sources(
+    arguments: PretrainArguments, training: RecommenderTrainingArguments, joined: JoinedSources, recipe: dict[str, Any]
+) -> dict[str, Any]:
+    """Train on the training parts of several logs and test; a validation run that is done already is only read."""
+    data, tokenizer = arguments.data, joined.tokenizer
     seed_everything(training)
     content = {**source_content(joined), **content_of_items(arguments, tokenizer)}
     begin_run(data, training, content, **run_settings(arguments))
-    model = start_model(arguments, train, tokenizer)
+    done = finished_validation(training)
+    if done is not None:
+        return done
+    model = start_model(arguments, joined.split.train, tokenizer)
     rows = source_rows(model, joined, data, training)
-    extra = {**settle_seen_items(model, rows.validation, arguments.protocol), **recipe, **source_facts(joined, data)}
+    seen_items = settle_seen_items(model, rows.validation, arguments.protocol)
+    extra = {**seen_items, **recipe, **source_facts(joined.facts(), data)}
     return train_and_evaluate(model, tokenizer, rows, data=data, training=training, extra=extra)
+
+
+def run_on_all_sources(
+    arguments: PretrainArguments,
+    training: RecommenderTrainingArguments,
+    recipe: dict[str, Any],
+    chosen: Chosen,
+    validation: dict[str, Any],
+) -> dict[str, Any]:
+    """Train on all rows of several logs for as long as validation chose."""
+    data = arguments.data
+    seed_everything(training)
+    logs, tokenizers = load_whole_sources(data)
+    log, tokenizer = join_logs(logs), join_tokenizers(tokenizers)
+    facts = {name: facts_of_source(logs[name], tokenizers[name]) for name in logs}
+    prints = {f"{name} train": found["train_fingerprint"] for name, found in facts.items()}
+    content = {**prints, **content_of_items(arguments, tokenizer)}
+    begin_run(data, training, content, **run_settings(arguments), final=vars(chosen))
+    model = start_model(arguments, log, tokenizer)
+    compete(model, source_blocks({name: found["items"] for name, found in facts.items()}), data)
+    rows = AllRows(log, drawn_rows(model, tokenizer, log, data=data, training=training))
+    extra = {**recipe, **source_facts(facts, data)}
+    return refit_on_all(model, tokenizer, rows, validation=validation, data=data, training=training, extra=extra)
 
 
 def run_on_split(
@@ -146,8 +209,10 @@ def run_on_all(
     content = {"train": log.fingerprint, **input_content(arguments.shape.inputs, log)}
     content |= content_of_items(arguments, tokenizer)
     begin_run(arguments.data, training, content, **run_settings(arguments), final=vars(chosen))
-    data = arguments.data
-    return refit_on_log(model, tokenizer, log, validation=validation, data=data, training=training, extra=recipe)
+    rows = AllRows.of(log, model, tokenizer, arguments.data)
+    return refit_on_all(
+        model, tokenizer, rows, validation=validation, data=arguments.data, training=training, extra=recipe
+    )
 
 
 def run_settings(arguments: PretrainArguments) -> dict[str, Any]:

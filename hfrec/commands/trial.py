@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, Trainer
 from transformers.trainer_utils import SaveStrategy
 
 from ..data.repeats import repeat_share, settle_filter_seen
+from ..data.sources import JoinedSources
 from ..data.splits import Split
 from ..tokenization import ItemTokenizer
 from ..training.arguments import TuneArguments
@@ -26,7 +27,7 @@ from ..training.recipes import (
 )
 from ..training.rows import RunRows, load_split, split_rows
 from ..training.runfile import split_content
-from ..training.sources import vocabulary_of
+from ..training.sources import load_sources, source_content, source_rows, vocabulary_of
 from ..training.space import SearchSpace, search_space, space_facts, suggest
 from ..training.trainer import build_trainer, prepare_model, seed_everything, train_and_evaluate_collator
 from ..training.trainer_arguments import RecommenderTrainingArguments
@@ -50,11 +51,12 @@ class Search:
 
     Args:
         folder: Of the study.
-        split: The log; its test part is never read.
+        split: The log, or several as one; its test part is never read.
         tokenizer: Vocabulary of the training part.
         settings: Flags that were given and what the recipe chose, names as the flags of `hfrec pretrain`.
         space: What is searched.
         own: The values of the recipe's own settings in this space.
+        joined: The sources, where there are several.
     """
 
     folder: Path
@@ -63,12 +65,14 @@ class Search:
     settings: dict[str, Any]
     space: SearchSpace
     own: dict[str, Any]
+    joined: JoinedSources | None
 
     @property
     def identity(self) -> dict[str, Any]:
         """What a study that goes on has in common with its earlier commands."""
         items = content_of_items(self.arguments({}, str(self.folder)), self.tokenizer)
-        content = {**split_content(self.split), **items}
+        logs = split_content(self.split) if self.joined is None else source_content(self.joined)
+        content = {**logs, **items}
         return {"log": content, "space": space_facts(self.space), "settings": self.settings}
 
     def suggest(self, trial: optuna.trial.Trial) -> dict[str, Any]:
@@ -85,7 +89,10 @@ class Search:
 
     def rows(self, model: PreTrainedModel, arguments: PretrainArguments) -> RunRows:
         """The rows of the run; the model's config says whether seen items are filtered, as `pretrain` decides it."""
-        rows = split_rows(model, self.tokenizer, self.split, arguments.data)
+        if self.joined is None:
+            rows = split_rows(model, self.tokenizer, self.split, arguments.data)
+        else:
+            rows = source_rows(model, self.joined, arguments.data, arguments.training)
         share = repeat_share(rows.validation)
         model.config.filter_seen = settle_filter_seen(arguments.protocol.filter_seen, share)[0]
         return rows
@@ -99,8 +106,11 @@ def search_of(words: tuple[str, ...]) -> Search:
     folder = Path(given.pop("output_dir", RecommenderTrainingArguments.output_dir))
     arguments = parse_pretrain((), defaults=given)
     if arguments.data.several:
-        raise ValueError("`hfrec tune` searches on one log: give one `--train_file`.")
-    _, split = load_split(arguments.data, arguments.protocol)
+        joined = load_sources(arguments.data, arguments.protocol)
+        split, tokenizer = joined.split, joined.tokenizer
+    else:
+        joined, (_, split) = None, load_split(arguments.data, arguments.protocol)
+        tokenizer = vocabulary_of(split.train, arguments.data, arguments.data.source)
     log = statistics_of(split.train)
     recipe = cast(RecipeName, arguments.recipe.recipe)  # `parse` refuses none
     choices = choose_settings(recipe, log, given)
@@ -116,10 +126,11 @@ def search_of(words: tuple[str, ...]) -> Search:
     return Search(
         folder,
         split,
-        vocabulary_of(split.train, arguments.data, arguments.data.source),
+        tokenizer,
         settings,
         space,
         {name: own[name] for name in space},
+        joined,
     )
 
 
@@ -191,5 +202,6 @@ def own_trainer(search: Search, output_dir: str) -> Trainer:
     trainer = build_trainer(
         model, search.tokenizer, rows.train, rows.validation, data=arguments.data, training=arguments.training
     )
+    trainer.compute_metrics = rows.compute_metrics or trainer.compute_metrics
     trainer.remove_callback(ProgressLines)
     return trainer

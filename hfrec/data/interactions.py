@@ -256,7 +256,7 @@ def _read(
     else:
         parts = read_source(source, string_columns=names, delimiter=delimiter, split=split, revision=revision)
         items = find_items_file(source) if items is None else items
-    return parts, None if items is None else read_items(items, item_column=columns.item_column)
+    return parts, None if items is None else read_items(items, columns.item_column, "item_id")
 
 
 def _concatenated(tables: list[pa.Table], parts: list[Part]) -> pa.Table:

@@ -11,13 +11,28 @@ import pyarrow.compute as pc
 from hfrec.data.validation import read_ids
 
 
-def read_items(items: Any, *, item_column: str) -> pa.Table:
-    """Item metadata with its ids, each once, as the strings in `item_id`."""
-    ids, others = read_ids(items, item_column, "item_id", name="items")
+def read_items(items: Any, *columns: str, name: str = "items") -> pa.Table:
+    """Item metadata with its ids, each once, as the strings in `item_id`.
+
+    Args:
+        items: A file, or a table in memory.
+        columns: Names of the column of ids, such as the log's and `item_id`: the first that there is counts.
+        name: What an error calls `items`.
+
+    Raises:
+        ValueError: Several files, none of the columns, what is no id, or an item twice.
+
+    Example:
+        >>> read_items(pa.table({"sku": [7, 9], "title": ["Tea", "Cup"]}), "sku").to_pylist()
+        [{'item_id': '7', 'title': 'Tea'}, {'item_id': '9', 'title': 'Cup'}]
+    """
+    ids, others = read_ids(items, *columns, name=name)
     counts = pc.value_counts(ids.combine_chunks())
     repeated = counts.filter(pc.greater(counts.field("counts"), 1))
     if len(repeated):
-        raise ValueError(f"{others.name}: item {repeated[0]['values'].as_py()!r} has more than one row in `items`.")
+        raise ValueError(
+            f"{others.name}: item {repeated[0]['values'].as_py()!r} has more than one row in `{name}`. Keep one."
+        )
     return pa.table({"item_id": ids, **{name: others.table[name] for name in others.table.column_names}})
 
 

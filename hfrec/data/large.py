@@ -81,7 +81,7 @@ def prepare_sequences(
             least = min_user_interactions, min_item_interactions
             raise nothing_left(stream.source, *least, rows=log.rows_read, users=len(log.users))
         facts, counts = _sort_parts(log, users_kept, items_kept)
-        items = None if metadata is None else read_items(metadata, item_column=stream.names["item_id"])
+        items = None if metadata is None else read_items(metadata, stream.names["item_id"], "item_id")
         tokenizer, tokens = _tokenizer(log, counts, items)
         written = _write_parts(log, tokens, tokenizer.unk_token_id, draft)
         tokenizer.save_pretrained(draft)

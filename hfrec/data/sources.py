@@ -58,7 +58,7 @@ class JoinedSources:
     def split(self) -> Split:
         """The splits as one, with the ids of the joined log; users of a source stay together."""
         train, validation, test = (
-            self._joined([getattr(split, part) for split in self.splits.values()])
+            join_logs({name: getattr(split, part) for name, split in self.splits.items()})
             for part in ("train", "validation", "test")
         )
         report = _summed([split.report for split in self.splits.values()])
@@ -68,32 +68,38 @@ class JoinedSources:
     def facts(self) -> dict[str, dict[str, Any]]:
         """What results say of each source: its log, sizes and split."""
         return {
-            name: {
-                "train_fingerprint": split.train.fingerprint,
-                "users": split.train.num_users,
-                "items": len(self.tokenizers[name].items),
-                "interactions": len(split.train),
-                "log": split.train.report.to_dict(),
-                "split": split_facts(split),
-            }
+            name: {**facts_of_source(split.train, self.tokenizers[name]), "split": split_facts(split)}
             for name, split in self.splits.items()
         }
 
-    def _joined(self, logs: Sequence[Interactions]) -> Interactions:
-        times = [timestamps_to_numpy(log.table["timestamp"]) for log in logs]
-        kind = np.result_type(*(values.dtype for values in times))
-        tables = [
-            pa.table(
-                {
-                    "user_id": _with_name(name, log.table["user_id"]),
-                    "item_id": _with_name(name, log.table["item_id"]),
-                    "timestamp": time.astype(kind),  # only the order within a user counts
-                }
-            )
-            for name, log, time in zip(self.splits, logs, times, strict=True)
-        ]
-        report = _summed_reports(" + ".join(self.splits), [log.report for log in logs])
-        return Interactions(table=pa.concat_tables(tables), items=None, report=report)
+
+def facts_of_source(train: Interactions, tokenizer: ItemTokenizer) -> dict[str, Any]:
+    """What results say of the rows of a source that are trained on."""
+    return {
+        "train_fingerprint": train.fingerprint,
+        "users": train.num_users,
+        "items": len(tokenizer.items),
+        "interactions": len(train),
+        "log": train.report.to_dict(),
+    }
+
+
+def join_logs(logs: Mapping[str, Interactions]) -> Interactions:
+    """Several logs as one, users and items under the names of their sources, without metadata."""
+    times = [timestamps_to_numpy(log.table["timestamp"]) for log in logs.values()]
+    kind = np.result_type(*(values.dtype for values in times))
+    tables = [
+        pa.table(
+            {
+                "user_id": _with_name(name, log.table["user_id"]),
+                "item_id": _with_name(name, log.table["item_id"]),
+                "timestamp": time.astype(kind),  # only the order within a user counts
+            }
+        )
+        for (name, log), time in zip(logs.items(), times, strict=True)
+    ]
+    report = _summed_reports(" + ".join(logs), [log.report for log in logs.values()])
+    return Interactions(table=pa.concat_tables(tables), items=None, report=report)
 
 
 def join_tokenizers(tokenizers: Mapping[str, ItemTokenizer]) -> ItemTokenizer:

@@ -47,7 +47,7 @@ def rank_baseline(
         ValueError: if there are no rows, or the lengths of `histories` and `targets` differ.
 
     Example:
-        >>> from hfrec.classical import PopularityBaseline
+        >>> from hfrec.classical.popularity import PopularityBaseline
         >>> popularity = PopularityBaseline().fit([[3, 4], [4]], vocab_size=5)
         >>> {name: ranks.tolist() for name, ranks in rank_baseline(popularity, [[4]], [3]).items()}
         {'filter_seen': [1], 'unfiltered': [2]}

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
-from ..classical import PopularityBaseline
+from ..classical.popularity import PopularityBaseline
 from ..data.collators import DataCollatorForNextItem, objective_of
 from ..data.inputs import input_names, inputs_of
 from ..data.repeats import filters_seen

@@ -9,7 +9,7 @@ from typing import Any
 from .ranking import PROTOCOLS
 
 METRICS = {"ndcg@10": "NDCG@10", "hit_rate@10": "HR@10", "mrr@10": "MRR@10"}  # in words
-SETTINGS = {"filter_seen": "seen items filtered", "unfiltered": "seen items ranked too"}  # in words
+SETTINGS = {"filter_seen": "seen items filtered", "unfiltered": "seen items not filtered"}  # in words
 
 
 def results_table(results: Mapping[str, Any], metrics: Sequence[str] = ("ndcg@10", "hit_rate@10")) -> str:

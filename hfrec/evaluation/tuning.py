@@ -12,20 +12,13 @@ import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 from transformers.utils import logging
 
-from ..classical import (
-    CostError,
-    EASEBaseline,
-    ItemKNNBaseline,
-    MarkovBaseline,
-    PopularityBaseline,
-    RecentPopularityBaseline,
-)
-from ..classical.cooccurrence import training_matrix
-from ..classical.ease import ease_table, gram_matrix
+from ..classical.cooccurrence import CostError, training_matrix
+from ..classical.ease import EASEBaseline, ease_table, gram_matrix
 from ..classical.histories import flatten
-from ..classical.item_knn import cosine_tables
-from ..classical.markov import item_shares, smoothed_table, transitions
+from ..classical.item_knn import ItemKNNBaseline, cosine_tables
+from ..classical.markov import MarkovBaseline, item_shares, smoothed_table, transitions
 from ..classical.names import METHODS, Method
+from ..classical.popularity import PopularityBaseline, RecentPopularityBaseline
 from .baseline_ranking import Baseline, rank_baseline
 from .metrics.functions import METRIC, ranking_metrics
 

@@ -10,12 +10,17 @@ from ..evaluation.metrics.functions import METRIC
 from ..evaluation.table import cell, markdown_row, settings
 
 
-def card_of_sources(results: Mapping[str, Any]) -> dict[str, Any]:
-    """A table of the sources, for the card of a run on several; nothing for other runs."""
+def card_of_sources(results: Mapping[str, Any], measured: Mapping[str, Any]) -> dict[str, Any]:
+    """A table of the sources, for the card of a run on several; nothing for other runs.
+
+    Args:
+        results: Of the run.
+        measured: Those that hold its test, which may be its validation run's.
+    """
     sources = results.get("sources")
     if not sources:
         return {}
-    tests = results["test"].get("sources", {})
+    tests = measured["test"].get("sources", {})
     lines = ["| source | domain | licence | size | NDCG@10 among its own items | best baseline | fingerprint |"]
     lines.append("|" + "---|" * 7)
     lines += [_row(name, about, tests.get(name)) for name, about in sources.items()]

@@ -11,7 +11,7 @@ from typing import Any
 from ..data.catalogs import MOVIELENS_LICENCE
 from ..data.files import read_json_object, whole_file
 from ..evaluation.metrics.functions import METRIC
-from ..evaluation.table import METRICS, settings
+from ..evaluation.table import METRICS, SETTINGS, settings
 from .card_evaluation import evaluation_facts
 from .card_sources import card_of_sources
 from .errors import redact
@@ -66,7 +66,7 @@ def write_model_card(
     values = {
         **_model_facts(config, results),
         **_data_facts(results, dataset_license),
-        **card_of_sources(results),
+        **card_of_sources(results, measured_run(results)),
         **evaluation_facts(measured_run(results), name="this model" if "test" in results else "the validation run"),
         **_final_facts(results),
         **_blend_facts(results),
@@ -244,16 +244,12 @@ def _eval_results(results: Mapping[str, Any]) -> list[Any]:
                     dataset_split="test",
                     dataset_config=_strategy(results),
                     metric_type=metric,
-                    metric_name=f"{metric}, {_seen_items(setting)}",
+                    metric_name=f"{metric}, {SETTINGS[setting]}",
                     metric_value=results["test"][setting][metric],
                     metric_args={"filter_seen": setting == "filter_seen", "ci95": [low, high]},
                 )
             )
     return found
-
-
-def _seen_items(setting: str) -> str:
-    return "seen items filtered" if setting == "filter_seen" else "seen items not filtered"
 
 
 def _strategy(results: Mapping[str, Any]) -> str:
@@ -270,7 +266,7 @@ def _write_eval_results(folder: Path, results: Mapping[str, Any]) -> None:
         return
     setting = settings(results["test"])[0]
     strategy = _strategy(results)
-    note = f"{strategy.replace('_', '-')}, whole catalogue, {_seen_items(setting)}, ties never help the model"
+    note = f"{strategy.replace('_', '-')}, whole catalogue, {SETTINGS[setting]}, ties never help the model"
     about = {"id": dataset, "task_id": strategy, **({"revision": revision} if revision else {})}
     entries = [{"dataset": about, "value": results["test"][setting][METRIC], "notes": f"{METRIC}; {note}"}]
     (folder / EVAL_RESULTS).parent.mkdir(exist_ok=True)

@@ -33,6 +33,7 @@ AUTO_MAP = {
 }
 REMOTE_CODE_FILES = (
     "body.py",
+    "catalogue.py",
     "chunked_loss.py",
     "configuration_bert4rec.py",
     "content.py",

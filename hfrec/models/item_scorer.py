@@ -15,7 +15,7 @@ from transformers.modeling_outputs import BaseModelOutput, CausalLMOutput, Maske
 from transformers.utils.generic import can_return_tuple, is_flash_attention_requested
 
 from .body import Bert4RecModel, Bert4RecPreTrainedModel
-from .chunked_loss import chunked_cross_entropy
+from .catalogue import Catalogue
 from .configuration_bert4rec import Bert4RecConfig
 from .content import RecentHistory, StepItems
 from .layers import Bert4RecHead, embedding_size
@@ -28,7 +28,6 @@ from .losses import (
     divide_by_labels,
     item_cross_entropy,
     sampled_losses,
-    score_candidates,
     seen_items,
     smoothing_terms,
     take_entries,
@@ -54,6 +53,7 @@ class ItemScorer(Bert4RecPreTrainedModel):
         self.recent = None if config.item_representation == "id" else RecentHistory(self._is_causal)
         self.decoder = nn.Linear(embedding_size(config), config.vocab_size, bias=config.head_bias)
         estimated = config.loss == "sampled_softmax" and config.negative_sampling in ("in_batch", "mixed")
+        self.catalogue = Catalogue()
         self.item_blocks: tuple[tuple[int, int], ...] | None = None
         # How often each token was a label so far: in-batch negatives come as often as items are targets.
         self.register_buffer("label_counts", torch.zeros(config.vocab_size) if estimated else None)
@@ -145,16 +145,14 @@ class ItemScorer(Bert4RecPreTrainedModel):
         return self._scores(representation, self.item_table(), start, self.config.vocab_size if stop is None else stop)
 
     def _scores(self, representation: torch.Tensor, table: torch.Tensor, start: int, stop: int) -> torch.Tensor:
-        bias = None if self.item_bias is None else self.item_bias[start:stop]
-        scores = F.linear(representation, table[start:stop], bias)
-        specials = max(self.config.num_special_tokens - start, 0)
-        if specials and (torch.is_grad_enabled() or torch.compiler.is_compiling()):
-            # A fresh tensor rather than a write in place: autograd and export both take it.
-            special = torch.arange(scores.shape[-1], device=scores.device) < specials
-            scores = scores.masked_fill(special, float("-inf"))
-        elif specials:  # a copy of all scores would take a good part of the product's time
-            scores[..., :specials] = float("-inf")
-        return scores
+        return self.catalogue.scores(
+            representation,
+            weight=table,
+            bias=self.item_bias,
+            start=start,
+            stop=stop,
+            num_special_tokens=self.config.num_special_tokens,
+        )
 
     @can_return_tuple
     def forward(
@@ -352,13 +350,13 @@ class ItemScorer(Bert4RecPreTrainedModel):
     def _up_to(self, labelled: Labelled) -> tuple[int, torch.Tensor, torch.Tensor | None]:
         """First token of the block that competes, and rows and biases of all tokens up to its end."""
         (first, stop), weight, bias = self._blocks()[labelled.block], labelled.step.weight, self.item_bias
-        if stop == len(weight):  # a slice of all would cost a copy of its gradient
+        if stop >= len(weight):  # a slice of all would cost a copy of its gradient
             return first, weight, bias
         return first, weight[:stop], None if bias is None else bias[:stop]
 
     def _chunked_loss(self, labelled: Labelled) -> torch.Tensor:
         first, weight, bias = self._up_to(labelled)
-        return chunked_cross_entropy(
+        return self.catalogue.chunked_cross_entropy(
             labelled.states,
             weight=weight,
             bias=bias,
@@ -376,7 +374,8 @@ class ItemScorer(Bert4RecPreTrainedModel):
         if step.ids is not None:  # weight and bias are of the step's items alone
             bias, sparse = None if bias is None else take_entries(bias, step.ids, sparse=sparse), False
         places = {"target_ids": step.places(target_ids), "negative_ids": step.places(negative_ids)}
-        found = score_candidates(representation, weight=step.weight, bias=bias, sparse=sparse, **places)
+        score = self.catalogue.score_candidates
+        found = score(representation, weight=step.weight, bias=bias, sparse=sparse, **places)
         return replace(found, target_ids=target_ids, negative_ids=negative_ids)
 
     def _fit_label_counts(self) -> None:
@@ -397,4 +396,6 @@ class ItemScorer(Bert4RecPreTrainedModel):
     ) -> None:
         """Save weights, config and the remote code with the full `auto_map`, so that every Auto class loads it."""
         self._fit_label_counts()
-        super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
+        with self.catalogue.saving(self) as weights:
+            if weights is not None:
+                super().save_pretrained(save_directory, is_main_process, *args, **{**kwargs, **weights})

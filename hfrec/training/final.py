@@ -160,10 +160,29 @@ def train_finally(
     return refit(final_arguments(training, chosen), chosen, results)
 
 
-def refit_on_log(
+@dataclass(frozen=True)
+class AllRows:
+    """What a model is trained on when nothing is held out.
+
+    Args:
+        log: All rows.
+        sequences: Rows of `training_sequences` of it, or [`DrawnRows`] of these.
+    """
+
+    log: Interactions
+    sequences: Any
+
+    @classmethod
+    def of(cls, log: Interactions, model: PreTrainedModel, tokenizer: ItemTokenizer, data: DataArguments) -> AllRows:
+        """Each row of one log once an epoch."""
+        length, inputs = model.config.max_position_embeddings, inputs_of(model)
+        return cls(log, training_sequences(log, tokenizer, objective_of(model), data, length, inputs=inputs))
+
+
+def refit_on_all(
     model: PreTrainedModel,
     tokenizer: ItemTokenizer,
-    log: Interactions,
+    rows: AllRows,
     *,
     validation: dict[str, Any],
     data: DataArguments,
@@ -179,17 +198,16 @@ def refit_on_log(
     Args:
         model: At the start of the validation run, but with all items.
         tokenizer: Of all items.
-        log: All rows.
+        rows: All rows.
         validation: Results of the validation run, which say how long.
         data, training, updates, extra: As those of `train_and_evaluate`.
     """
     chosen = chosen_length(validation["schedule"])
     model.config.filter_seen = validation["seen_items"]["filter_seen"]
-    length, inputs = model.config.max_position_embeddings, inputs_of(model)
-    train_rows = training_sequences(log, tokenizer, objective_of(model), data, length, inputs=inputs)
+    log = rows.log
     updates = replace(updates, callbacks=[*updates.callbacks, StopAfterEpochs(chosen.epochs)])
     trainer, metrics = fit(
-        model, tokenizer, FitRows(train_rows), data=data, training=training, updates=updates, final=True
+        model, tokenizer, FitRows(rows.sequences), data=data, training=training, updates=updates, final=True
     )
     results: dict[str, Any] = {
         "final": {**asdict(chosen), "steps": trainer.state.global_step},

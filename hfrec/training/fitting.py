@@ -50,9 +50,12 @@ def fit_to_log(
     training: RecommenderTrainingArguments,
 ) -> Fitted:
     """Seed the run, give the log's new items rows, and set the length and what is frozen."""
+    from ..transfer.specification import content_of
+
     seed_everything(training)
     if adopts(model, train):
-        fitted = adopt_log(model, tokenizer, train, start=start)
+        with content_of(data.items_file):
+            fitted = adopt_log(model, tokenizer, train, start=start)
     else:
         tokenizer = cover_items(model, tokenizer, train, start=start.new_item_start)
         fitted = Fitted(tokenizer, tokenizer.get_vocab())

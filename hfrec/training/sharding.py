@@ -6,8 +6,9 @@ rest of the model is on every process, and every process reads the same batch.
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
@@ -15,10 +16,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..models.catalogue import Catalogue, item_scores
 from ..models.chunked_loss import chunked_cross_entropy
-from ..models.content import StepItems
 from ..models.item_scorer import ItemScorer
-from ..models.losses import IGNORED, Candidates, Labelled, score_candidates
+from ..models.losses import IGNORED, Candidates, score_candidates
 
 Scorer = TypeVar("Scorer", bound=ItemScorer)
 
@@ -71,8 +72,12 @@ def shard_catalogue(model: Scorer, group: dist.ProcessGroup | None = None) -> Sc
     if model.item_bias is not None:
         decoder.bias = shard.cut(model.item_bias)
     model.set_input_embeddings(rows)
-    model.__class__ = type(type(model).__name__, (_ShardedScorer, type(model)), {})
-    model.shard = shard  # type: ignore[assignment]  # an attribute of the new class
+    model.catalogue = DividedCatalogue(shard)
+    own = {id(weight) for weight in _divided_weights(model)}
+    names = [name for name, weight in model.named_parameters(remove_duplicate=False) if id(weight) in own]
+    # DDP would average the gradients of different items; that its batches differ, the first step finds.
+    ddp: Any = nn.parallel.DistributedDataParallel
+    ddp._set_params_and_buffers_to_ignore_for_model(model, names)
     return model
 
 
@@ -89,12 +94,12 @@ def clip_grad_norm(model: nn.Module, max_norm: float) -> Tensor:
     Raises:
         TypeError: The catalogue of `model` is not sharded.
     """
-    if not isinstance(model, _ShardedScorer):
+    if not isinstance(model, ItemScorer) or not isinstance(model.catalogue, DividedCatalogue):
         raise TypeError(f"`model`: expected what `shard_catalogue` returned, found {type(model).__name__}.")
-    own = {id(weight) for weight in model.sharded_weights()}
+    own = {id(weight) for weight in _divided_weights(model)}
     weights = [weight for weight in model.parameters() if weight.grad is not None]
     square = _squares([weight for weight in weights if id(weight) in own], model.device)
-    dist.all_reduce(square, group=model.shard.group)
+    dist.all_reduce(square, group=model.catalogue.shard.group)
     norm = (square + _squares([weight for weight in weights if id(weight) not in own], model.device)).sqrt()
     nn.utils.clip_grads_with_norm_(weights, max_norm, norm)
     return norm
@@ -158,7 +163,9 @@ class Shard:
         places = torch.arange(ids.numel(), device=ids.device) % 97 + 1
         total = torch.stack([(ids.flatten() * places).sum(), torch.tensor(ids.numel(), device=ids.device)])
         self.check_same(
-            total.double(), "items: give all of them the same batches, not shares as DDP does, and one seed"
+            total.double(),
+            "items: give all of them the same batches, not shares as DDP and the Trainer do (docs/scaling.md), and one "
+            "seed",
         )
         elsewhere = (ids < self.start) | (ids >= self.stop)
         found = F.embedding((ids - self.start).masked_fill(elsewhere, 0), rows, padding_idx)
@@ -204,82 +211,105 @@ class _ShardedEmbedding(nn.Embedding):
         return self.shard.look_up(input, self.weight, self.padding_idx)
 
 
-class _ShardedScorer(ItemScorer):  # type: ignore[no-untyped-call]  # its parents hook into subclassing
-    """What a masked or causal model does otherwise when each process has some of the rows."""
+def _divided_weights(model: Any) -> list[nn.Parameter]:
+    """The parameters of which other processes have other rows; tied ones once."""
+    return list(nn.ModuleList([model.get_input_embeddings(), model.get_output_embeddings()]).parameters())
+
+
+@dataclass(frozen=True)
+class DividedCatalogue(Catalogue):
+    """What `Catalogue` does, where weights and biases are the rows of one process; every process calls it together.
+
+    Args:
+        shard: Which rows this process has.
+    """
 
     shard: Shard
 
-    @property
-    def _ddp_params_and_buffers_to_ignore(self) -> list[str]:
-        # DDP, and so the Trainer on several processes, asks for this first; it would average rows of different items.
-        raise ValueError(
-            "A sharded catalogue trains in a loop of its own (docs/scaling.md), not under DDP or the Trainer and its "
-            "callbacks, which give each process another batch."
-        )
-
-    def sharded_weights(self) -> list[nn.Parameter]:
-        """The parameters of which other processes have other rows; tied ones once."""
-        modules = nn.ModuleList([self.get_input_embeddings(), self.get_output_embeddings()])
-        return list(modules.parameters())
-
     @torch.no_grad()
-    def score_items(self, representation: Tensor, start: int = 0, stop: int | None = None) -> Tensor:
-        """As the whole model's, on every process; its gradient is not offered."""
-        stop = self.config.vocab_size if stop is None else stop
+    def scores(
+        self,
+        representation: Tensor,
+        *,
+        weight: Tensor,
+        bias: Tensor | None,
+        start: int,
+        stop: int,
+        num_special_tokens: int,
+    ) -> Tensor:
+        """As `item_scores` of the whole table, on every process; the gradient is not offered."""
         first, last = max(start, self.shard.start), min(stop, self.shard.stop)
         scores = representation.new_zeros((*representation.shape[:-1], stop - start))
         if first < last:
-            rows = slice(first - self.shard.start, last - self.shard.start)
-            bias = None if self.item_bias is None else self.item_bias[rows]
-            scores[..., first - start : last - start] = F.linear(representation, self.decoder.weight[rows], bias)
-        scores[..., : max(self.config.num_special_tokens - start, 0)] = float("-inf")
+            scores[..., first - start : last - start] = item_scores(
+                representation,
+                weight=weight,
+                bias=bias,
+                start=first - self.shard.start,
+                stop=last - self.shard.start,
+                num_special_tokens=self._specials(num_special_tokens),
+            )
         dist.all_reduce(scores, group=self.shard.group)
         return scores
 
-    def save_pretrained(
-        self, save_directory: str | os.PathLike[str], is_main_process: bool = True, *args: Any, **kwargs: Any
-    ) -> None:
-        """Save the whole model from the first process, to which the others send their rows."""
-        whole = {id(rows): self.shard.gather(rows) for rows in self.sharded_weights()}
-        try:
-            if self.shard.rank == 0:
-                named = self.named_parameters(remove_duplicate=False)
-                weights = {name: whole[id(rows)] for name, rows in named if id(rows) in whole}
-                kwargs["state_dict"] = {**self.state_dict(), **weights}
-                super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
-        finally:
-            dist.barrier(self.shard.group)
-
-    def _bounded_loss(self, labelled: Labelled) -> Tensor:
-        where = "representations of one batch: seed them alike, also for dropout"
-        self.shard.check_same(labelled.states.detach()[:, :1].double().sum(dim=0), where, tolerance=1e-3)
-        return super()._bounded_loss(labelled)
-
-    def _chunked_loss(self, labelled: Labelled) -> Tensor:
-        counted = labelled.items != IGNORED
-        places, num_rows = labelled.items[counted] - self.shard.start, self.shard.stop - self.shard.start
+    def chunked_cross_entropy(
+        self,
+        representation: Tensor,
+        *,
+        labels: Tensor,
+        num_special_tokens: int,
+        seen: Tensor | None = None,
+        **options: Any,
+    ) -> Tensor:
+        """As `chunked_cross_entropy` over the whole table; token ids become places in the rows of this process."""
+        self._check_states(representation)
+        counted, num_rows = labels != IGNORED, self.shard.stop - self.shard.start
+        places = labels[counted] - self.shard.start
         return chunked_cross_entropy(
-            labelled.states[counted],
-            weight=self.decoder.weight,
-            bias=self.item_bias,
+            representation[counted],
             labels=places.masked_fill((places < 0) | (places >= num_rows), num_rows),
-            num_special_tokens=min(max(self.config.num_special_tokens - self.shard.start, 0), num_rows),
-            chunk_size=self.config.loss_chunk_size,
-            num_items_in_batch=labelled.num_items_in_batch,
-            seen=None if labelled.seen is None else labelled.seen[counted] - self.shard.start,
+            num_special_tokens=self._specials(num_special_tokens),
+            seen=None if seen is None else seen[counted] - self.shard.start,
             group=self.shard.group,
+            **options,
         )
 
-    def _score_candidates(
-        self, representation: Tensor, target_ids: Tensor, negative_ids: Tensor, step: StepItems
+    def score_candidates(
+        self,
+        representation: Tensor,
+        *,
+        weight: Tensor,
+        bias: Tensor | None,
+        target_ids: Tensor,
+        negative_ids: Tensor,
+        sparse: bool = False,
     ) -> Candidates:
+        """As `score_candidates`, with the rows of the candidates from wherever they lie."""
+        self._check_states(representation)
         ids, places = torch.unique(torch.cat([target_ids, negative_ids]), return_inverse=True)
-        bias = self.item_bias
-        found = score_candidates(
+        return score_candidates(
             representation,
-            weight=self.shard.look_up(ids, self.decoder.weight),  # (num_ids, embedding_size)
+            weight=self.shard.look_up(ids, weight),  # (num_ids, embedding_size)
             bias=None if bias is None else self.shard.look_up(ids, bias[:, None])[:, 0],
             target_ids=places[: len(target_ids)],
             negative_ids=places[len(target_ids) :],
         )
-        return replace(found, target_ids=target_ids, negative_ids=negative_ids)
+
+    @contextmanager
+    def saving(self, model: nn.Module) -> Iterator[dict[str, Any] | None]:
+        """The whole weights on the first process, to which the others send their rows and for which they wait."""
+        whole = {id(rows): self.shard.gather(rows) for rows in _divided_weights(model)}
+        named = model.named_parameters(remove_duplicate=False)
+        weights = {name: whole[id(rows)] for name, rows in named if id(rows) in whole}
+        try:
+            yield {"state_dict": {**model.state_dict(), **weights}} if self.shard.rank == 0 else None
+        finally:
+            dist.barrier(self.shard.group)
+
+    def _specials(self, num_special_tokens: int) -> int:
+        """How many of the first rows of this process are special tokens."""
+        return min(max(num_special_tokens - self.shard.start, 0), self.shard.stop - self.shard.start)
+
+    def _check_states(self, states: Tensor) -> None:
+        where = "representations of one batch: seed them alike, also for dropout"
+        self.shard.check_same(states.detach()[:, :1].double().sum(dim=0), where, tolerance=1e-3)

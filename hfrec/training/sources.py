@@ -62,6 +62,12 @@ def load_sources(data: SourcesArguments, protocol: ProtocolArguments) -> JoinedS
     return JoinedSources(splits, tokenizers)
 
 
+def load_whole_sources(data: SourcesArguments) -> tuple[dict[str, Interactions], dict[str, ItemTokenizer]]:
+    """The logs of several sources with all rows, and the vocabulary of each."""
+    logs = {source.name: load_source(source) for source in data.log_sources()}
+    return logs, {name: vocabulary_of(log, data, name) for name, log in logs.items()}
+
+
 def vocabulary_of(train: Interactions, data: SourcesArguments, name: str) -> ItemTokenizer:
     """Vocabulary of the training items of a log, without those that count as unknown."""
     ids = pc.unique(train.table["item_id"])
@@ -107,16 +113,9 @@ def source_rows(
         training: Its seed is that of the drawing.
     """
     split, tokenizer = joined.split, joined.tokenizer
-    rows = training_sequences(split.train, tokenizer, objective_of(model), data, model.config.max_position_embeddings)
-    if data.source_temperature != 1.0:
-        if training.train_sampling_strategy != "random":
-            raise ValueError("`--source_temperature` draws at random: leave `--train_sampling_strategy` out.")
-        seed = training.seed if training.data_seed is None else training.data_seed
-        sizes = _rows_of_sources(rows, list(joined.splits))
-        rows = DrawnRows(rows, sizes, temperature=data.source_temperature, seed=seed)
     compete(model, joined.blocks, data)
     return RunRows(
-        train=rows,
+        train=drawn_rows(model, tokenizer, split.train, data=data, training=training),
         validation=rows_to_rank(model, tokenizer, split, "validation"),
         split=split.report.to_dict(),
         fingerprint=split.train.fingerprint,
@@ -124,6 +123,25 @@ def source_rows(
         test=lambda best: rank_sources(best, joined),
         compute_metrics=make_source_metrics(joined.blocks),
     )
+
+
+def drawn_rows(
+    model: PreTrainedModel,
+    tokenizer: ItemTokenizer,
+    log: Interactions,
+    *,
+    data: SourcesArguments,
+    training: RecommenderTrainingArguments,
+) -> Any:
+    """Rows of a joined log to train on, drawn with the temperature of the arguments."""
+    rows = training_sequences(log, tokenizer, objective_of(model), data, model.config.max_position_embeddings)
+    if data.source_temperature == 1.0:
+        return rows
+    if training.train_sampling_strategy != "random":
+        raise ValueError("`--source_temperature` draws at random: leave `--train_sampling_strategy` out.")
+    seed = training.seed if training.data_seed is None else training.data_seed
+    sizes = _rows_of_sources(rows, [source.name for source in data.log_sources()])
+    return DrawnRows(rows, sizes, temperature=data.source_temperature, seed=seed)
 
 
 def compete(model: Any, blocks: Mapping[str, Block], data: SourcesArguments) -> None:
@@ -140,9 +158,8 @@ def rank_sources(model: PreTrainedModel, joined: JoinedSources) -> RankedSources
     return RankedSources(parts, joined.blocks)
 
 
-def source_facts(joined: JoinedSources, data: SourcesArguments) -> dict[str, Any]:
-    """What `all_results.json` says of the sources: where each came from, its sizes, split and fingerprint."""
-    facts = joined.facts()
+def source_facts(facts: Mapping[str, Any], data: SourcesArguments) -> dict[str, Any]:
+    """What `all_results.json` says of the sources: where each came from, and `facts` of each by its name."""
     described = {source.name: asdict(source) for source in data.log_sources()}
     return {"sources": {name: {**described[name], **facts[name]} for name in facts}}
 

@@ -48,7 +48,7 @@ def open_shards(folder: str, settings: Mapping[str, Any], *, missing_items: str)
     names = {**({"title": columns.title_column} if columns.title_column else {}), **columns.content_columns}
     try:
         if settings["items_file"] is not None:
-            items = read_items(settings["items_file"], item_column=columns.item_column)
+            items = read_items(settings["items_file"], columns.item_column, "item_id")
         elif names or missing_items != "keep":
             items = shards.tokenizer.items
         else:

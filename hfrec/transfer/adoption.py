@@ -18,7 +18,7 @@ from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer, check_pair
 from .features import check_features, feature_rows, whiten_anew, write_features
 from .matching import checked_ids
 from .rows import move_rows
-from .specification import ContentSpecification, content_features
+from .specification import ContentError, ContentSpecification, content_features
 
 SAME = 0.9  # cosine of an item's content, then and now, below which an equal id is a coincidence
 TWIN = 0.98  # cosine from which on an item is one that the model knows under another id, where no other comes as near
@@ -133,15 +133,20 @@ def adopt(
             "The model knows its items by their ids alone, so it cannot take up others: expected one that was trained "
             "with `--item_representation content` or `content+id`."
         )
-    table = read_items(items, item_column="item_id")
+    table = read_items(items, "item_id")
     ids = checked_ids("items", table["item_id"].to_pylist())
     if len(ids) < 2:
         raise ValueError(f"`items` must hold at least two items, found {len(ids)}: there is nothing to choose from.")
-    features = content_features(ContentSpecification.from_dict(model.config.item_content), table, encoder=encoder)
+    specification = ContentSpecification.from_dict(model.config.item_content)
+    features = content_features(specification, table, encoder=encoder)
     check_features(model, features, len(ids))
     num_bare = int((features == 0).all(dim=1).sum())
     if num_bare == len(ids):
-        raise ValueError(f"None of the {len(ids):,} `items` has content: expected some to rank by. Fill the columns.")
+        columns = ", ".join(block.column for block in specification.blocks)
+        raise ContentError(
+            f"None of the {len(ids):,} `items` has content: expected some in {columns}, to rank by. Fill the columns, "
+            "or name yours by `--content_columns`."
+        )
     vocabulary = tokenizer.get_vocab()
     sources = [vocabulary[item] - NUM_SPECIAL_TOKENS if item in vocabulary else None for item in ids]
     num_named = len(ids) - sources.count(None)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,6 +25,32 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 PLACES = tuple(range(-3, 4))  # of a number, in standard deviations from the mean; what lies farther out counts as 3
+
+
+class ContentError(ValueError):
+    """The table of the items does not have the content that it is asked for."""
+
+
+@contextmanager
+def content_of(files: str | Sequence[str] | None) -> Iterator[None]:
+    """In the block, what is wrong with the content of items is said of the files that their table was read from.
+
+    Args:
+        files: Their names; None where the table comes with the log.
+
+    Example:
+        >>> with content_of("items.csv"):
+        ...     raise ContentError("Column 'title' is empty.")
+        Traceback (most recent call last):
+            ...
+        ValueError: items.csv: Column 'title' is empty.
+    """
+    try:
+        yield
+    except ContentError as error:
+        if not files:
+            raise
+        raise ValueError(f"{files if isinstance(files, str) else ', '.join(files)}: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -173,7 +200,7 @@ def content_features(
     """
     missing = [block.column for block in specification.blocks if block.column not in items.column_names]
     if missing:
-        raise ValueError(
+        raise ContentError(
             f"The checkpoint's items are made of {', '.join(block.column for block in specification.blocks)}; these "
             f"items have no column {', '.join(missing)}, found {', '.join(items.column_names)}. Rename your columns or "
             f"say what one is called: `--content_columns {missing[0]}=yours`."
@@ -195,7 +222,7 @@ def content_features(
 
 def _values(items: pa.Table, column: str) -> list[Any]:
     if column not in items.column_names:
-        raise ValueError(
+        raise ContentError(
             f"The items have no column {column!r}, found {', '.join(items.column_names)}. Give their table as "
             f"`--items_file`; `--content_columns {column}=yours` says what it calls that column."
         )
@@ -203,9 +230,16 @@ def _values(items: pa.Table, column: str) -> list[Any]:
     return found
 
 
+def _empty(items: pa.Table, column: str, what: str) -> ContentError:
+    return ContentError(
+        f"Column {column!r} must hold at least one {what}, found none in {len(items):,} items. Fill it, name another "
+        "column of content, or leave this one out."
+    )
+
+
 def _text_block(items: pa.Table, encoder: str, column: str) -> ContentBlock:
     if not any(_text(value) for value in _values(items, column)):
-        raise ValueError(f"Column {column!r} must hold at least one text, found none.")
+        raise _empty(items, column, "text")
     fingerprint, revision = encoder_fingerprint(encoder)
     width = text_vectors(["width"], encoder).shape[1]
     pooling = encoder_pooling(encoder)
@@ -218,7 +252,7 @@ def _hashed_block(items: pa.Table, block: ContentBlock) -> ContentBlock:
     """The block itself, where its column holds anything."""
     if not any(_names(block, _values(items, block.column))):
         what = "word" if block.kind == "words" else "category"
-        raise ValueError(f"Column {block.column!r} must hold at least one {what}, found none.")
+        raise _empty(items, block.column, what)
     return block
 
 
@@ -235,7 +269,7 @@ def _number_block(items: pa.Table, name: str) -> ContentBlock:
     numbers = [value for value in _numbers(block, _values(items, column)) if value is not None]
     if not numbers:
         what = "number above 0, whose logarithm is taken" if log else "number"
-        raise ValueError(f"Column {column!r} must hold at least one {what}, found none.")
+        raise _empty(items, column, what)
     mean = math.fsum(numbers) / len(numbers)
     spread = math.sqrt(math.fsum((value - mean) ** 2 for value in numbers) / len(numbers))
     return ContentBlock("number", column, len(PLACES), log=log, mean=mean, spread=spread or 1.0)

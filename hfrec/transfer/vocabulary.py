@@ -273,6 +273,7 @@ def _checked_metadata(old: pa.Table, new: pa.Table, items: list[str]) -> pa.Tabl
         raise ValueError(f"`metadata` needs a column 'item_id', found {new.column_names}. Rename the id column.")
     new = new.set_column(new.column_names.index("item_id"), "item_id", new["item_id"].cast(pa.string()))
     new = new.filter(pc.is_in(new["item_id"], value_set=pa.array(items, pa.string())))
+    new = new.drop_columns([name for name in new.column_names if name == "count"])  # of another training
     for index, name in enumerate(new.column_names):
         if name in old.column_names and new.schema.field(name).type != old.schema.field(name).type:
             new = new.set_column(index, name, _cast_like(new[name], old[name], name))
@@ -302,7 +303,7 @@ def _laid_over(old: pa.Table, new: pa.Table | None, items: list[str]) -> pa.Tabl
     new = _checked_metadata(old, new, items)
     rows = pc.index_in(ids, value_set=new["item_id"])
     for name in new.column_names:
-        if name in ("item_id", "count"):
+        if name == "item_id":
             continue
         values = new[name].take(rows)
         if name in table.column_names:

@@ -8,7 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from hfrec.classical import EASEBaseline, ItemKNNBaseline, MarkovBaseline, PopularityBaseline
+from hfrec.classical.ease import EASEBaseline
+from hfrec.classical.item_knn import ItemKNNBaseline
+from hfrec.classical.markov import MarkovBaseline
+from hfrec.classical.popularity import PopularityBaseline
 from hfrec.evaluation import rank_baseline
 
 SEQUENCES = [[3, 4, 5], [3, 4], [6, 2], [3, 6]]

@@ -8,10 +8,10 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from hfrec.classical import CostError, ItemKNNBaseline, cooccurrence
-from hfrec.classical.cooccurrence import bounded_k, common_users, num_pairs, training_matrix
+from hfrec.classical import cooccurrence
+from hfrec.classical.cooccurrence import CostError, bounded_k, common_users, num_pairs, training_matrix
 from hfrec.classical.histories import user_item_matrix
-from hfrec.classical.item_knn import cosine_tables
+from hfrec.classical.item_knn import ItemKNNBaseline, cosine_tables
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hfrec.classical import MarkovBaseline
+from hfrec.classical.markov import MarkovBaseline
 
 HISTORIES = [[3, 4, 5], [3, 4, 3], [5, 5, 2, 4], [4]]
 

@@ -6,9 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from hfrec.classical import EASEBaseline, ItemKNNBaseline, MarkovBaseline, neighbours
+from hfrec.classical import neighbours
+from hfrec.classical.ease import EASEBaseline
+from hfrec.classical.item_knn import ItemKNNBaseline
+from hfrec.classical.markov import MarkovBaseline
 from hfrec.classical.neighbours import TableWriter, strength_keys, strongest, strongest_keys
+from hfrec.scoring import encode_keys
 
 ITEM_TO_ITEM = [ItemKNNBaseline, EASEBaseline, MarkovBaseline]
 VOCAB_SIZE = 43
@@ -31,6 +36,13 @@ def test_ties_go_to_the_lower_id_and_zeros_are_no_neighbours() -> None:
     ids, _ = strongest(np.arange(6), np.array([1.0, 2.0, 1.0, 1.0, 0.0, 2.0]), k=3)
     assert ids.tolist() == [1, 5, 0]
     assert strongest(np.arange(4), np.array([0.0, 1.0, 0.0, 0.0]), k=3)[0].tolist() == [1]
+
+
+def test_neighbours_have_the_order_of_recommendations() -> None:
+    """A table that breaks ties another way than a list would drop neighbours that the list asks for."""
+    ids, weights = np.arange(3, 13), np.array([0.5, 0.0, 2.0, 0.5, 1e-30, 3.0, 0.0, 2.0, 7.0, 0.1])
+    keys = encode_keys(torch.from_numpy(weights), torch.from_numpy(ids)).numpy()
+    np.testing.assert_array_equal(strength_keys(ids, weights), 2**32 - 1 - keys)
 
 
 @pytest.mark.parametrize("k", [1, 3, 100])

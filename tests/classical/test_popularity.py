@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hfrec.classical import RecentPopularityBaseline
+from hfrec.classical.popularity import RecentPopularityBaseline
 
 
 def test_recent_popularity_by_hand() -> None:

@@ -158,3 +158,22 @@ def test_other_rows_of_items_are_no_resumption(
         assert "interrupted run that differs: other rows of items." in capsys.readouterr().err
         items.write_text(text)
         assert main(words) == 0
+
+
+@pytest.mark.parametrize("command", ["pretrain", "evaluate", "finetune", "items adopt"])
+def test_a_table_without_texts_is_named_with_its_column(
+    command: str, universal: Path, shops: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of several tables that a command reads, which one is to be filled, and where?"""
+    bare = tmp_path / "bare.csv"
+    pd.read_csv(shops["shop_items"]).assign(title="").to_csv(bare, index=False)
+    words = {
+        "pretrain": [shops["shop"], "--item_representation", "content", "--text_column", "title", *TINY],
+        "evaluate": [universal, shops["shop"]],
+        "finetune": [universal, shops["shop"]],
+        "items adopt": [universal],
+    }[command]
+    given = ["--items_file", bare, "--output_dir", tmp_path / "out"]
+    assert main([*command.split(), *map(str, [*words, *given])]) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert f"{bare}: " in said and "title" in said and "Fill" in said

@@ -106,6 +106,13 @@ FULL = START + " --items_file {items} --output_dir {out}"
         ("expected `--encoder`, `--category_column` or `--vector_column`", f"add {FULL} --start ridge"),
         ("at least 10 rows", f"add {FULL} --start ridge --category_column kind"),
         ("no column 'sku', found item_id, kind. Name its column", f"add {FULL} --item_column sku"),
+        *(
+            (
+                "twice.csv: item 'x' has more than one row in `--items_file`. Keep one.",
+                f"{action} {FULL}".replace("items}", "twice}"),
+            )
+            for action in ("add", "remove", "align", "adopt")
+        ),
     ],
 )
 def test_refusals_are_one_line_and_leave_no_folder(
@@ -116,6 +123,7 @@ def test_refusals_are_one_line_and_leave_no_folder(
         "checkpoint": checkpoint,
         "out": tmp_path / "out",
         "items": write(tmp_path / "items.csv", "item_id,kind\nx,a\ny,b\n"),
+        "twice": write(tmp_path / "twice.csv", "item_id,kind\nx,a\nx,b\n"),
         "mapping": write(tmp_path / "map.csv", "old,new\na,x\nb,x\n"),
     }
     assert main(["items", *words.format(**paths).split()]) == 1

@@ -80,6 +80,27 @@ def test_an_interrupted_run_ends_as_the_uninterrupted_one(run: Path, logs: list[
     )
 
 
+def test_final_trains_on_all_rows_of_every_source(logs: list[str], run: Path, tmp_path: Path) -> None:
+    """What is shipped must know every item, and rank each source's among its own as the run that was measured."""
+    folder = tmp_path / "out"
+    words = ["pretrain", "--train_file", *logs, "--output_dir", str(folder), "--source_temperature", "2", *RUN]
+    assert main([*words, "--final", "true"]) == 0
+    results = json_of(folder / "all_results.json")
+    rows = {name: pyarrow.csv.read_csv(path) for name, path in zip(SOURCES, logs, strict=True)}
+    sizes = {name: table.num_rows for name, table in rows.items()}
+    assert {name: found["interactions"] for name, found in results["sources"].items()} == sizes
+    assert results["sizes"]["interactions"] == sum(sizes.values()) and results["final"]["steps"] > 0
+    assert "test" not in results
+    test = results["validation_run"]["test"]
+    assert test["mean"] == json_of(run / "all_results.json")["test"]["mean"]
+    items = ItemTokenizer.from_pretrained(folder).items["item_id"].to_pylist()
+    assert set(items) == {f"{name}:{item}" for name, table in rows.items() for item in table["item_id"].to_pylist()}
+    assert (
+        f"| toys | not stated | not stated | 20 users, 20 items, {sizes['toys']} interactions |"
+        in (folder / "README.md").read_text()
+    )
+
+
 def json_of(path: Path) -> Any:
     return json.loads(path.read_text())
 
@@ -107,7 +128,6 @@ def test_sources_of_a_settings_file_have_columns_and_filters_of_their_own(logs: 
         ("one value for each of the 2 logs .* found 3", ["--source_names", "a", "b", "c"]),
         ("without ':', found 'a:b'", ["--source_names", "a:b", "c"]),
         ("must be above 0, found 0", ["--source_temperature", "0"]),
-        ("`--final` is for one log", ["--final", "true"]),
         ("`--sources` say where the logs lie", ["--sources", '{"train_file": "a"}']),
     ],
 )

@@ -55,6 +55,22 @@ def test_the_first_trial_is_the_recipes_own_and_given_flags_are_kept(tuned: Path
     assert not list(tuned.glob("*checkpoint*"))
 
 
+def test_several_sources_are_searched_by_their_mean(write_log: Callable[..., Path], tmp_path: Path) -> None:
+    """Trials that ranked all sources' items together would choose other settings than the run needs."""
+    logs = [str(write_log(f"{name}.csv", num_users=30, num_items=20, seed=n)) for n, name in enumerate(("a", "b"))]
+    folder = tmp_path / "tuned"
+    words = ["--output_dir", str(folder), "--n_trials", "2", "--n_jobs", "1", "--source_temperature", "2", *FIXED]
+    assert main(["tune", "--train_file", *logs, *words]) == 0
+    settings = yaml.safe_load((folder / "best.yaml").read_text())
+    assert settings["train_file"] == logs and settings["source_temperature"] == 2
+    assert main(["pretrain", str(folder / "best.yaml")]) == 0
+    results = json.loads((folder / "best" / "all_results.json").read_text())
+    metric = results["hyperparameters"]["metric_for_best_model"].removeprefix("eval_")
+    assert results["validation"][f"eval_{metric}"] == _study(folder).best_value
+    each = [results["validation"][f"eval_{name}/{metric}"] for name in ("a", "b")]
+    assert _study(folder).best_value == pytest.approx(sum(each) / 2)
+
+
 def test_best_yaml_trains_to_the_value_of_its_trial(tuned: Path) -> None:
     """Settings that left something out would train another model than the one that was measured."""
     settings = yaml.safe_load((tuned / "best.yaml").read_text())

@@ -11,8 +11,9 @@ import pyarrow as pa
 import pytest
 
 from hfrec import tune
-from hfrec.classical import CostError, cooccurrence
+from hfrec.classical import cooccurrence
 from hfrec.classical import ease as ease_module
+from hfrec.classical.cooccurrence import CostError
 from hfrec.evaluation import rank_baseline, tuning
 from hfrec.evaluation.metrics import ranking_metrics
 from hfrec.evaluation.tuning import CLASSES, GRIDS, TrainingLog, tuned_baselines

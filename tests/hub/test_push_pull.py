@@ -20,6 +20,7 @@ EXPECTED = [
     "README.md",
     "all_results.json",
     "body.py",
+    "catalogue.py",
     "chunked_loss.py",
     "config.json",
     "configuration_bert4rec.py",

@@ -122,7 +122,7 @@ def test_bad_catalogues_are_refused_with_both_sides(encoder: Path) -> None:
         ({}, "Items need content"),
         ({"category_column": "genre"}, "no column 'genre', found item_id, title"),
         ({"category_column": "empty"}, "at least one category"),
-        ({"text_column": "empty"}, "at least one word"),
+        ({"text_column": "empty"}, "'empty' must hold at least one word, found none in 2 items. Fill it, name another"),
         ({"number_columns": ["empty"]}, "at least one number"),
         ({"vector_column": "empty"}, "Column 'empty': `values` must hold vectors of one width"),
         ({"vector_column": "title"}, "must hold lists of numbers .*, found 'a'"),
