@@ -7,7 +7,6 @@ from functools import cache
 from typing import Any
 
 import torch
-import torch.distributed as dist
 
 from .losses import IGNORED, divide_by_labels
 
@@ -71,12 +70,10 @@ class _CrossEntropyByRows(torch.autograd.Function):
         return (*scaled, None, None, None, None)
 
 
-class _CrossEntropyByBlocks(torch.autograd.Function):
-    """Sum of the cross-entropies, some rows and some items at a time.
+class _NormsByBlocks(torch.autograd.Function):
+    """Log-sum-exp of each row and score of its target, some rows and some items at a time.
 
-    The forward pass keeps the log-sum-exp of each row; the backward pass makes the scores again, block by block. Where
-    the items are divided among the processes of `group`, they exchange these sums, the scores of the targets and the
-    gradient of `hidden`.
+    The backward pass makes the scores again, block by block.
     """
 
     @staticmethod
@@ -89,8 +86,7 @@ class _CrossEntropyByBlocks(torch.autograd.Function):
         seen: torch.Tensor | None,
         first: int,
         chunk_size: int,
-        group: "dist.ProcessGroup | None" = None,
-    ) -> torch.Tensor:
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         wide = torch.promote_types(hidden.dtype, torch.float32)
         norms = hidden.new_full((len(hidden),), -math.inf, dtype=wide)
         target = hidden.new_zeros((len(hidden),), dtype=wide)
@@ -101,38 +97,55 @@ class _CrossEntropyByBlocks(torch.autograd.Function):
             norms[rows] = torch.logaddexp(norms[rows], scores.logsumexp(dim=-1))
             inside, columns = _labels_inside(labels[rows], items)
             target[rows.start + inside] = scores[inside, columns]
-        if group is not None:
-            norms, target = _over_processes(norms, target, group)
         ctx.save_for_backward(hidden, weight, bias, labels, seen, norms)
-        ctx.first, ctx.chunk_size, ctx.group = first, chunk_size, group
-        return (norms - target).sum()
+        ctx.first, ctx.chunk_size = first, chunk_size
+        return norms, target
 
     @staticmethod
     def backward(ctx: Any, *upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         hidden, weight, bias, labels, seen, norms = ctx.saved_tensors
+        of_norms, of_target = upstream  # (rows,) each
+        norms = norms.masked_fill(norms == -math.inf, 0.0)  # a row whose every item is left out: no slopes
         gradients = _zero_gradients(ctx, hidden, weight, bias)
         for items, rows in _blocks(len(hidden), ctx.first, len(weight), ctx.chunk_size):
             scores = _block_scores(hidden[rows], weight[items], bias, items, ctx.narrow)
             _leave_out_seen(scores, seen, labels, rows=rows, items=items)
-            slopes = scores.sub_(norms[rows, None]).exp_()
+            slopes = scores.sub_(norms[rows, None]).exp_().mul_(of_norms[rows, None])
             inside, columns = _labels_inside(labels[rows], items)
-            slopes[inside, columns] -= 1.0
-            slopes.mul_(upstream[0])
+            slopes[inside, columns] += of_target[rows][inside]
             _add_gradients(gradients, slopes, hidden, weight, rows=rows, items=items, narrow=ctx.narrow)
-        if ctx.group is not None and gradients[0] is not None:
-            dist.all_reduce(gradients[0], group=ctx.group)
-        return (*gradients, None, None, None, None, None)
+        return (*gradients, None, None, None, None)
 
 
-def _over_processes(
-    norms: torch.Tensor, target: torch.Tensor, group: "dist.ProcessGroup"
+def norms_and_targets(
+    representation: torch.Tensor,
+    *,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    labels: torch.Tensor,
+    num_special_tokens: int,
+    chunk_size: int,
+    seen: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-sum-exp and target score `(rows,)` of the whole catalogue, from those of each process's items."""
-    highest = norms.clone()
-    dist.all_reduce(highest, dist.ReduceOp.MAX, group)
-    sums = torch.stack([(norms - highest).exp(), target])  # (2, rows)
-    dist.all_reduce(sums, group=group)
-    return highest + sums[0].log(), sums[1]
+    """Log-sum-exp of the scores of each row, and the score of its target: each `(num_labelled,)`, of at least 32 bits.
+
+    Args:
+        representation: `(num_labelled, embedding_size)`.
+        weight: Item embeddings `(num_rows, embedding_size)`, of all tokens or of some next to each other.
+        bias: `(num_rows,)` or None.
+        labels: Rows of the targets `(num_labelled,)`; `num_rows` where it is none of these, whose score is then 0.
+        num_special_tokens: The first so many rows have no probability.
+        chunk_size: Scores held at a time.
+        seen: Rows `(num_labelled, length)` that have no probability but as a target; numbers of no row do nothing.
+
+    Example:
+        >>> part = {"bias": None, "labels": torch.tensor([1, 4]), "num_special_tokens": 0, "chunk_size": 3}
+        >>> norms, targets = norms_and_targets(torch.zeros(2, 5), weight=torch.ones(4, 5), **part)
+        >>> norms.exp().tolist(), targets.tolist()
+        ([4.0, 4.0], [0.0, 0.0])
+    """
+    norms, targets = _NormsByBlocks.apply(representation, weight, bias, labels, seen, num_special_tokens, chunk_size)
+    return norms, targets
 
 
 Gradients = tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]
@@ -256,7 +269,6 @@ def chunked_cross_entropy(
     chunk_size: int,
     num_items_in_batch: torch.Tensor | int | None = None,
     seen: torch.Tensor | None = None,
-    group: "dist.ProcessGroup | None" = None,
 ) -> torch.Tensor:
     """`item_cross_entropy` of `F.linear(representation, weight, bias)` that never holds all scores, nor their gradient.
 
@@ -273,9 +285,6 @@ def chunked_cross_entropy(
         chunk_size: Scores held at a time.
         num_items_in_batch: As in `item_cross_entropy`.
         seen: Token ids `(num_labelled, length)` that have no probability but as a target; None: all items have one.
-        group: Processes that each hold some rows of `weight` and `bias`, and the same `representation`. Then
-            `num_special_tokens` is that of these rows, and a label is a place in them, `len(weight)` where another
-            process has it; so is a seen token, any other number where another process has it.
 
     Example:
         >>> part = {"bias": None, "labels": torch.tensor([1, 3]), "num_special_tokens": 0, "chunk_size": 3}
@@ -283,12 +292,12 @@ def chunked_cross_entropy(
         1.3863
     """
     counted = labels != IGNORED
-    height = rows_at_once(len(labels), len(weight), chunk_size) if group is None else 0
+    height = rows_at_once(len(labels), len(weight), chunk_size)
     if not bool(counted.all()):
         representation, labels = representation[counted], labels[counted]
         seen = None if seen is None else seen[counted]
     inputs = representation, weight, bias, labels, seen, num_special_tokens
-    fused = _liger(representation.device.type) if group is None and seen is None and len(labels) else None
+    fused = _liger(representation.device.type) if seen is None and len(labels) else None
     if fused is not None:
         items = slice(num_special_tokens, None)
         total = fused(
@@ -303,5 +312,6 @@ def chunked_cross_entropy(
     elif height:
         total = _CrossEntropyByRows.apply(*inputs, height)
     else:
-        total = _CrossEntropyByBlocks.apply(*inputs, chunk_size, group)
+        norms, targets = _NormsByBlocks.apply(*inputs, chunk_size)
+        total = (norms - targets).sum()
     return divide_by_labels(total, labels, num_items_in_batch)

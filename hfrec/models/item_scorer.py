@@ -142,15 +142,17 @@ class ItemScorer(Bert4RecPreTrainedModel):
 
     def score_items(self, representation: torch.Tensor, start: int = 0, stop: int | None = None) -> torch.Tensor:
         """Scores `(…, stop - start)` of the token ids `start … stop - 1`; minus infinity for special tokens."""
-        return self._scores(representation, self.item_table(), start, self.config.vocab_size if stop is None else stop)
+        return self._scores(representation, self.item_table(), start, stop)
 
-    def _scores(self, representation: torch.Tensor, table: torch.Tensor, start: int, stop: int) -> torch.Tensor:
+    def _scores(
+        self, representation: torch.Tensor, table: torch.Tensor, start: int = 0, stop: int | None = None
+    ) -> torch.Tensor:
         return self.catalogue.scores(
             representation,
             weight=table,
             bias=self.item_bias,
             start=start,
-            stop=stop,
+            stop=self.config.vocab_size if stop is None else stop,
             num_special_tokens=self.config.num_special_tokens,
         )
 
@@ -211,7 +213,7 @@ class ItemScorer(Bert4RecPreTrainedModel):
             representation = self.head(hidden_states[:, keep])
             if recent is not None:
                 representation = representation + recent.view(*hidden_states.shape[:2], -1)[:, keep]
-            logits = self._step_scores(representation, step)  # (batch, kept, vocab_size)
+            logits = self._scores(representation, step.weight)  # (batch, kept, vocab_size)
         else:
             representation = self.head(hidden_states)  # (num_labelled, embedding_size)
             representation = representation if recent is None else representation + recent
@@ -221,7 +223,7 @@ class ItemScorer(Bert4RecPreTrainedModel):
                 logits = None
                 loss = self._bounded_loss(asked)
             else:
-                scores = self._step_scores(representation, step)  # (num_labelled, vocab_size)
+                scores = self._scores(representation, step.weight)  # (num_labelled, vocab_size)
                 logits = without_rivals(scores, items, self.item_blocks)
                 loss = item_cross_entropy(without_seen(logits, asked.seen, items), items, num_items_in_batch)
             if self.training and self.config.label_smoothing:
@@ -263,11 +265,6 @@ class ItemScorer(Bert4RecPreTrainedModel):
             items = items & (ids >= self.config.num_special_tokens)
         recent = self.recent(embeds, items, torch.ones_like(items) if labelled is None else labelled)
         return recent, {**batch, "input_ids": None, "inputs_embeds": embeds}
-
-    def _step_scores(self, representation: torch.Tensor, step: StepItems) -> torch.Tensor:
-        if self.recent is None:
-            return self.score_items(representation)
-        return self._scores(representation, step.weight, 0, self.config.vocab_size)
 
     def _blocks(self) -> tuple[tuple[int, int], ...]:
         """The blocks of tokens that compete with each other for a label."""

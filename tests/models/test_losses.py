@@ -14,8 +14,9 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hfrec.models import Bert4RecConfig, Bert4RecForCausalLM, Bert4RecForMaskedLM
-from hfrec.models.chunked_loss import chunked_cross_entropy
+from hfrec.models.chunked_loss import chunked_cross_entropy, norms_and_targets
 from hfrec.models.losses import (
+    IGNORED,
     Candidates,
     NegativeSampler,
     gbce_losses,
@@ -118,6 +119,29 @@ def test_chunked_is_cross_entropy(bias: bool, chunk_size: int, num_items_in_batc
 def test_chunked_gradients_are_those_of_finite_differences() -> None:
     """The backward pass is written by hand."""
     assert torch.autograd.gradcheck(_chunked, tuple(_leaves(dtype=torch.double)))
+
+
+def test_shares_of_the_table_make_up_the_loss() -> None:
+    """A divided catalogue adds them up: a share that counts a target that it lacks, or is NaN where a row sees all of
+    its items, spoils every other share."""
+    leaves = _leaves(dtype=torch.double)
+    hidden, weight, bias = leaves
+    assert hidden is not None and weight is not None and bias is not None
+    rows, labels = TARGETS != IGNORED, TARGETS[TARGETS != IGNORED]
+    seen = torch.arange(20, 26).expand(len(labels), 6)  # the whole last share, but for the targets
+    parts = []
+    for first, stop in ((0, 2), (2, 20), (20, 26)):
+        own = (labels >= first) & (labels < stop)
+        places = torch.where(own, labels - first, stop - first)
+        share = {"weight": weight[first:stop], "bias": bias[first:stop], "labels": places, "seen": seen - first}
+        specials = min(max(3 - first, 0), stop - first)
+        parts.append(norms_and_targets(hidden[rows], **share, num_special_tokens=specials, chunk_size=12))
+    norms, targets = (torch.stack(found) for found in zip(*parts, strict=True))
+    loss = (norms.logsumexp(dim=0) - targets.sum(dim=0)).mean()
+    expected = _chunked(hidden[rows], weight, bias, labels=labels, seen=seen)
+    torch.testing.assert_close(loss, expected)
+    for found, wanted in zip(_gradients(loss, leaves), _gradients(expected, leaves), strict=True):
+        torch.testing.assert_close(found, wanted)
 
 
 def test_chunked_leaves_frozen_weights_alone() -> None:
