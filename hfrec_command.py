@@ -40,7 +40,7 @@ def usage() -> str:
     """The text of `hfrec --help`."""
     width = max(map(len, COMMANDS))
     lines = (f"  {name:<{width}}  {text}" for name, text in COMMANDS.items())
-    head = "usage: hfrec COMMAND [--flags | settings.yaml | settings.json]"
+    head = "usage: hfrec COMMAND [--flags] | COMMAND settings.yaml [--flags]"
     return "\n".join([head, "", *lines, "", "hfrec COMMAND --help shows its flags and examples."])
 
 

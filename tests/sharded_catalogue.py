@@ -20,7 +20,11 @@ STEPS = 6
 # that would turn one such step into the next.
 CASES: dict[str, dict[str, Any]] = {
     "masked": {"optimizer": "SGD", "lr": 0.5, "l2sp_alpha": 0.3},
-    "causal": {"optimizer": "AdamW", "lr": 0.01, "config": {"loss_chunk_size": 30, "embedding_size": 6}},
+    "causal": {
+        "optimizer": "AdamW",
+        "lr": 0.01,
+        "config": {"loss_chunk_size": 30, "embedding_size": 6, "loss_candidates": "unseen"},
+    },
     "untied": {"optimizer": "SGD", "lr": 0.5, "config": {"tie_word_embeddings": False, "head_bias": False}},
     "sampled_softmax": {"optimizer": "SGD", "lr": 0.5, "config": {"num_negatives": 7, "negative_sampling": "mixed"}},
     "gbce": {"optimizer": "SGD", "lr": 0.5, "config": {"num_negatives": 7}},

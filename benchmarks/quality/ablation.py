@@ -24,6 +24,7 @@ from hfrec import LogFilters, leave_one_out, load_interactions, to_evaluation_se
 from hfrec.evaluation.protocol import evaluation_collator
 from hfrec.evaluation.ranking import rank_dataset
 from hfrec.training.arguments import DataArguments, ModelArguments
+from hfrec.training.l2sp import L2SPCallback
 from hfrec.training.rows import build_tokenizer, training_sequences
 from hfrec.training.start import attend_to_nearest, histories_and_counts, pass_on_attended, start_from_log
 from hfrec.training.trainer import build_model, build_trainer, seed_everything
@@ -90,6 +91,12 @@ VARIANTS: dict[str, tuple[Start | None, dict[str, Any], dict[str, Any]]] = {
     "cosine schedule": (with_layers(), ROTARY, {"lr_scheduler_type": "cosine"}),
     "constant rate": (with_layers(), ROTARY, {"lr_scheduler_type": "constant"}),
     "gated feed-forward": (with_layers(), {**ROTARY, "gated_mlp": True}, {}),
+    "all items compete": (with_layers(), {**ROTARY, "loss_candidates": "all"}, {}),
+    "seen items do not compete": (with_layers(), {**ROTARY, "loss_candidates": "unseen"}, {}),
+    "dropout 0.1": (with_layers(), {**ROTARY, "hidden_dropout_prob": 0.1}, {}),
+    "dropout 0.3": (with_layers(), {**ROTARY, "hidden_dropout_prob": 0.3}, {}),
+    "L2-SP to the start, 0.001": (with_layers(), ROTARY, {"l2sp_alpha": 1e-3}),
+    "L2-SP to the start, 0.01": (with_layers(), ROTARY, {"l2sp_alpha": 1e-2}),
 }
 
 
@@ -144,9 +151,12 @@ def main() -> None:
 def train(variant: str, seed: int, options: Any, split: Any, tokenizer: Any, rows: Any) -> dict[str, Any]:
     """One run: its validation curve, the best value, and each user's reciprocal-log gain at the best checkpoint."""
     start, shape, settings = VARIANTS[variant]
+    settings = {**settings}
+    alpha = settings.pop("l2sp_alpha", 0.0)
     folder = tempfile.mkdtemp()
     data = DataArguments(train_file=options.log, max_length=options.max_length)
-    fields = {"hidden_dropout_prob": options.dropout, "loss": options.loss, **shape}
+    competing = "unseen" if options.objective == "causal" else "all"  # as the recipes have it
+    fields = {"hidden_dropout_prob": options.dropout, "loss": options.loss, "loss_candidates": competing, **shape}
     arguments: dict[str, Any] = {
         "output_dir": folder,
         "learning_rate": options.learning_rate,
@@ -165,6 +175,8 @@ def train(variant: str, seed: int, options: Any, split: Any, tokenizer: Any, row
         start(model, *histories_and_counts(split.train, tokenizer), seed)
     sequences = training_sequences(split.train, tokenizer, options.objective, data, options.max_length)
     trainer = build_trainer(model, tokenizer, sequences, rows, data=data, training=training)
+    if alpha:
+        trainer.add_callback(L2SPCallback(model, alpha=alpha, tokenizer=tokenizer, reference_tokenizer=tokenizer))
     trainer.train()
     history = [entry["eval_ndcg@10"] for entry in trainer.state.log_history if "eval_ndcg@10" in entry]
     ranks = rank_dataset(trainer.model, rows, evaluation_collator(model, tokenizer))["filter_seen"]

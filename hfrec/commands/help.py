@@ -36,7 +36,7 @@ def help_text(name: str, classes: Sequence[Any], *, everything: bool) -> str:
     """
     about, examples = _described(name)
     words = "".join(f" [{place.name.upper()}]" for place in positional(classes))
-    lines = [f"usage: hfrec {name}{words} [--flags | settings.yaml | settings.json]", "", about, "", *examples]
+    lines = [f"usage: hfrec {name}{words} [--flags] | settings.yaml [--flags]", "", about, "", *examples]
     for kind in classes:
         title = str(kind.__doc__).strip().split("\n")[0].split(";")[0].split(". ")[0].rstrip(".")
         lines += ["", f"{title}:", *_flags(kind, _own_first(kind))]

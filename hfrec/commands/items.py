@@ -65,7 +65,7 @@ def parse(words: Sequence[str]) -> tuple[str, ItemsArguments]:
     """The action, and flags or a settings file into the dataclass."""
     if not words or words[0] not in ACTIONS:
         lines = [f"  {name:<8}{text}" for name, text in ACTIONS.items()]
-        usage = "\n".join(["usage: hfrec items ACTION [--flags | settings.yaml]", "", *lines])
+        usage = "\n".join(["usage: hfrec items ACTION [--flags] | ACTION settings.yaml [--flags]", "", *lines])
         if words and words[0] in ("-h", "--help"):
             print(usage)
             raise SystemExit(0)

@@ -69,7 +69,7 @@ def parse(words: Sequence[str], *, defaults: dict[str, Any] | None = None) -> Pr
 
 def statistics_of(train: Interactions) -> LogStatistics:
     """What a recipe depends on, of the training part of a log."""
-    return LogStatistics.of(np.bincount(user_codes(train.table)), num_items=train.num_items)
+    return LogStatistics(np.bincount(user_codes(train.table)), num_items=train.num_items)
 
 
 def content_of_items(arguments: PretrainArguments, tokenizer: ItemTokenizer) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Flags, or one YAML or JSON file, into the dataclasses of a command."""
+"""Flags, a YAML or JSON file, or a YAML file and flags, into the dataclasses of a command."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .parser import Parser
 from .settings import read_settings
 
 T = TypeVar("T")
-SETTINGS_SUFFIXES = (".yaml", ".yml", ".json")
+SETTINGS_SUFFIXES = (".yaml", ".yml")
 
 
 def parse_arguments(
@@ -30,7 +30,8 @@ def parse_arguments(
     Args:
         name: Subcommand, for the usage line.
         classes: The dataclasses.
-        words: Words and flags, or a single path that ends in `.yaml`, `.yml` or `.json`.
+        words: Words and flags; or a settings file, `.yaml` or `.yml`, and flags that go before its values; or a `.json`
+            file alone, which with flags is a log.
         defaults: Values in place of the dataclasses' own defaults.
 
     Raises:
@@ -68,12 +69,16 @@ def given_values(name: str, classes: Sequence[Any], words: Sequence[str]) -> dic
 
 def _flags(parser: Parser, name: str, classes: Sequence[Any], words: Sequence[str]) -> tuple[list[str], list[str]]:
     """The words as flags alone, and the names that a settings file sets to null. All names are checked."""
-    known, nulls, flags = {action.dest: action for action in parser._actions}, [], list(words)
-    if len(words) == 1 and Path(words[0]).suffix in SETTINGS_SUFFIXES:
+    known, nulls = {action.dest: action for action in parser._actions}, []
+    suffix = Path(words[0]).suffix if words else ""
+    if suffix in SETTINGS_SUFFIXES or (suffix == ".json" and len(words) == 1):
         settings = read_settings(Path(words[0]))
         _check_names(name, settings, known, where=f"{words[0]}: ")
+        given = {_key(word) for word in words[1:] if word.startswith("--")}
+        settings = {key: value for key, value in settings.items() if _key(key) not in given}
         nulls = [key for key, value in settings.items() if value is None]
         flags = [word for key, value in settings.items() if value is not None for word in _as_flag(key, value)]
+        flags += words[1:]
     else:
         flags = flagged_words(classes, words)
     _, unknown = parser.parse_known_args(flags)
@@ -117,6 +122,11 @@ def _filled(kind: Any) -> Any:
     return RecommenderTrainingArguments
 
 
+def _key(word: str) -> str:
+    """The field that a flag, with or without its value, or a key of a settings file names."""
+    return word.removeprefix("--").partition("=")[0].replace("-", "_")
+
+
 def _as_flag(key: str, value: Any) -> list[str]:
     if isinstance(value, list):
         return [f"--{key}", *(_as_word(element) for element in value)]
@@ -129,7 +139,7 @@ def _as_word(value: Any) -> str:
 
 def _check_names(name: str, found: Sequence[str] | dict[str, Any], known: dict[str, Any], where: str = "") -> None:
     for word in found:
-        key = word.removeprefix("--").partition("=")[0].replace("-", "_")
+        key = _key(word)
         if key not in known:
             near = get_close_matches(key, known, n=1)
             hint = f"Did you mean {near[0]!r}?" if near else f"`hfrec {name} --help` lists them."

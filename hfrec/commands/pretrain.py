@@ -81,7 +81,7 @@ def train_on_sources(arguments: PretrainArguments) -> dict[str, Any]:
     """Train on several logs at once and test on each, or in the end train on all of them."""
     joined = load_sources(arguments.data, arguments.protocol)
     lengths = np.bincount(user_codes(joined.split.train.table))
-    arguments, recipe = follow_recipe(arguments, LogStatistics.of(lengths, num_items=len(joined.tokenizer.items)))
+    arguments, recipe = follow_recipe(arguments, LogStatistics(lengths, num_items=len(joined.tokenizer.items)))
     return train_finally_if_asked(
         arguments,
         validate=lambda training: run_on_sources(arguments, training, joined, recipe),
@@ -106,7 +106,7 @@ def stream(arguments: PretrainArguments) -> dict[str, Any]:
     flags = arguments.data
     shards = open_shards(flags.source, vars(flags), missing_items=flags.missing_items)
     lengths = np.concatenate([np.asarray(piece.value_lengths()) for piece in shards.histories("train")])
-    arguments, recipe = follow_recipe(arguments, LogStatistics.of(lengths, num_items=len(shards.tokenizer.items)))
+    arguments, recipe = follow_recipe(arguments, LogStatistics(lengths, num_items=len(shards.tokenizer.items)))
     data, training = arguments.data, arguments.training
     seed_everything(training)
     model = new_model(arguments, shards.tokenizer)
@@ -122,7 +122,7 @@ def stream(arguments: PretrainArguments) -> dict[str, Any]:
 def stream_sources(arguments: PretrainArguments) -> dict[str, Any]:
     """Train on prepared sequences of several sources and test on each."""
     joined = StreamedSources.of(arguments.data)
-    arguments, recipe = follow_recipe(arguments, LogStatistics.of(joined.lengths(), len(joined.tokenizer.items)))
+    arguments, recipe = follow_recipe(arguments, LogStatistics(joined.lengths(), len(joined.tokenizer.items)))
     data, training, tokenizer = arguments.data, arguments.training, joined.tokenizer
     seed_everything(training)
     model = new_model(arguments, tokenizer)

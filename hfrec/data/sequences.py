@@ -229,12 +229,21 @@ def _requests(
     return {**columns, **_struct(lists)}
 
 
+def num_windows(lengths: IntArray, *, max_length: int, stride: int) -> IntArray:
+    """Overlapping windows of histories of these lengths.
+
+    Example:
+        >>> num_windows(np.array([3, 4, 5, 7]), max_length=4, stride=2).tolist()
+        [1, 1, 2, 3]
+    """
+    return np.asarray(1 + -(-np.maximum(lengths - max_length, 0) // stride))
+
+
 def overlapping_windows(
     starts: IntArray, ends: IntArray, *, max_length: int, stride: int
 ) -> tuple[IntArray, IntArray, IntArray]:
     """Row, start and end of each window, each of shape `(num_windows,)`."""
-    excess = np.maximum(ends - starts - max_length, 0)
-    counts = 1 + -(-excess // stride)
+    counts = num_windows(ends - starts, max_length=max_length, stride=stride)
     rows = np.repeat(np.arange(len(starts)), counts)  # (num_windows,)
     back = np.cumsum(counts)[rows] - 1 - np.arange(len(rows))  # 0 for the newest window of its row
     window_ends = ends[rows] - back * stride

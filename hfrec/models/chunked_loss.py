@@ -7,7 +7,6 @@ from functools import cache
 from typing import Any
 
 import torch
-import torch.distributed as dist
 
 from .losses import IGNORED, divide_by_labels
 
@@ -28,6 +27,7 @@ class _CrossEntropyByRows(torch.autograd.Function):
         weight: torch.Tensor,
         bias: torch.Tensor | None,
         labels: torch.Tensor,
+        seen: torch.Tensor | None,
         first: int,
         height: int,
     ) -> torch.Tensor:
@@ -39,7 +39,11 @@ class _CrossEntropyByRows(torch.autograd.Function):
         for row in range(0, len(hidden), height):
             rows = slice(row, row + height)
             scores = _block_scores(hidden[rows], table, bias, items, narrow, buffer)
-            highest, targets = scores.amax(dim=-1, keepdim=True), scores.gather(1, labels[rows, None] - first)
+            columns = labels[rows, None] - first
+            targets = scores.gather(1, columns)
+            if seen is not None:
+                scores.scatter_(1, seen[rows] - first, -math.inf).scatter_(1, columns, targets)
+            highest = scores.amax(dim=-1, keepdim=True)
             weights = scores.sub_(highest).exp_()  # (rows, items): softmax but for the sum
             sums = weights.sum(dim=-1, keepdim=True)
             total += (highest + sums.log() - targets).sum()
@@ -63,15 +67,13 @@ class _CrossEntropyByRows(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         scaled = (None if gradient is None else gradient * upstream[0] for gradient in ctx.saved_tensors)
-        return (*scaled, None, None, None)
+        return (*scaled, None, None, None, None)
 
 
-class _CrossEntropyByBlocks(torch.autograd.Function):
-    """Sum of the cross-entropies, some rows and some items at a time.
+class _NormsByBlocks(torch.autograd.Function):
+    """Log-sum-exp of each row and score of its target, some rows and some items at a time.
 
-    The forward pass keeps the log-sum-exp of each row; the backward pass makes the scores again, block by block. Where
-    the items are divided among the processes of `group`, they exchange these sums, the scores of the targets and the
-    gradient of `hidden`.
+    The backward pass makes the scores again, block by block.
     """
 
     @staticmethod
@@ -81,50 +83,69 @@ class _CrossEntropyByBlocks(torch.autograd.Function):
         weight: torch.Tensor,
         bias: torch.Tensor | None,
         labels: torch.Tensor,
+        seen: torch.Tensor | None,
         first: int,
         chunk_size: int,
-        group: "dist.ProcessGroup | None" = None,
-    ) -> torch.Tensor:
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         wide = torch.promote_types(hidden.dtype, torch.float32)
         norms = hidden.new_full((len(hidden),), -math.inf, dtype=wide)
         target = hidden.new_zeros((len(hidden),), dtype=wide)
         ctx.narrow = _matmul_dtype(hidden)
         for items, rows in _blocks(len(hidden), first, len(weight), chunk_size):
             scores = _block_scores(hidden[rows], weight[items], bias, items, ctx.narrow)
+            _leave_out_seen(scores, seen, labels, rows=rows, items=items)
             norms[rows] = torch.logaddexp(norms[rows], scores.logsumexp(dim=-1))
             inside, columns = _labels_inside(labels[rows], items)
             target[rows.start + inside] = scores[inside, columns]
-        if group is not None:
-            norms, target = _over_processes(norms, target, group)
-        ctx.save_for_backward(hidden, weight, bias, labels, norms)
-        ctx.first, ctx.chunk_size, ctx.group = first, chunk_size, group
-        return (norms - target).sum()
+        ctx.save_for_backward(hidden, weight, bias, labels, seen, norms)
+        ctx.first, ctx.chunk_size = first, chunk_size
+        return norms, target
 
     @staticmethod
     def backward(ctx: Any, *upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        hidden, weight, bias, labels, norms = ctx.saved_tensors
+        hidden, weight, bias, labels, seen, norms = ctx.saved_tensors
+        of_norms, of_target = upstream  # (rows,) each
+        norms = norms.masked_fill(norms == -math.inf, 0.0)  # a row whose every item is left out: no slopes
         gradients = _zero_gradients(ctx, hidden, weight, bias)
         for items, rows in _blocks(len(hidden), ctx.first, len(weight), ctx.chunk_size):
             scores = _block_scores(hidden[rows], weight[items], bias, items, ctx.narrow)
-            slopes = scores.sub_(norms[rows, None]).exp_()
+            _leave_out_seen(scores, seen, labels, rows=rows, items=items)
+            slopes = scores.sub_(norms[rows, None]).exp_().mul_(of_norms[rows, None])
             inside, columns = _labels_inside(labels[rows], items)
-            slopes[inside, columns] -= 1.0
-            slopes.mul_(upstream[0])
+            slopes[inside, columns] += of_target[rows][inside]
             _add_gradients(gradients, slopes, hidden, weight, rows=rows, items=items, narrow=ctx.narrow)
-        if ctx.group is not None and gradients[0] is not None:
-            dist.all_reduce(gradients[0], group=ctx.group)
         return (*gradients, None, None, None, None)
 
 
-def _over_processes(
-    norms: torch.Tensor, target: torch.Tensor, group: "dist.ProcessGroup"
+def norms_and_targets(
+    representation: torch.Tensor,
+    *,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    labels: torch.Tensor,
+    num_special_tokens: int,
+    chunk_size: int,
+    seen: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-sum-exp and target score `(rows,)` of the whole catalogue, from those of each process's items."""
-    highest = norms.clone()
-    dist.all_reduce(highest, dist.ReduceOp.MAX, group)
-    sums = torch.stack([(norms - highest).exp(), target])  # (2, rows)
-    dist.all_reduce(sums, group=group)
-    return highest + sums[0].log(), sums[1]
+    """Log-sum-exp of the scores of each row, and the score of its target: each `(num_labelled,)`, of at least 32 bits.
+
+    Args:
+        representation: `(num_labelled, embedding_size)`.
+        weight: Item embeddings `(num_rows, embedding_size)`, of all tokens or of some next to each other.
+        bias: `(num_rows,)` or None.
+        labels: Rows of the targets `(num_labelled,)`; `num_rows` where it is none of these, whose score is then 0.
+        num_special_tokens: The first so many rows have no probability.
+        chunk_size: Scores held at a time.
+        seen: Rows `(num_labelled, length)` that have no probability but as a target; numbers of no row do nothing.
+
+    Example:
+        >>> part = {"bias": None, "labels": torch.tensor([1, 4]), "num_special_tokens": 0, "chunk_size": 3}
+        >>> norms, targets = norms_and_targets(torch.zeros(2, 5), weight=torch.ones(4, 5), **part)
+        >>> norms.exp().tolist(), targets.tolist()
+        ([4.0, 4.0], [0.0, 0.0])
+    """
+    norms, targets = _NormsByBlocks.apply(representation, weight, bias, labels, seen, num_special_tokens, chunk_size)
+    return norms, targets
 
 
 Gradients = tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]
@@ -219,6 +240,17 @@ def _labels_inside(labels: torch.Tensor, items: slice) -> tuple[torch.Tensor, to
     return inside, labels[inside] - items.start
 
 
+def _leave_out_seen(
+    scores: torch.Tensor, seen: torch.Tensor | None, labels: torch.Tensor, *, rows: slice, items: slice
+) -> None:
+    """Minus infinity in a block `(rows, items)` of scores, in place, where an item is seen and not the target."""
+    if seen is None:
+        return
+    tokens = seen[rows]
+    places = ((tokens >= items.start) & (tokens < items.stop) & (tokens != labels[rows, None])).nonzero(as_tuple=True)
+    scores[places[0], tokens[places] - items.start] = -math.inf
+
+
 def rows_at_once(num_rows: int, num_tokens: int, chunk_size: int) -> int:
     """Rows whose scores over all tokens are held together; 0 where a chunk has room for too few of them."""
     height = chunk_size // num_tokens
@@ -236,13 +268,13 @@ def chunked_cross_entropy(
     num_special_tokens: int,
     chunk_size: int,
     num_items_in_batch: torch.Tensor | int | None = None,
-    group: "dist.ProcessGroup | None" = None,
+    seen: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """`item_cross_entropy` of `F.linear(representation, weight, bias)` that never holds all scores, nor their gradient.
 
     Where the scores of 64 positions fit into a chunk it does the work of the full softmax and, staying in the cache, is
     faster. For a larger catalogue it cuts that too and makes the scores twice: one matrix product in four more. On a
-    GPU with `liger-kernel` installed, its kernel works through the rows instead.
+    GPU with `liger-kernel` installed, its kernel works through the rows instead, where all items compete.
 
     Args:
         representation: `(num_labelled, embedding_size)`.
@@ -252,9 +284,7 @@ def chunked_cross_entropy(
         num_special_tokens: The first so many tokens have no probability.
         chunk_size: Scores held at a time.
         num_items_in_batch: As in `item_cross_entropy`.
-        group: Processes that each hold some rows of `weight` and `bias`, and the same `representation`. Then
-            `num_special_tokens` is that of these rows, and a label is a place in them, `len(weight)` where another
-            process has it.
+        seen: Token ids `(num_labelled, length)` that have no probability but as a target; None: all items have one.
 
     Example:
         >>> part = {"bias": None, "labels": torch.tensor([1, 3]), "num_special_tokens": 0, "chunk_size": 3}
@@ -262,11 +292,12 @@ def chunked_cross_entropy(
         1.3863
     """
     counted = labels != IGNORED
-    height = rows_at_once(len(labels), len(weight), chunk_size) if group is None else 0
+    height = rows_at_once(len(labels), len(weight), chunk_size)
     if not bool(counted.all()):
         representation, labels = representation[counted], labels[counted]
-    inputs = representation, weight, bias, labels, num_special_tokens
-    fused = _liger(representation.device.type) if group is None and len(labels) else None
+        seen = None if seen is None else seen[counted]
+    inputs = representation, weight, bias, labels, seen, num_special_tokens
+    fused = _liger(representation.device.type) if seen is None and len(labels) else None
     if fused is not None:
         items = slice(num_special_tokens, None)
         total = fused(
@@ -281,5 +312,6 @@ def chunked_cross_entropy(
     elif height:
         total = _CrossEntropyByRows.apply(*inputs, height)
     else:
-        total = _CrossEntropyByBlocks.apply(*inputs, chunk_size, group)
+        norms, targets = _NormsByBlocks.apply(*inputs, chunk_size)
+        total = (norms - targets).sum()
     return divide_by_labels(total, labels, num_items_in_batch)

@@ -106,6 +106,9 @@ class Bert4RecConfig(CatalogueConfig):
         loss (`"full"`, `"chunked"`, `"sampled_softmax"` or `"gbce"`): Training loss; the first two are the same
             function. With the others than `"full"` a model in training mode returns no logits.
         loss_chunk_size (`int`): Scores held at a time by the chunked loss.
+        loss_candidates (`"all"` or `"unseen"`): Which items compete with a target in training: all of them, or those
+            that the model does not see in the history. The latter is for models that recommend unseen items, and does
+            nothing where `filter_seen` is off.
         num_negatives (`int`): Negatives that all positions of a batch share (sampled softmax, gBCE).
         negative_sampling (`"uniform"`, `"log_uniform"`, `"in_batch"` or `"mixed"`): How they are drawn; log-uniform
             wants token ids in order of frequency. gBCE knows uniform ones only.
@@ -150,6 +153,7 @@ class Bert4RecConfig(CatalogueConfig):
     classifier_pooling: Literal["last", "mean"] = "last"
     loss: LossName = "full"
     loss_chunk_size: int = 1_048_576
+    loss_candidates: Literal["all", "unseen"] = "all"
     num_negatives: int = 1024
     negative_sampling: Literal["uniform", "log_uniform", "in_batch", "mixed"] = "uniform"
     gbce_t: float = 0.75

@@ -28,8 +28,11 @@ from .losses import (
     divide_by_labels,
     item_cross_entropy,
     sampled_losses,
+    seen_items,
     smoothing_terms,
     take_entries,
+    without_rivals,
+    without_seen,
 )
 
 
@@ -139,15 +142,17 @@ class ItemScorer(Bert4RecPreTrainedModel):
 
     def score_items(self, representation: torch.Tensor, start: int = 0, stop: int | None = None) -> torch.Tensor:
         """Scores `(…, stop - start)` of the token ids `start … stop - 1`; minus infinity for special tokens."""
-        return self._scores(representation, self.item_table(), start, self.config.vocab_size if stop is None else stop)
+        return self._scores(representation, self.item_table(), start, stop)
 
-    def _scores(self, representation: torch.Tensor, table: torch.Tensor, start: int, stop: int) -> torch.Tensor:
+    def _scores(
+        self, representation: torch.Tensor, table: torch.Tensor, start: int = 0, stop: int | None = None
+    ) -> torch.Tensor:
         return self.catalogue.scores(
             representation,
             weight=table,
             bias=self.item_bias,
             start=start,
-            stop=stop,
+            stop=self.config.vocab_size if stop is None else stop,
             num_special_tokens=self.config.num_special_tokens,
         )
 
@@ -208,22 +213,29 @@ class ItemScorer(Bert4RecPreTrainedModel):
             representation = self.head(hidden_states[:, keep])
             if recent is not None:
                 representation = representation + recent.view(*hidden_states.shape[:2], -1)[:, keep]
-            logits = self._step_scores(representation, step)  # (batch, kept, vocab_size)
+            logits = self._scores(representation, step.weight)  # (batch, kept, vocab_size)
         else:
             representation = self.head(hidden_states)  # (num_labelled, embedding_size)
             representation = representation if recent is None else representation + recent
-            asked = Labelled(representation, items, num_items_in_batch, step)
+            seen = self._seen(input_ids, labelled, items)
+            asked = Labelled(representation, items, num_items_in_batch, step, seen=seen)
             if self.training and self.config.loss != "full":
                 logits = None
                 loss = self._bounded_loss(asked)
             else:
-                scores = self._step_scores(representation, step)  # (num_labelled, vocab_size)
-                logits = self._without_rivals(scores, items)
-                loss = item_cross_entropy(logits, items, num_items_in_batch)
+                scores = self._scores(representation, step.weight)  # (num_labelled, vocab_size)
+                logits = without_rivals(scores, items, self.item_blocks)
+                loss = item_cross_entropy(without_seen(logits, asked.seen, items), items, num_items_in_batch)
             if self.training and self.config.label_smoothing:
                 loss = loss + self._smoothing(asked)
         more = {"hidden_states": outputs.hidden_states, "attentions": outputs.attentions}
         return self.output_class(loss=loss, logits=logits, **more)
+
+    def _seen(self, input_ids: Any, labelled: Any, items: torch.Tensor) -> torch.Tensor | None:
+        """The items that a training loss leaves out, as `seen_items` gives them; None where all compete."""
+        if not (self.training and self.config.filter_seen and self.config.loss_candidates == "unseen"):
+            return None
+        return seen_items(input_ids, labelled, items, self.config.num_special_tokens, self._is_causal)
 
     def _step_items(self, items: torch.Tensor | None, input_ids: torch.Tensor | None) -> StepItems:
         """The embeddings that a step needs: of all items, or for a sampled loss over content of those it touches."""
@@ -254,11 +266,6 @@ class ItemScorer(Bert4RecPreTrainedModel):
         recent = self.recent(embeds, items, torch.ones_like(items) if labelled is None else labelled)
         return recent, {**batch, "input_ids": None, "inputs_embeds": embeds}
 
-    def _step_scores(self, representation: torch.Tensor, step: StepItems) -> torch.Tensor:
-        if self.recent is None:
-            return self.score_items(representation)
-        return self._scores(representation, step.weight, 0, self.config.vocab_size)
-
     def _blocks(self) -> tuple[tuple[int, int], ...]:
         """The blocks of tokens that compete with each other for a label."""
         return self.item_blocks or ((self.config.num_special_tokens, self.config.vocab_size),)
@@ -275,17 +282,8 @@ class ItemScorer(Bert4RecPreTrainedModel):
             divisor = (labelled.items != IGNORED).sum().clamp(min=1)
         for number, (first, stop) in enumerate(self.item_blocks):
             own = (labelled.items >= first) & (labelled.items < stop)
-            yield Labelled(labelled.states[own], labelled.items[own], divisor, labelled.step, block=number)
-
-    def _without_rivals(self, logits: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
-        """Scores `(num_labelled, vocab_size)`, minus infinity for items of other blocks than the label's."""
-        if self.item_blocks is None:
-            return logits
-        stops = torch.tensor([stop for _, stop in self.item_blocks], device=logits.device)
-        tokens = torch.arange(logits.shape[-1], device=logits.device)
-        blocks, own = torch.bucketize(tokens, stops, right=True), torch.bucketize(items, stops, right=True)
-        others = (blocks != own[:, None]) & (items >= 0)[:, None]  # an unknown target has no block
-        return logits.masked_fill(others, float("-inf"))
+            seen = None if labelled.seen is None else labelled.seen[own]
+            yield Labelled(labelled.states[own], labelled.items[own], divisor, labelled.step, number, seen)
 
     def _negative_sampler(self, block: tuple[int, int]) -> NegativeSampler:
         first, stop = block
@@ -331,7 +329,8 @@ class ItemScorer(Bert4RecPreTrainedModel):
                 counts = counts * ((tokens >= block[0]) & (tokens < block[1]))
         sampler = self._negative_sampler(block)
         negatives = sampler.draw(targets) if step.negatives is None else step.negatives[labelled.block]
-        candidates = self._score_candidates(labelled.states[counted], targets, negatives, step)
+        seen = None if labelled.seen is None else labelled.seen[counted]
+        candidates = self._score_candidates(labelled.states[counted], targets, negatives, step).without(seen)
         losses = sampled_losses(candidates, sampler, cast(Bert4RecConfig, self.config), counts)
         return divide_by_labels(losses, targets, labelled.num_items_in_batch)
 
@@ -362,6 +361,7 @@ class ItemScorer(Bert4RecPreTrainedModel):
             num_special_tokens=first,
             chunk_size=self.config.loss_chunk_size,
             num_items_in_batch=labelled.num_items_in_batch,
+            seen=labelled.seen,
         )
 
     def _score_candidates(

@@ -5,7 +5,8 @@ and several processes equal one big batch.
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 import torch
@@ -27,6 +28,7 @@ class Labelled:
         num_items_in_batch: As in `item_cross_entropy`.
         step: Embeddings of the items that they are scored against.
         block: Number of the block among those that compete each within itself; 0 where all items compete.
+        seen: Items that do not compete, as `seen_items` gives them; None where all do.
     """
 
     states: torch.Tensor
@@ -34,6 +36,61 @@ class Labelled:
     num_items_in_batch: torch.Tensor | int | None
     step: StepItems
     block: int = 0
+    seen: torch.Tensor | None = None
+
+
+def seen_items(
+    input_ids: torch.Tensor | None, labelled: torch.Tensor, items: torch.Tensor, first: int, is_causal: bool
+) -> torch.Tensor:
+    """The items that a labelled position has in sight: those that a filtered ranking leaves out.
+
+    For the history `a b c`, followed by `d`, a causal model is asked for `b` after `a`, and so on:
+
+        position  target  seen
+        a         b       a b b
+        b         c       a b c
+        c         d       a b c
+
+    Args:
+        input_ids: Token ids `(batch, length)`.
+        labelled: Where items are asked for `(batch, length)`.
+        items: Token ids of the targets `(num_labelled,)`.
+        first: First token id of an item; special tokens are not seen.
+        is_causal: Whether a position sees itself and what is older alone.
+
+    Returns:
+        Token ids `(num_labelled, length)`; the target, which competes in any case, in the places of what is not seen.
+
+    Raises:
+        ValueError: No `input_ids`.
+    """
+    if input_ids is None:
+        raise ValueError("`loss_candidates='unseen'` needs `input_ids`: embeddings do not say which items are seen.")
+    rows, places = labelled.nonzero(as_tuple=True)  # (num_labelled,)
+    tokens = input_ids[rows]  # (num_labelled, length)
+    hidden = tokens < first
+    if is_causal:
+        hidden |= torch.arange(tokens.shape[1], device=tokens.device) > places[:, None]
+    return torch.where(hidden, items.clamp(min=0)[:, None], tokens)
+
+
+def without_rivals(logits: torch.Tensor, items: torch.Tensor, blocks: Sequence[tuple[int, int]] | None) -> torch.Tensor:
+    """Scores `(num_labelled, vocab_size)`, minus infinity for items of other blocks than the target's."""
+    if blocks is None:
+        return logits
+    stops = torch.tensor([stop for _, stop in blocks], device=logits.device)
+    tokens = torch.arange(logits.shape[-1], device=logits.device)
+    of_token, own = torch.bucketize(tokens, stops, right=True), torch.bucketize(items, stops, right=True)
+    others = (of_token != own[:, None]) & (items >= 0)[:, None]  # an unknown target has no block
+    return logits.masked_fill(others, -math.inf)
+
+
+def without_seen(logits: torch.Tensor, seen: torch.Tensor | None, items: torch.Tensor) -> torch.Tensor:
+    """Scores `(num_labelled, vocab_size)`, minus infinity for the tokens `(num_labelled, length)` seen, if any."""
+    if seen is None:
+        return logits
+    targets = items.clamp(min=0)[:, None]
+    return logits.scatter(1, seen, -math.inf).scatter(1, targets, logits.gather(1, targets))
 
 
 def divide_by_labels(
@@ -164,6 +221,16 @@ class Candidates:
     target_ids: torch.Tensor
     negatives: torch.Tensor
     negative_ids: torch.Tensor
+
+    def without(self, seen: torch.Tensor | None) -> "Candidates":
+        """The same with minus infinity for negatives among the tokens `(num_labelled, length)` seen, if any."""
+        if seen is None:
+            return self
+        drawn, columns = self.negative_ids.unique(return_inverse=True)  # (num_drawn,), (num_negatives,)
+        places = torch.searchsorted(drawn, seen).clamp(max=len(drawn) - 1)
+        places = places.masked_fill(drawn[places] != seen, len(drawn))  # one column more, for what is not drawn
+        hits = torch.zeros(len(seen), len(drawn) + 1, dtype=torch.bool, device=seen.device).scatter_(1, places, True)
+        return replace(self, negatives=self.negatives.masked_fill(hits[:, columns], -math.inf))
 
 
 class _SparseTake(torch.autograd.Function):

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request, Response
+from fastapi.responses import HTMLResponse
 from pydantic import TypeAdapter
 from starlette.types import ASGIApp
 
@@ -16,6 +17,7 @@ from .direct import Direct
 from .histories import Event
 from .middleware import LimitedBody, Measured
 from .models import ServedModel
+from .page import docs_page
 from .problems import add_handlers, documented
 from .schemas import (
     EventsAnswer,
@@ -69,6 +71,8 @@ def create_app(service: Service) -> ASGIApp:
         summary="Sequential recommendations.",
         description="Errors are problem documents (RFC 9457).",
         lifespan=lifespan,
+        docs_url=None,  # these pages load their scripts from elsewhere, which a shop's network may not reach
+        redoc_url=None,
     )
     app.state.service = service
     app.include_router(asked)
@@ -157,12 +161,20 @@ async def events(body: EventsRequest, service: Served) -> EventsAnswer:
 async def reload(
     service: Served,
     body: ReloadRequest | None = None,
-    authorization: Annotated[str | None, Header(description="Bearer and the token")] = None,
+    authorization: Annotated[
+        str | None, Header(description="Bearer and the token", examples=["Bearer change-me"])
+    ] = None,
 ) -> ModelAnswer:
     """Load a model and swap; no request fails meanwhile, and a model that cannot be loaded changes nothing."""
     service.check_token(authorization)
     wanted = body or ReloadRequest()
     return _described(await service.reload(wanted.model_name_or_path, wanted.revision))
+
+
+@routes.get("/docs", include_in_schema=False)
+async def docs(request: Request) -> HTMLResponse:
+    """Every route, for people."""
+    return HTMLResponse(docs_page(request.app.openapi(), str(request.base_url).rstrip("/")))
 
 
 @routes.get("/healthz", tags=["operation"], summary="The process is alive")

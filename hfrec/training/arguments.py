@@ -101,6 +101,10 @@ class ModelArguments:
         default="chunked", metadata={"help": "Training loss; chunked is full in less memory and time."}
     )
     loss_chunk_size: int = field(default=1_048_576, metadata={"help": "Scores held at a time by the chunked loss."})
+    loss_candidates: Literal["all", "unseen"] = field(
+        default="all",
+        metadata={"help": "What competes with a target: all items, or those not in the history."},
+    )
     num_negatives: int = field(
         default=1024, metadata={"help": "Negatives that a batch shares (sampled_softmax, gbce)."}
     )

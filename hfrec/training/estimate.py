@@ -227,6 +227,12 @@ def _activations(config: Bert4RecConfig, workload: Workload) -> int:
 
 
 def _scores(config: Bert4RecConfig, workload: Workload) -> int:
+    """Floats of the loss and of the items that it leaves out (64-bit tokens)."""
+    seen = 2 * workload.labels * workload.length if config.loss_candidates == "unseen" and config.filter_seen else 0
+    return seen + _loss(config, workload)
+
+
+def _loss(config: Bert4RecConfig, workload: Workload) -> int:
     """Floats of the loss: the full one holds log-probabilities and two gradients of them at once."""
     labels, table = workload.labels, config.vocab_size * _widths(config)[0]
     if config.loss == "full":

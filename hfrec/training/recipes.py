@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data.sequences import num_windows
 from .budget import EVALUATIONS
 
 RecipeName = Literal["fast", "balanced", "best"]
@@ -26,34 +27,51 @@ MASKING = ("mlm_probability", "mask_last_probability")  # whoever gives one of t
 BUDGET = ("max_steps", "warmup_steps", "eval_steps", "early_stopping_patience")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LogStatistics:
     """What a recipe depends on, of the training part of a log.
 
     Args:
-        num_users: Histories.
+        lengths: Interactions of each user.
         num_items: Items.
-        num_interactions: Interactions.
-        mean_length: Mean interactions of a user.
-        long_length: Interactions that nine users of ten do not exceed.
+
+    Example:
+        >>> LogStatistics(np.array([2, 4, 6]), num_items=5).mean_length
+        4.0
     """
 
-    num_users: int
+    lengths: NDArray[np.int64]
     num_items: int
-    num_interactions: int
-    mean_length: float
-    long_length: int
 
-    @classmethod
-    def of(cls, lengths: NDArray[np.int64], num_items: int) -> LogStatistics:
-        """The statistics of histories of these lengths.
+    @property
+    def num_users(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def num_interactions(self) -> int:
+        return int(self.lengths.sum())
+
+    @property
+    def mean_length(self) -> float:
+        return self.num_interactions / self.num_users
+
+    @property
+    def long_length(self) -> int:
+        """Interactions that nine users of ten do not exceed."""
+        return int(np.quantile(self.lengths, 0.9))
+
+    def num_rows(self, max_length: int, *, causal: bool, windows: str = "overlapping") -> int:
+        """Rows that `training_sequences` makes of the log, by which the Trainer counts epochs.
 
         Example:
-            >>> LogStatistics.of(np.array([2, 4, 6]), num_items=5).mean_length
-            4.0
+            >>> LogStatistics(np.array([1, 4, 9]), num_items=5).num_rows(4, causal=False)
+            6
         """
-        total = int(lengths.sum())
-        return cls(len(lengths), num_items, total, total / len(lengths), int(np.quantile(lengths, 0.9)))
+        length, fewest = (max_length + 1, 2) if causal else (max_length, 1)
+        lengths = self.lengths[self.lengths >= fewest]
+        if windows == "newest":
+            return len(lengths)
+        return int(num_windows(lengths, max_length=length, stride=max(1, length // 2)).sum())
 
 
 @dataclass(frozen=True)
@@ -104,17 +122,21 @@ def choose_settings(
         [`Choice`] of each setting, names as the flags of `hfrec pretrain`.
 
     Example:
-        >>> chosen = choose_settings("balanced", LogStatistics(943, 1678, 98_000, 104.0, 244))
+        >>> chosen = choose_settings("balanced", LogStatistics(np.full(943, 104), num_items=1678))
         >>> {choice.name: choice.value for choice in chosen}["max_length"]
         100
     """
     effort = EFFORTS[recipe]
     length = next((length for length in LENGTHS if length >= min(log.long_length, effort.longest)), LENGTHS[-1])
-    rows = _rows(log, length)
-    batch = 64 if rows < 50_000 else 128
-    steps = int(np.clip(effort.epochs * rows / batch, effort.fewest_steps, effort.most_steps))
-    chosen = [Choice("objective", "causal", "learns from every item of a history in each step")]
-    if given.get("objective", "causal" if set(MASKING).isdisjoint(given) else "masked") == "masked":
+    typical = _rows_of_the_mean(log, length)
+    batch = 64 if typical < 50_000 else 128
+    steps = int(np.clip(effort.epochs * typical / batch, effort.fewest_steps, effort.most_steps))
+    chosen = [
+        Choice("objective", "causal", "learns from every item of a history in each step"),
+        Choice("loss_candidates", "unseen", "as in recommending: what a user has is left out"),
+    ]
+    causal = given.get("objective", "causal" if set(MASKING).isdisjoint(given) else "masked") == "causal"
+    if not causal:
         chosen, steps = [], steps * MASKED_STEPS
     rate = Choice("learning_rate", 2e-3, "starts from the log need no caution")
     if _by_content(given):
@@ -122,6 +144,8 @@ def choose_settings(
         steps = min(steps, max(round(steps * CONTENT_STEPS), effort.fewest_steps))
     exact = loss_is_exact(recipe, log, given)
     lengths = f"{log.mean_length:.0f} interactions of a user on average"
+    rows = log.num_rows(given.get("max_length") or length, causal=causal, windows=given.get("windows", "overlapping"))
+    batches = -(-rows // given.get("per_device_train_batch_size", batch))
     softmax = "the exact loss is worth its time" if exact else "drawn negatives"
     return [
         *chosen,
@@ -130,9 +154,9 @@ def choose_settings(
         Choice("position_embedding_type", "rotary", "attention starts at the nearest items"),
         Choice("hidden_dropout_prob", _dropout(log.mean_length), lengths),
         Choice("loss", "chunked" if exact else "sampled_softmax", f"{log.num_items:,} items: {softmax}"),
-        Choice("per_device_train_batch_size", batch, f"about {rows:,.0f} rows an epoch"),
+        Choice("per_device_train_batch_size", batch, f"{rows:,} rows an epoch"),
         rate,
-        *choose_budget(steps, f"{steps * batch / rows:.0f} epochs"),
+        *choose_budget(steps, f"{steps / batches:.3g} epochs"),
     ]
 
 
@@ -145,7 +169,7 @@ def loss_is_exact(recipe: RecipeName, log: LogStatistics, given: Mapping[str, An
         given: Values that the user gave, by flag.
 
     Example:
-        >>> shop = LogStatistics(22_000, 12_101, 154_000, 7.0, 12)
+        >>> shop = LogStatistics(np.full(22_000, 7), num_items=12_101)
         >>> loss_is_exact("balanced", shop), loss_is_exact("fast", shop)
         (True, False)
     """
@@ -193,8 +217,11 @@ def _by_content(given: Mapping[str, Any]) -> bool:
     return bool(given.get("item_representation", "id") != "id")
 
 
-def _rows(log: LogStatistics, length: int) -> float:
-    """Rows of an epoch, about: longer histories give windows that overlap by half."""
+def _rows_of_the_mean(log: LogStatistics, length: int) -> float:
+    """Rows of an epoch if all histories were of the mean length; windows overlap by half.
+
+    The budget goes by it: few very long histories make many rows, and are no reason to train longer.
+    """
     return log.num_users * max(1.0, log.mean_length / (length / 2) - 1)
 
 

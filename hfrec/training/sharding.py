@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..models.catalogue import Catalogue, item_scores
-from ..models.chunked_loss import chunked_cross_entropy
+from ..models.chunked_loss import norms_and_targets
 from ..models.item_scorer import ItemScorer
-from ..models.losses import IGNORED, Candidates, score_candidates
+from ..models.losses import IGNORED, Candidates, divide_by_labels, score_candidates
 
 Scorer = TypeVar("Scorer", bound=ItemScorer)
 
@@ -169,8 +169,17 @@ class Shard:
         )
         elsewhere = (ids < self.start) | (ids >= self.stop)
         found = F.embedding((ids - self.start).masked_fill(elsewhere, 0), rows, padding_idx)
-        summed: Tensor = _Sum.apply(found.masked_fill(elsewhere[..., None], 0.0), self.group)  # type: ignore[no-untyped-call]  # torch types it not
+        return self.sum(found.masked_fill(elsewhere[..., None], 0.0))
+
+    def sum(self, part: Tensor) -> Tensor:
+        """Sum over the processes; a gradient of it is the gradient of each part."""
+        summed: Tensor = _Sum.apply(part, self.group)  # type: ignore[no-untyped-call]  # torch types it not
         return summed
+
+    def share(self, whole: Tensor) -> Tensor:
+        """What every process has and each uses for its rows: gradients of it are summed over the processes."""
+        shared: Tensor = _Shared.apply(whole, self.group)  # type: ignore[no-untyped-call]  # torch types it not
+        return shared
 
     def check_same(self, values: Tensor, what: str, tolerance: float = 0.0) -> None:
         """Refuse to go on where `values` `(n,)` differ: sums over processes would be of different things."""
@@ -192,6 +201,20 @@ class _Sum(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         return gradients[0], None
+
+
+class _Shared(torch.autograd.Function):
+    """The counterpart of `_Sum`: nothing is done on the way there, and gradients are summed on the way back."""
+
+    @staticmethod
+    def forward(ctx: Any, whole: Tensor, group: dist.ProcessGroup) -> Tensor:
+        ctx.group = group
+        return whole.view_as(whole)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        dist.all_reduce(summed := gradients[0].clone(), group=ctx.group)
+        return summed, None
 
 
 class _ShardedEmbedding(nn.Embedding):
@@ -253,19 +276,29 @@ class DividedCatalogue(Catalogue):
         return scores
 
     def chunked_cross_entropy(
-        self, representation: Tensor, *, labels: Tensor, num_special_tokens: int, **options: Any
+        self,
+        representation: Tensor,
+        *,
+        labels: Tensor,
+        num_special_tokens: int,
+        num_items_in_batch: Tensor | int | None = None,
+        seen: Tensor | None = None,
+        **options: Any,
     ) -> Tensor:
-        """As `chunked_cross_entropy` over the whole table; token ids become places in the rows of this process."""
+        """As `chunked_cross_entropy` over the whole table: of a row the processes exchange two sums and a maximum."""
         self._check_states(representation)
         counted, num_rows = labels != IGNORED, self.shard.stop - self.shard.start
         places = labels[counted] - self.shard.start
-        return chunked_cross_entropy(
-            representation[counted],
+        norms, targets = norms_and_targets(
+            self.shard.share(representation[counted]),
             labels=places.masked_fill((places < 0) | (places >= num_rows), num_rows),
             num_special_tokens=self._specials(num_special_tokens),
-            group=self.shard.group,
+            seen=None if seen is None else seen[counted] - self.shard.start,
             **options,
         )
+        dist.all_reduce(highest := norms.detach().clone(), dist.ReduceOp.MAX, self.shard.group)
+        sums, targets = self.shard.sum(torch.stack([(norms - highest).exp(), targets]))  # (num_labelled,) each
+        return divide_by_labels(highest + sums.log() - targets, labels, num_items_in_batch)
 
     def score_candidates(
         self,

@@ -44,12 +44,13 @@ def search_space(own: Mapping[str, Any], log: LogStatistics, given: Collection[s
         Name -> [`Interval`] or the values to choose from; `own` lies inside.
 
     Example:
+        >>> import numpy as np
         >>> from hfrec.training.recipes import LogStatistics
         >>> own = {"learning_rate": 1e-3, "hidden_dropout_prob": 0.5, "max_length": 20, "hidden_size": 64}
         >>> own |= {"num_hidden_layers": 2, "num_attention_heads": 2, "loss": "chunked", "objective": "causal"}
         >>> own |= {"per_device_train_batch_size": 64, "weight_decay": 0.0, "label_smoothing_factor": 0.0}
         >>> own |= {"position_embedding_type": "absolute", "negative_sampling": "uniform"}
-        >>> space = search_space(own, LogStatistics(400, 120, 8_000, 20.0, 38), {"hidden_size"})
+        >>> space = search_space(own, LogStatistics(np.arange(1, 401) // 10, num_items=120), {"hidden_size"})
         >>> space["max_length"], space["num_hidden_layers"], "hidden_size" in space, "loss" in space
         ((20, 50), (1, 2), False, False)
     """

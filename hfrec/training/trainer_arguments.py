@@ -9,6 +9,7 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from transformers import TrainingArguments
 
 from .arguments import TrainingFlags
+from .cpu import warn_of_slow_bf16
 from .durations import parse_duration
 
 
@@ -55,3 +56,5 @@ class RecommenderTrainingArguments(TrainingFlags, TrainingArguments):  # type: i
         if self.hub_model_id is not None:
             validate_repo_id(self.hub_model_id)  # it stands in the card, whether or not the run is pushed
         super().__post_init__()  # type: ignore[no-untyped-call]
+        if self.bf16 and self.device.type == "cpu" and self.process_index == 0:
+            warn_of_slow_bf16()

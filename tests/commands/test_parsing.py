@@ -97,3 +97,23 @@ def test_values_of_a_settings_file_are_what_stands_there(tmp_path: Path) -> None
     parsed = pretrain.parse([str(path)])
     assert parsed.training.seed == 10 and parsed.training.learning_rate == 1e-3 and not parsed.training.fp16
     assert parsed.protocol.test_start == "2024-02-01" and parsed.training.lr_scheduler_kwargs == {"num_cycles": 2}
+
+
+def test_flags_go_before_the_values_of_a_settings_file(tmp_path: Path) -> None:
+    """A run over seeds is one file and a flag; if the file won, one seed would be trained thrice."""
+    path = tmp_path / "run.yaml"
+    path.write_text(
+        "train_file: log.csv\nseed: 3\ncontent_columns: [title=name]\nlearning_rate: 1e-3\nitems_file: null"
+    )
+    parsed = pretrain.parse([str(path), "--seed", "5", "--content_columns", "title=t", "--items_file=titles.csv"])
+    assert (
+        parsed.training.seed == 5
+        and parsed.data.content_columns == ["title=t"]
+        and parsed.data.items_file == "titles.csv"
+    )
+    assert parsed.training.learning_rate == 1e-3 and parsed.data.train_file == "log.csv"
+    with pytest.raises(ValueError, match="alone"):
+        pretrain.parse([str(path), "log.csv"])
+    with pytest.raises(ValueError, match="sed"):
+        pretrain.parse([str(path), "--sed", "5"])
+    assert pretrain.parse(["lines.json", "--seed", "5"]).data.train_file == "lines.json"  # a log, as before

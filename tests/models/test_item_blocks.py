@@ -58,10 +58,12 @@ LOSSES = [
     {"loss": "full"},
     {"loss": "chunked"},
     {"loss": "chunked", "loss_chunk_size": 8},
+    {"loss": "chunked", "loss_candidates": "unseen"},
     {"loss": "chunked", "label_smoothing": 0.2},
     {"loss": "full", "label_smoothing": 0.2},
     {"loss": "sampled_softmax", **EXHAUSTIVE},
     {"loss": "gbce", **EXHAUSTIVE},
+    {"loss": "gbce", "loss_candidates": "unseen", **EXHAUSTIVE},
 ]
 
 

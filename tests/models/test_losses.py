@@ -14,8 +14,9 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hfrec.models import Bert4RecConfig, Bert4RecForCausalLM, Bert4RecForMaskedLM
-from hfrec.models.chunked_loss import chunked_cross_entropy
+from hfrec.models.chunked_loss import chunked_cross_entropy, norms_and_targets
 from hfrec.models.losses import (
+    IGNORED,
     Candidates,
     NegativeSampler,
     gbce_losses,
@@ -118,6 +119,29 @@ def test_chunked_is_cross_entropy(bias: bool, chunk_size: int, num_items_in_batc
 def test_chunked_gradients_are_those_of_finite_differences() -> None:
     """The backward pass is written by hand."""
     assert torch.autograd.gradcheck(_chunked, tuple(_leaves(dtype=torch.double)))
+
+
+def test_shares_of_the_table_make_up_the_loss() -> None:
+    """A divided catalogue adds them up: a share that counts a target that it lacks, or is NaN where a row sees all of
+    its items, spoils every other share."""
+    leaves = _leaves(dtype=torch.double)
+    hidden, weight, bias = leaves
+    assert hidden is not None and weight is not None and bias is not None
+    rows, labels = TARGETS != IGNORED, TARGETS[TARGETS != IGNORED]
+    seen = torch.arange(20, 26).expand(len(labels), 6)  # the whole last share, but for the targets
+    parts = []
+    for first, stop in ((0, 2), (2, 20), (20, 26)):
+        own = (labels >= first) & (labels < stop)
+        places = torch.where(own, labels - first, stop - first)
+        share = {"weight": weight[first:stop], "bias": bias[first:stop], "labels": places, "seen": seen - first}
+        specials = min(max(3 - first, 0), stop - first)
+        parts.append(norms_and_targets(hidden[rows], **share, num_special_tokens=specials, chunk_size=12))
+    norms, targets = (torch.stack(found) for found in zip(*parts, strict=True))
+    loss = (norms.logsumexp(dim=0) - targets.sum(dim=0)).mean()
+    expected = _chunked(hidden[rows], weight, bias, labels=labels, seen=seen)
+    torch.testing.assert_close(loss, expected)
+    for found, wanted in zip(_gradients(loss, leaves), _gradients(expected, leaves), strict=True):
+        torch.testing.assert_close(found, wanted)
 
 
 def test_chunked_leaves_frozen_weights_alone() -> None:
@@ -367,3 +391,64 @@ def test_smoothing_of_what_has_no_distribution_is_refused() -> None:
     """gBCE has no softmax to be smoothed; it would be ignored in silence."""
     with pytest.raises(Exception, match="label_smoothing"):
         Bert4RecConfig(vocab_size=20, loss="gbce", label_smoothing=0.1)
+
+
+SEEN = {  # of causal models a position sees itself and what is older; of masked ones the whole row
+    Bert4RecForCausalLM: [[5], [5, 6], [5, 6, 5], [7]],
+    Bert4RecForMaskedLM: [[5, 6, 5, 9], [5, 6, 5, 9], [5, 6, 5, 9], [7]],
+}
+UNSEEN = [
+    {"loss": "full"},
+    {"loss": "chunked"},
+    {"loss": "chunked", "loss_chunk_size": 30},
+    {"loss": "sampled_softmax", "num_negatives": 17},  # each item once: the exact softmax
+]
+
+
+@pytest.mark.parametrize("kind", list(SEEN))
+@pytest.mark.parametrize("options", UNSEEN)
+def test_items_of_the_history_do_not_compete(kind: Any, options: dict[str, Any]) -> None:
+    """By hand: a softmax over what a filtered ranking could give and the target, which may be an item seen before."""
+    torch.manual_seed(0)
+    shape: dict[str, Any] = {"vocab_size": 20, "hidden_size": 8, "hidden_dropout_prob": 0.0}
+    model = kind(Bert4RecConfig(**shape, **options, loss_candidates="unseen")).train()
+    batch = {
+        "input_ids": torch.tensor([[5, 6, 5, 9], [0, 0, 7, 1]]),
+        "attention_mask": torch.tensor([[1, 1, 1, 1], [0, 0, 1, 1]]),
+        "labels": torch.tensor([[6, 5, 9, -100], [-100, -100, 2, 19]]),  # 5 again, and an unknown item
+    }
+    scores = model.eval()(**batch).logits[[0, 1, 2, 4]]
+    plain = F.cross_entropy(scores[:, 3:], torch.tensor([3, 2, 6, 16]))
+    torch.testing.assert_close(model(**batch).loss, plain)  # evaluation measures what it always did
+    targets = [6, 5, 9, 19]
+    rivals = torch.tensor(
+        [
+            [token > 2 and (token == target or token not in seen) for token in range(20)]
+            for seen, target in zip(SEEN[kind], targets, strict=True)
+        ]
+    )
+    expected = F.cross_entropy(scores.masked_fill(~rivals, -math.inf), torch.tensor(targets))
+    gradient = torch.autograd.grad(expected, list(model.parameters()))
+    model.train()
+    found = model(**batch).loss
+    torch.testing.assert_close(found, expected)
+    for one, other in zip(torch.autograd.grad(found, list(model.parameters())), gradient, strict=True):
+        torch.testing.assert_close(one, other)
+    model.config.filter_seen = False  # a model that recommends seen items learns to rank them
+    torch.testing.assert_close(model(**batch).loss, plain)
+
+
+def test_drawn_negatives_of_the_history_do_not_compete() -> None:
+    """With replacement an item may be drawn twice, and the target is among the negatives of other rows."""
+    scores = torch.arange(10.0).view(2, 5)
+    candidates = Candidates(torch.zeros(2), torch.tensor([3, 4]), scores, torch.tensor([7, 3, 7, 4, 9]))
+    found = candidates.without(torch.tensor([[7, 5, 3], [4, 9, 19]])).negatives
+    hidden = torch.tensor([[1, 1, 1, 0, 0], [0, 0, 0, 1, 1]]).bool()
+    assert torch.equal(found, scores.masked_fill(hidden, -math.inf))
+
+
+def test_embeddings_do_not_say_what_was_seen() -> None:
+    """A loss over other items than asked for would be taken in silence."""
+    model = Bert4RecForMaskedLM(Bert4RecConfig(vocab_size=20, hidden_size=8, loss_candidates="unseen")).train()
+    with pytest.raises(ValueError, match="input_ids"):
+        model(inputs_embeds=torch.zeros(1, 2, 8), labels=torch.tensor([[-100, 5]]))

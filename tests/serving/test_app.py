@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import gc
 import json
+import re
+import shlex
 import weakref
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -185,7 +188,6 @@ def test_a_large_body_is_refused(chunked: bool, films: Films, opened: Opens) -> 
 def test_the_examples_of_the_documentation_work(films: Films, opened: Opens, tmp_path: Path) -> None:
     """The page of examples is what people copy."""
     with opened(films.exported, history_store=f"sqlite:///{tmp_path / 'e.db'}") as client:
-        assert client.get("/docs").status_code == 200
         document = client.get("/openapi.json").json()
         tried = 0
         for path, routes in document["paths"].items():
@@ -200,6 +202,28 @@ def test_the_examples_of_the_documentation_work(films: Films, opened: Opens, tmp
         answers = document["paths"]["/recommend"]["post"]["responses"]
         assert {"200", "413", "422", "503"} <= set(answers)
         assert "application/problem+json" in answers["422"]["content"]
+
+
+def test_the_page_of_the_routes_needs_no_other_server(films: Films, opened: Opens, tmp_path: Path) -> None:
+    """Where no network leads out, a page of scripts from elsewhere stays white; each of its examples must work."""
+    with opened(films.exported, history_store=f"sqlite:///{tmp_path / 'e.db'}") as client:
+        page = client.get("/docs").text
+        routes = client.get("/openapi.json").json()["paths"]
+        assert not re.findall(r"<script|<link|src=|href=.?http|@import|url\(", page)
+        assert client.get("/redoc").status_code == 404
+        commands = [
+            shlex.split(line)
+            for line in unescape(page).replace("<pre>", "\n").replace("</pre>", "\n").splitlines()
+            if line.startswith("curl ")
+        ]
+        for words in commands:
+            url = words[2].removeprefix("http://testserver")
+            given = dict(zip(words[3::2], words[4::2], strict=True))
+            method = given.get("-X", "POST" if "-d" in given else "GET")
+            answer = client.request(method, url, content=given.get("-d"), headers={"content-type": "application/json"})
+            assert answer.status_code == (401 if url == "/reload" else 200), (words, answer.text)
+        assert {words[2].removeprefix("http://testserver").partition("?")[0] for words in commands} == set(routes)
+        assert all(name in page for name in ("filter_seen", "list of list of string", "needed", "The queue is full"))
 
 
 def test_reload_goes_over_to_another_model(films: Films, other_films: Films, opened: Opens) -> None:

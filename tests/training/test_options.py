@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from safetensors.torch import load_file
 
 from hfrec import leave_one_out, load_interactions
 from hfrec.models import layers
+from hfrec.training import cpu
 from hfrec.training.arguments import DataArguments, ModelArguments
 from hfrec.training.rows import build_tokenizer, training_sequences
 from hfrec.training.trainer import build_model, build_trainer
@@ -72,6 +74,26 @@ def test_bf16_trains_the_model_of_float32(objective: str, loss: str, log_file: P
     assert all(weight.dtype == torch.float32 for weight in weights.values())
     # Adam moves a weight by up to the learning rate a step, whichever way a rounded gradient points.
     torch.testing.assert_close(weights, plain, rtol=0.0, atol=2 * 6 * 1e-3)
+
+
+@pytest.mark.parametrize(
+    ("flags", "warned"), [("avx2 avx_vnni", 1), ("avx2 avx512_bf16", 0), ("asimd bf16", 0), (None, 0)]
+)
+def test_bf16_on_a_cpu_without_it_is_said_once(
+    flags: str | None, warned: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A flag that is meant to save time makes a step 8 times longer, and nothing looks wrong."""
+    monkeypatch.setattr(cpu, "CPU_INFO", tmp_path / "cpuinfo")
+    if flags is not None:
+        (tmp_path / "cpuinfo").write_text(f"flags : {flags}\n")
+    monkeypatch.setattr(cpu.logger, "propagate", True)
+    monkeypatch.setattr(logging.getLogger("hfrec"), "propagate", True)
+    for _ in range(2):
+        RecommenderTrainingArguments(output_dir=str(tmp_path), bf16=True, use_cpu=True)
+    RecommenderTrainingArguments(output_dir=str(tmp_path), use_cpu=True)
+    assert [("avx_vnni" in message, "Leave the flag out" in message) for message in caplog.messages] == warned * [
+        (True, True)
+    ]
 
 
 def test_attention_written_out_trains_the_same_model(

@@ -7,15 +7,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from hfrec import load_interactions
+from hfrec.commands.new_models import statistics_of
 from hfrec.commands.pretrain import parse
+from hfrec.data.collators import Objective
+from hfrec.training.arguments import DataArguments
 from hfrec.training.recipes import BUDGET, LogStatistics, RecipeName, choose_settings, recipe_defaults
+from hfrec.training.rows import build_tokenizer, training_sequences
 from hfrec_command import main
 
-FILMS = LogStatistics.of(np.full(943, 104), num_items=1_678)
-SHOP = LogStatistics.of(np.full(22_000, 7), num_items=12_101)
-MARKET = LogStatistics.of(np.full(22_000, 7), num_items=40_000)
+FILMS = LogStatistics(np.full(943, 104), num_items=1_678)
+SHOP = LogStatistics(np.full(22_000, 7), num_items=12_101)
+MARKET = LogStatistics(np.full(22_000, 7), num_items=40_000)
 
 
 def _values(log: LogStatistics, recipe: str = "balanced") -> dict[str, object]:
@@ -49,7 +55,7 @@ def test_the_exact_loss_is_taken_where_it_is_worth_its_time(
     assert found["loss"] == loss
 
 
-@pytest.mark.parametrize("log", [FILMS, SHOP, LogStatistics.of(np.array([3, 3, 4]), num_items=5)])
+@pytest.mark.parametrize("log", [FILMS, SHOP, LogStatistics(np.array([3, 3, 4]), num_items=5)])
 def test_a_better_recipe_takes_more_steps_and_evaluates_as_often(log: LogStatistics) -> None:
     """`best` must not be cut short by a bound that was meant for `fast`, nor a tiny log get no step."""
     steps = [int(str(_values(log, name)["max_steps"])) for name in ("fast", "balanced", "best")]
@@ -62,6 +68,7 @@ def test_a_masked_run_takes_what_masking_needs() -> None:
     """It learns from a part of the items in a step: with the steps of a causal run it would end too early."""
     masked = {choice.name: choice.value for choice in choose_settings("balanced", FILMS, {"objective": "masked"})}
     assert masked["max_steps"] == 2 * int(str(_values(FILMS)["max_steps"])) and "objective" not in masked
+    assert "loss_candidates" not in masked  # what a masked position sees is not a history: nothing gained by it
 
 
 @pytest.mark.parametrize(("log", "steps"), [(SHOP, 1031), (FILMS, 500)])
@@ -83,6 +90,23 @@ def test_every_choice_is_a_flag_and_has_a_reason() -> None:
     arguments = parse(["--dataset", "synthetic", "--output_dir", "unused"], defaults=defaults)
     found = {**vars(arguments.data), **vars(arguments.shape), **vars(arguments.training)}
     assert {name: found[name] for name in defaults} == defaults
+
+
+@pytest.mark.parametrize("objective", ["masked", "causal"])
+@pytest.mark.parametrize("windows", ["newest", "overlapping"])
+def test_the_printed_epochs_are_the_trainers(objective: Objective, windows: str) -> None:
+    """One history of thousands makes more rows than an average says: 100 epochs were printed where 59 were run."""
+    lengths = [*np.random.default_rng(0).integers(1, 40, size=60).tolist(), 180, 700]
+    events = [(f"u{user}", f"i{step % 50}", step) for user, length in enumerate(lengths) for step in range(length)]
+    users, items, times = zip(*events, strict=True)
+    log = load_interactions(pa.table({"user_id": users, "item_id": items, "timestamp": times}))
+    given = {"objective": objective, "windows": windows, "max_length": 21, "per_device_train_batch_size": 8}
+    data = DataArguments(train_file="unused", windows=windows)  # type: ignore[arg-type]
+    rows = training_sequences(log, build_tokenizer(log), objective, data, 21)
+    reasons = {choice.name: choice for choice in choose_settings("fast", statistics_of(log), given)}
+    assert reasons["per_device_train_batch_size"].reason == f"{len(rows):,} rows an epoch"
+    epochs = reasons["max_steps"].value / -(-len(rows) // 8)
+    assert reasons["max_steps"].reason == f"{epochs:.3g} epochs"
 
 
 def test_flags_win_over_the_recipe() -> None:
