@@ -3,6 +3,7 @@
 python benchmarks/content_transfer.py --source data/amazon-beauty --target data/amazon-toys --encoder path/to/encoder \
   --text_column text_keywords --category_column attributes --output_dir outputs/beauty-toys
 
+Several logs of `--source` are pretrained on at once, each with a catalogue of its own; each needs the columns.
 Nothing is tuned: one set of settings for every network. The source models are kept in the output folder. Test users are
 drawn once; on the target, nobody trains on them. Each test user's last item is ranked over the whole catalogue, seen
 items filtered. Ids never meet, whatever the logs call their items.
@@ -53,6 +54,9 @@ from hfrec import (
     to_evaluation_sequences,
 )
 from hfrec.data.files import write_json
+from hfrec.data.source_names import source_names
+from hfrec.data.sources import Block, JoinedSources
+from hfrec.data.splits import Split
 from hfrec.models.content import FIRST_DECAY
 from hfrec.training.arguments import DataArguments
 from hfrec.training.freezing import freeze
@@ -71,7 +75,7 @@ Ranks = dict[str, Any]
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--source", required=True)
+    parser.add_argument("--source", required=True, nargs="+", help="Several are for all but --home and --cold.")
     parser.add_argument("--target", required=True)
     parser.add_argument("--encoder", required=True)
     parser.add_argument("--text_column", default="title")
@@ -94,7 +98,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--ease", action="store_true", help="EASE too: minutes on a catalogue of 12,000 items.")
     parser.add_argument("--learning_rate", type=float, default=1e-3)
     parser.add_argument("--dropout", type=float, default=0.4)
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if len(arguments.source) > 1 and (arguments.home or arguments.cold):
+        parser.error("--home and --cold are for one --source.")
+    return arguments
 
 
 def users_of(log: Interactions) -> list[str]:
@@ -215,16 +222,24 @@ def to_lists(log: Interactions, tokenizer: ItemTokenizer) -> Any:
     return pa.chunked_array(pieces).combine_chunks()
 
 
-def pretrained(
-    arguments: argparse.Namespace, log: Interactions, say: Callable[..., None]
-) -> dict[str, tuple[Any, Any]]:
+def source_split(folders: Sequence[str]) -> tuple[Split, ItemTokenizer, list[Block] | None]:
+    """The log of the source, its vocabulary and, of several logs, which items compete with each other."""
+    named = zip(source_names(folders), folders, strict=True)
+    splits = {name: leave_one_out(load_interactions(folder)) for name, folder in named}
+    tokenizers = {name: build_tokenizer(split.history) for name, split in splits.items()}
+    if len(folders) == 1:
+        return splits.popitem()[1], tokenizers.popitem()[1], None
+    joined = JoinedSources(splits, tokenizers)
+    return joined.split, joined.tokenizer, list(joined.blocks.values())
+
+
+def pretrained(arguments: argparse.Namespace, say: Callable[..., None]) -> dict[str, tuple[Any, Any]]:
     """The source models, kept in the output folder; at home they are ranked too where that is asked for."""
-    parts = leave_one_out(log)
-    tokenizer = build_tokenizer(parts.history)
+    parts, tokenizer, blocks = source_split(arguments.source)
     specification = describe_content(tokenizer.items, **{name: getattr(arguments, name) for name in COLUMNS})
     features = content_features(specification, tokenizer.items)
     counted = histories_and_counts(parts.history, tokenizer)
-    drawn = np.random.default_rng(0).permutation(users_of(log))[: arguments.test_users].tolist()
+    drawn = np.random.default_rng(0).permutation(users_of(parts.test))[: arguments.test_users].tolist()
     test = Test(of_users(parts.history, drawn), of_users(parts.test, drawn), arguments.max_length)
     if arguments.home:
         cosine = ContentCosine(features, arguments.max_length)
@@ -246,6 +261,7 @@ def pretrained(
         if rows is not None:
             set_item_features(model, rows)
         start_from_log(model, *counted, seed=0)
+        model.compete_within(blocks)
         if arguments.home:
             say("home", f"{name}, before the first step", test.ranks(model, tokenizer))
         train(model, tokenizer, parts.history, arguments, 0, epochs=arguments.source_epochs)
@@ -361,10 +377,9 @@ def main() -> None:
         print(f"{where:<20}{name:<38}seed {seed}  {json.dumps(metrics['ndcg@10'])}", flush=True)
         write_json(arguments.output_dir / f"ranks-{'-'.join(map(str, arguments.seeds))}.json", found)
 
-    log = load_interactions(arguments.source)
     if arguments.cold:
-        return on_cold_items(arguments, log, say)
-    on_target(arguments, load_interactions(arguments.target), pretrained(arguments, log, say), say)
+        return on_cold_items(arguments, load_interactions(arguments.source[0]), say)
+    on_target(arguments, load_interactions(arguments.target), pretrained(arguments, say), say)
     for where, arms in found.items():
         pooled = {name: np.asarray(ranks).reshape(len(ranks), -1) for name, ranks in arms.items()}
         for name in pooled:

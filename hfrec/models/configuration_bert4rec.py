@@ -85,9 +85,8 @@ class Bert4RecConfig(CatalogueConfig):
         item_content (`dict`, *optional*): What the content is made of: `{"blocks": [{"width": …, …}, …]}`, as
             `hfrec.ContentSpecification.to_dict` gives it.
         content_rank (`int`): Main axes of each block of content that are kept.
-        content_adapter (`"none"`, `"linear"`, `"whitening"`, `"mlp"` or `"moe"`): What is learnt between whitened
-            content and item embeddings: nothing, a linear map, that with a learnt shift (UniSRec's parametric
-            whitening), with a hidden layer beside it, or with a mixture of experts beside it.
+        content_adapter (`"none"` or `"linear"`): What is learnt between whitened content and item embeddings: nothing,
+            or a linear map that starts as the identity.
         content_similarity (`"cosine"` or `"dot"`): Whether embeddings by content are brought to length 1.
         num_hidden_layers (`int`): Number of layers.
         num_attention_heads (`int`): Heads of a layer; divides `hidden_size`.
@@ -135,7 +134,7 @@ class Bert4RecConfig(CatalogueConfig):
     item_representation: Literal["id", "content", "content+id"] = "id"
     item_content: dict[str, Any] | None = None
     content_rank: int = 256
-    content_adapter: Literal["none", "linear", "whitening", "mlp", "moe"] = "none"
+    content_adapter: Literal["none", "linear"] = "none"
     content_similarity: Literal["cosine", "dot"] = "cosine"
     num_hidden_layers: int = 2
     num_attention_heads: int = 2
@@ -185,8 +184,14 @@ class Bert4RecConfig(CatalogueConfig):
         """Make the config of a stored one, which must not name code of a hub.
 
         Raises:
-            ValueError: It asks for an attention kernel of a repository, which would be downloaded and run.
+            ValueError: It asks for an attention kernel of a repository, which would be downloaded and run; or for an
+                adapter of an earlier version.
         """
+        if (adapter := config_dict.get("content_adapter")) in ("whitening", "mlp", "moe"):
+            raise ValueError(
+                f"`content_adapter` {adapter!r} is no more: the checkpoint is of an earlier version. Pretrain it again "
+                "with 'none' or 'linear'."
+            )
         for name in ("attn_implementation", "_attn_implementation", "_attn_implementation_internal"):
             if "/" in str(config_dict.get(name) or ""):
                 raise ValueError(

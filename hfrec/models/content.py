@@ -4,8 +4,8 @@ An item's embedding is what the adapter makes of its features, plus in `content+
 passes the whitened features on as they are, and the path past the body compares the recent history with every item: an
 untrained model ranks by the cosine of whitened content. What is trained is a correction of that.
 
-References: whitening of text vectors and a mixture of adapters from Hou et al., Towards Universal Sequence
-Representation Learning for Recommender Systems (UniSRec), KDD 2022.
+Reference: whitening of text vectors from Hou et al., Towards Universal Sequence Representation Learning for Recommender
+Systems (UniSRec), KDD 2022. Its mixture of adapters and its learnt shift were worse than no adapter, and are left out.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,6 @@ from torch.nn import functional as F
 
 from .configuration_bert4rec import Bert4RecConfig
 
-NUM_EXPERTS = 4
 FIRST_SCALE = 14.0  # inverse temperature of a new model's cosines
 FIRST_DECAY = 0.6  # weight of an item against that of the next newer one
 
@@ -41,40 +40,23 @@ class ContentBlock(nn.Module):
 
     def __init__(self, config: Bert4RecConfig, width: int, rank: int, offset: int) -> None:
         super().__init__()
-        self.kind, self.offset, self.rank = config.content_adapter, offset, rank
+        self.offset, self.rank = offset, rank
         self.size = size = cast(int, config.embedding_size)
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("basis", torch.eye(width, rank))
         self.register_buffer("whitening", torch.eye(rank))
         self.weight = nn.Parameter(torch.ones(()))
-        self.linear = None if self.kind == "none" else nn.Linear(rank, size, bias=False)
-        if self.kind == "whitening":
-            self.shift = nn.Parameter(torch.zeros(rank))
-        elif self.kind == "mlp":
-            self.inner, self.outer = nn.Linear(rank, size), nn.Linear(size, size, bias=False)
-        elif self.kind == "moe":
-            self.gate, self.experts = nn.Linear(rank, NUM_EXPERTS), nn.Linear(rank, NUM_EXPERTS * size, bias=False)
+        self.linear = nn.Linear(rank, size, bias=False) if config.content_adapter == "linear" else None
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Features `(n, width)` to `(n, embedding_size)`; a row of zeros, an item without this content, gives zeros."""
         known = (features != 0).any(dim=-1, keepdim=True)
         whitened = F.normalize((features - self.mean) @ (self.basis @ self.whitening), dim=-1)  # (n, rank)
-        adapted = self._adapt(whitened) * self.weight  # (n, embedding_size)
-        return adapted.masked_fill(~known, 0.0)
-
-    def _adapt(self, whitened: torch.Tensor) -> torch.Tensor:
         if self.linear is None:
-            return F.pad(whitened, (self.offset, self.size - self.offset - self.rank))
-        if self.kind == "whitening":
-            return cast(torch.Tensor, self.linear(whitened - self.shift))
-        adapted = cast(torch.Tensor, self.linear(whitened))
-        if self.kind == "mlp":
-            return adapted + cast(torch.Tensor, self.outer(F.gelu(self.inner(whitened))))
-        if self.kind == "moe":
-            experts = self.experts(whitened).unflatten(-1, (NUM_EXPERTS, -1))  # (n, NUM_EXPERTS, embedding_size)
-            shares = self.gate(whitened).softmax(dim=-1).unsqueeze(-1)
-            return adapted + (shares * experts).sum(dim=-2)
-        return adapted
+            adapted = F.pad(whitened, (self.offset, self.size - self.offset - self.rank))  # (n, embedding_size)
+        else:
+            adapted = self.linear(whitened)
+        return (adapted * self.weight).masked_fill(~known, 0.0)
 
 
 class ItemContent(nn.Module):
@@ -190,10 +172,6 @@ def initialise_content(module: nn.Module, std: float, init: Any) -> None:
         init.copy_(module.basis, torch.eye(*module.basis.shape))
         init.copy_(module.whitening, torch.eye(module.rank))
         init.ones_(module.weight)
-        for name in ("shift", "outer", "experts"):
-            part = getattr(module, name, None)
-            if part is not None:
-                init.zeros_(part if name == "shift" else part.weight)
     elif isinstance(module, ItemContent):
         init.zeros_(module.features)
         init.normal_(module.specials, mean=0.0, std=std)

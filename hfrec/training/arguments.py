@@ -74,7 +74,7 @@ class ModelArguments:
         },
     )
     content_rank: int = field(default=256, metadata={"help": "Main axes of each block of content that are kept."})
-    content_adapter: Literal["none", "linear", "whitening", "mlp", "moe"] = field(
+    content_adapter: Literal["none", "linear"] = field(
         default="none", metadata={"help": "What is learnt between whitened content and item embeddings."}
     )
     content_similarity: Literal["cosine", "dot"] = field(
