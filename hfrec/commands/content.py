@@ -59,6 +59,7 @@ def read_content(items: Any, content: ContentArguments) -> dict[str, Any]:
         ValueError: No content is named, or a column is missing or empty.
     """
     from ..transfer.content import category_vectors, given_vectors, text_vectors
+    from ..transfer.specification import ContentError
 
     asked = {
         "text": (content.text_column or "title") if content.encoder is not None else None,
@@ -73,14 +74,17 @@ def read_content(items: Any, content: ContentArguments) -> dict[str, Any]:
     blocks = {}
     for kind, column in columns.items():
         if column not in items.column_names:
-            raise ValueError(f"The item metadata has no column {column!r}, found {', '.join(items.column_names)}.")
+            raise ContentError(f"The items have no column {column!r}, found {', '.join(items.column_names)}.")
         values = items[column].to_pylist()
-        if kind == "text":
-            blocks[kind] = text_vectors(values, str(content.encoder))
-        elif kind == "categories":
-            blocks[kind] = category_vectors(values, separator=content.category_separator)
-        else:
-            blocks[kind] = given_vectors(values)
+        try:
+            if kind == "text":
+                blocks[kind] = text_vectors(values, str(content.encoder))
+            elif kind == "categories":
+                blocks[kind] = category_vectors(values, separator=content.category_separator)
+            else:
+                blocks[kind] = given_vectors(values)
+        except ValueError as error:
+            raise ContentError(f"Column {column!r}: {error}") from error
     return blocks
 
 

@@ -209,12 +209,14 @@ def new_rows(model: Any, vocabulary: Any, new: list[str], table: Any, settings: 
     import torch
 
     from ..transfer.content import content_rows, join_features
+    from ..transfer.specification import content_of
 
     items = table["item_id"].to_pylist()
     if settings.start == "mean":
         features = torch.zeros(len(items), 1)  # no content
     else:
-        features = join_features(*read_content(table, settings).values())
+        with content_of(settings.items_file):
+            features = join_features(*read_content(table, settings).values())
     start: Any = settings.start  # not "random": the callers see to it
     return content_rows(
         model, vocabulary, new, items, features, start=start, spread=settings.spread, seed=settings.seed

@@ -282,7 +282,7 @@ def _numbers(block: ContentBlock, values: Sequence[Any]) -> list[float | None]:
         try:
             number = None if value is None or value == "" else float(value)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"Column {block.column!r} must hold numbers, found {value!r} in row {row}.") from error
+            raise ContentError(f"Column {block.column!r} must hold numbers, found {value!r} in row {row}.") from error
         known = number is not None and math.isfinite(number) and not (block.log and number <= 0)
         found.append((math.log(number) if block.log else number) if known and number is not None else None)
     return found
@@ -309,7 +309,7 @@ def _given(column: str, values: list[Any]) -> Tensor:
     try:
         return given_vectors(values)
     except ValueError as error:
-        raise ValueError(f"Column {column!r}: {error}") from error
+        raise ContentError(f"Column {column!r}: {error}") from error
 
 
 def _number_features(block: ContentBlock, values: list[Any]) -> Tensor:

@@ -104,6 +104,8 @@ FULL = START + " --items_file {items} --output_dir {out}"
         ("None of the 2 `items` is known", f"align {FULL}"),
         ("leads a, b onto the one item 'x'", f"align {FULL} --mapping_file {{mapping}}"),
         ("expected `--encoder`, `--category_column` or `--vector_column`", f"add {FULL} --start ridge"),
+        ("items.csv: The items have no column 'brand'", f"add {FULL} --start ridge --category_column brand"),
+        ("items.csv: Column 'kind': `values` must hold lists", f"add {FULL} --start ridge --vector_column kind"),
         ("at least 10 rows", f"add {FULL} --start ridge --category_column kind"),
         ("no column 'sku', found item_id, kind. Name its column", f"add {FULL} --item_column sku"),
         *(
