@@ -282,8 +282,7 @@ class ItemScorer(Bert4RecPreTrainedModel):
             divisor = (labelled.items != IGNORED).sum().clamp(min=1)
         for number, (first, stop) in enumerate(self.item_blocks):
             own = (labelled.items >= first) & (labelled.items < stop)
-            seen = None if labelled.seen is None else labelled.seen[own]
-            yield Labelled(labelled.states[own], labelled.items[own], divisor, labelled.step, number, seen)
+            yield replace(labelled.where(own), num_items_in_batch=divisor, block=number)
 
     def _negative_sampler(self, block: tuple[int, int]) -> NegativeSampler:
         first, stop = block
@@ -318,8 +317,8 @@ class ItemScorer(Bert4RecPreTrainedModel):
 
     def _sampled_loss(self, labelled: Labelled) -> torch.Tensor:
         block, step = self._blocks()[labelled.block], labelled.step
-        counted = labelled.items != IGNORED
-        targets = labelled.items[counted]
+        counted = labelled.where(labelled.items != IGNORED)
+        targets = counted.items
         self._fit_label_counts()
         counts = self.label_counts
         if counts is not None:
@@ -329,8 +328,7 @@ class ItemScorer(Bert4RecPreTrainedModel):
                 counts = counts * ((tokens >= block[0]) & (tokens < block[1]))
         sampler = self._negative_sampler(block)
         negatives = sampler.draw(targets) if step.negatives is None else step.negatives[labelled.block]
-        seen = None if labelled.seen is None else labelled.seen[counted]
-        candidates = self._score_candidates(labelled.states[counted], targets, negatives, step).without(seen)
+        candidates = self._score_candidates(counted.states, targets, negatives, step).without(counted.seen)
         losses = sampled_losses(candidates, sampler, cast(Bert4RecConfig, self.config), counts)
         return divide_by_labels(losses, targets, labelled.num_items_in_batch)
 

@@ -38,6 +38,11 @@ class Labelled:
     block: int = 0
     seen: torch.Tensor | None = None
 
+    def where(self, kept: torch.Tensor) -> "Labelled":
+        """What belongs to the positions that are kept `(num_labelled,)`."""
+        seen = None if self.seen is None else self.seen[kept]
+        return replace(self, states=self.states[kept], items=self.items[kept], seen=seen)
+
 
 def seen_items(
     input_ids: torch.Tensor | None, labelled: torch.Tensor, items: torch.Tensor, first: int, is_causal: bool
