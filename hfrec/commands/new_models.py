@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +12,7 @@ from transformers import PreTrainedModel
 from ..data.arguments import ProtocolArguments
 from ..data.inputs import Input, declare_inputs
 from ..data.interactions import Interactions, user_codes
+from ..data.sources import JoinedSources
 from ..tokenization import ItemTokenizer
 from ..training.arguments import CardArguments, FinalArguments, NewModelArguments, RecipeArguments
 from ..training.final import check_final
@@ -70,6 +72,11 @@ def parse(words: Sequence[str], *, defaults: dict[str, Any] | None = None) -> Pr
 def statistics_of(train: Interactions) -> LogStatistics:
     """What a recipe depends on, of the training part of a log."""
     return LogStatistics(np.bincount(user_codes(train.table)), num_items=train.num_items)
+
+
+def statistics_of_sources(joined: JoinedSources) -> LogStatistics:
+    """The same of the training parts of several logs; items without a token do not count."""
+    return replace(statistics_of(joined.split.train), num_items=len(joined.tokenizer.items))
 
 
 def content_of_items(arguments: PretrainArguments, tokenizer: ItemTokenizer) -> dict[str, str]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..data.inputs import input_content
-from ..data.interactions import Interactions, user_codes
+from ..data.interactions import Interactions
 from ..data.sources import JoinedSources, facts_of_source, join_logs, join_tokenizers, source_blocks
 from ..data.splits import Split
 from ..evaluation.table import align
@@ -34,7 +34,6 @@ from ..training.sources import (
     compete,
     drawn_rows,
     load_sources,
-    load_whole_sources,
     source_content,
     source_facts,
     source_rows,
@@ -44,7 +43,16 @@ from ..training.start import start_from_log
 from ..training.streamed_sources import StreamedSources, open_shards
 from ..training.trainer import seed_everything
 from ..training.trainer_arguments import RecommenderTrainingArguments
-from .new_models import CLASSES, PretrainArguments, content_of_items, new_model, parse, start_model, statistics_of
+from .new_models import (
+    CLASSES,
+    PretrainArguments,
+    content_of_items,
+    new_model,
+    parse,
+    start_model,
+    statistics_of,
+    statistics_of_sources,
+)
 from .parsing import given_values
 from .reporting import finish_card, report
 
@@ -79,13 +87,12 @@ def train_on_log(arguments: PretrainArguments) -> dict[str, Any]:
 
 def train_on_sources(arguments: PretrainArguments) -> dict[str, Any]:
     """Train on several logs at once and test on each, or in the end train on all of them."""
-    joined = load_sources(arguments.data, arguments.protocol)
-    lengths = np.bincount(user_codes(joined.split.train.table))
-    arguments, recipe = follow_recipe(arguments, LogStatistics(lengths, num_items=len(joined.tokenizer.items)))
+    logs, joined = load_sources(arguments.data, arguments.protocol)
+    arguments, recipe = follow_recipe(arguments, statistics_of_sources(joined))
     return train_finally_if_asked(
         arguments,
         validate=lambda training: run_on_sources(arguments, training, joined, recipe),
-        refit=lambda training, chosen, found: run_on_all_sources(arguments, training, recipe, chosen, found),
+        refit=lambda training, chosen, found: run_on_all_sources(arguments, training, logs, recipe, chosen, found),
     )
 
 
@@ -156,6 +163,7 @@ def run_on_sources(
 def run_on_all_sources(
     arguments: PretrainArguments,
     training: RecommenderTrainingArguments,
+    logs: dict[str, Interactions],
     recipe: dict[str, Any],
     chosen: Chosen,
     validation: dict[str, Any],
@@ -163,7 +171,7 @@ def run_on_all_sources(
     """Train on all rows of several logs for as long as validation chose."""
     data = arguments.data
     seed_everything(training)
-    logs, tokenizers = load_whole_sources(data)
+    tokenizers = {name: vocabulary_of(log, data, name) for name, log in logs.items()}
     log, tokenizer = join_logs(logs), join_tokenizers(tokenizers)
     facts = {name: facts_of_source(logs[name], tokenizers[name]) for name in logs}
     prints = {f"{name} train": found["train_fingerprint"] for name, found in facts.items()}

@@ -33,7 +33,7 @@ from ..training.trainer import build_trainer, prepare_model, seed_everything, tr
 from ..training.trainer_arguments import RecommenderTrainingArguments
 from ..training.tuning import METRIC, VALUES, require_optuna, sampler_seed, study_options
 from .flags import FLAGS
-from .new_models import PretrainArguments, content_of_items, start_model, statistics_of
+from .new_models import PretrainArguments, content_of_items, start_model, statistics_of, statistics_of_sources
 from .new_models import parse as parse_pretrain
 from .parsing import given_values
 
@@ -106,12 +106,12 @@ def search_of(words: tuple[str, ...]) -> Search:
     folder = Path(given.pop("output_dir", RecommenderTrainingArguments.output_dir))
     arguments = parse_pretrain((), defaults=given)
     if arguments.data.several:
-        joined = load_sources(arguments.data, arguments.protocol)
-        split, tokenizer = joined.split, joined.tokenizer
+        _, joined = load_sources(arguments.data, arguments.protocol)
+        split, tokenizer, log = joined.split, joined.tokenizer, statistics_of_sources(joined)
     else:
         joined, (_, split) = None, load_split(arguments.data, arguments.protocol)
         tokenizer = vocabulary_of(split.train, arguments.data, arguments.data.source)
-    log = statistics_of(split.train)
+        log = statistics_of(split.train)
     recipe = cast(RecipeName, arguments.recipe.recipe)  # `parse` refuses none
     choices = choose_settings(recipe, log, given)
     if tune.trial_steps is not None:

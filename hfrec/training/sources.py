@@ -45,27 +45,21 @@ def load_source(source: LogSource) -> Interactions:
         raise ValueError(f"source {source.name}: {error}") from error
 
 
-def load_sources(data: SourcesArguments, protocol: ProtocolArguments) -> JoinedSources:
-    """Read and split the logs of several sources.
+def load_sources(data: SourcesArguments, protocol: ProtocolArguments) -> tuple[dict[str, Interactions], JoinedSources]:
+    """Read the logs of several sources and divide them by the protocol.
 
     Raises:
         ValueError: With the name of the source that cannot be used.
     """
-    splits, tokenizers = {}, {}
+    logs, splits, tokenizers = {}, {}, {}
     for source in data.log_sources():
-        log = load_source(source)
+        log = logs[source.name] = load_source(source)
         split = split_log(log, protocol)
         if len(split.validation) == 0:
             raise ValueError(f"source {source.name}: no user has 3 interactions, nothing is left to validate on.")
         splits[source.name] = split
         tokenizers[source.name] = vocabulary_of(split.train, data, source.name)
-    return JoinedSources(splits, tokenizers)
-
-
-def load_whole_sources(data: SourcesArguments) -> tuple[dict[str, Interactions], dict[str, ItemTokenizer]]:
-    """The logs of several sources with all rows, and the vocabulary of each."""
-    logs = {source.name: load_source(source) for source in data.log_sources()}
-    return logs, {name: vocabulary_of(log, data, name) for name, log in logs.items()}
+    return logs, JoinedSources(splits, tokenizers)
 
 
 def vocabulary_of(train: Interactions, data: SourcesArguments, name: str) -> ItemTokenizer:

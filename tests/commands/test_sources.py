@@ -164,7 +164,7 @@ def test_items_that_the_items_file_lacks(
         arguments.data.items_file = [str(table), str(table)]  # type: ignore[assignment]
         if policy == "refuse":
             return
-    joined = load_sources(arguments.data, arguments.protocol)
+    _, joined = load_sources(arguments.data, arguments.protocol)
     known = set(joined.tokenizers["beauty"].items["item_id"].to_pylist())
     assert "beauty: " in capsys.readouterr().err
     assert (len(known) > 10) == (policy == "keep")
