@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -11,6 +13,7 @@ import torch
 from torch.nn import functional as F
 
 from hfrec import EASEBaseline, ItemKNNBaseline, PopularityBaseline, ranking_metrics
+from hfrec.data.files import write_json
 from hfrec.models.content import FIRST_DECAY
 
 Ranks = dict[str, Any]
@@ -108,3 +111,21 @@ def best_of(trials: Sequence[Tried], rank: Callable[[Tried], Ranks]) -> Tried:
         return trials[0]
     found = [ranking_metrics(np.asarray(rank(trial)), ks=(10,))["ndcg@10"] for trial in trials]
     return trials[int(np.argmax(found))]
+
+
+class Settled:
+    """Settings that were chosen, kept in a file: those of a share are chosen once, with the first seed's draw."""
+
+    def __init__(self, path: Path, rank: Callable[[Any], Ranks]) -> None:
+        self.path, self.rank = path, rank
+        self.chosen: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+
+    def network(self, where: str, name: str, fit: Callable[[Network], Any]) -> Network:
+        """The network with the settings that are best on validation."""
+        place = f"{where}: {name}"
+        if place not in self.chosen:
+            best = best_of(NETWORKS[name].trials(), lambda tried: self.rank(fit(tried)))
+            self.chosen[place] = asdict(best)
+            write_json(self.path, self.chosen)
+        print(place, self.chosen[place], flush=True)
+        return Network(**self.chosen[place])

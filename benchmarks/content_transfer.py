@@ -20,7 +20,7 @@ import argparse
 import json
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from benchmarks.content_arms import NETWORKS, ContentCosine, Network, Ranks, best_of, classical
+from benchmarks.content_arms import NETWORKS, ContentCosine, Network, Ranks, Settled, best_of, classical
+from benchmarks.content_tables import read, tables
 from benchmarks.study.cold_items import ColdItemsTest, hold_out_items
 from hfrec import (
     Bert4RecConfig,
@@ -46,7 +47,6 @@ from hfrec import (
     leave_one_out,
     load_checkpoint,
     load_interactions,
-    paired_bootstrap,
     rank_baseline,
     rank_dataset,
     ranking_metrics,
@@ -94,6 +94,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--test_users", type=int, default=2000)
     parser.add_argument("--tune", action="store_true", help="Of each arm the best of three settings, by other users.")
     parser.add_argument("--ease", action="store_true", help="EASE too: minutes on a catalogue of 12,000 items.")
+    parser.add_argument("--arms", nargs="+", choices=list(NETWORKS), default=list(NETWORKS), help="Networks on shares.")
     parser.add_argument("--learning_rate", type=float, default=1e-3)
     parser.add_argument("--dropout", type=float, default=0.4)
     arguments = parser.parse_args()
@@ -309,7 +310,8 @@ def on_target(
                 chosen = best_of(trials, lambda one: validation.baseline_ranks(one[1], tokenizer))
                 print(f"{where}: {name} {chosen[0]}", flush=True)
                 say(where, name, test.baseline_ranks(chosen[1], tokenizer), seed)
-            for name, network in NETWORKS.items():
+            for name in arguments.arms:
+                network = NETWORKS[name]
                 if network.start is not None and network.start not in adopted:
                     continue
                 if arguments.tune:
@@ -361,24 +363,6 @@ class Target:
         )
 
 
-class Settled:
-    """Settings that were chosen, kept in a file: those of a share are chosen once, with the first seed's draw."""
-
-    def __init__(self, path: Path, rank: Callable[[Any], Ranks]) -> None:
-        self.path, self.rank = path, rank
-        self.chosen: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-
-    def network(self, where: str, name: str, fit: Callable[[Network], Any]) -> Network:
-        """The network with the settings that are best on validation."""
-        place = f"{where}: {name}"
-        if place not in self.chosen:
-            best = best_of(NETWORKS[name].trials(), lambda tried: self.rank(fit(tried)))
-            self.chosen[place] = asdict(best)
-            write_json(self.path, self.chosen)
-        print(place, self.chosen[place], flush=True)
-        return Network(**self.chosen[place])
-
-
 def main() -> None:
     arguments = parse()
     arguments.output_dir.mkdir(parents=True, exist_ok=True)
@@ -393,12 +377,7 @@ def main() -> None:
     if arguments.cold:
         return on_cold_items(arguments, load_interactions(arguments.source[0]), say)
     on_target(arguments, load_interactions(arguments.target), pretrained(arguments, say), say)
-    for where, arms in found.items():
-        pooled = {name: np.asarray(ranks).reshape(len(ranks), -1) for name, ranks in arms.items()}
-        for name in pooled:
-            if name != "fine-tuned" and "fine-tuned" in pooled and len(pooled[name]) == len(pooled["fine-tuned"]):
-                difference = paired_bootstrap(pooled["fine-tuned"].ravel(), pooled[name].ravel())
-                print(where, "fine-tuned -", name, json.dumps(difference))
+    print(tables(read(arguments.output_dir)))
 
 
 if __name__ == "__main__":
