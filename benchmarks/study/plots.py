@@ -21,10 +21,10 @@ COLORS = {"scratch": "#7f7f7f", "item_knn": "#c98a1b", "finetune": "#2f7fbf", "l
 COLORS |= {"l2sp_decoupled": "#2a9d6f"}
 NAMES = {"item_knn": "item-kNN", "finetune": "fine-tuned", "scratch": "from scratch"}
 NAMES |= {"l2sp_coupled": "fine-tuned + L2-SP", "l2sp_decoupled": "+ decoupled L2-SP"}
-LEARNING = ("scratch", "item_knn", "finetune", "l2sp_coupled")
+LEARNING = ["scratch", "item_knn", "finetune", "l2sp_coupled"]
 COLORS |= {"ids from scratch": COLORS["scratch"], "item-kNN": COLORS["item_knn"], "fine-tuned": COLORS["finetune"]}
 COLORS |= {"content+id from scratch": "#2a9d6f", "fine-tuned, L2-SP": COLORS["l2sp_coupled"]}
-LEARNING += ("ids from scratch", "item-kNN", "content+id from scratch", "fine-tuned", "fine-tuned, L2-SP")
+LEARNING += ["ids from scratch", "item-kNN", "content+id from scratch", "fine-tuned", "fine-tuned, L2-SP"]
 FORGETTING = ("finetune", "l2sp_coupled", "l2sp_decoupled")
 
 
