@@ -6,18 +6,37 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import torch
 import torch.distributed as dist
 
-from hfrec import Bert4RecConfig, Bert4RecForCausalLM, Bert4RecForMaskedLM, ItemTokenizer, load_checkpoint
+from hfrec import (
+    Bert4RecConfig,
+    Bert4RecForCausalLM,
+    Bert4RecForMaskedLM,
+    ItemTokenizer,
+    content_features,
+    describe_content,
+    load_checkpoint,
+    set_item_features,
+)
 from hfrec.inference.recommend import recommend
 from hfrec.training.sharding import clip_grad_norm, shard_catalogue
 
 VOCAB_SIZE = 23  # no even number of rows for two processes
 HISTORIES = [[f"item{(user * step) % 20}" for step in range(1, 6)] for user in range(1, 9)]
 STEPS = 6
+ITEMS = pa.table(
+    {
+        "item_id": [f"item{number}" for number in range(20)],
+        "title": [f"a {('red', 'blue')[number % 2]} thing of {number % 5} kinds" for number in range(20)],
+        "kind": [None if number == 7 else f"{number % 3}|{number % 4}" for number in range(20)],
+    }
+)
+SPECIFICATION = describe_content(ITEMS, text_column="title", category_column="kind")
 # Dropout is on (its default). Adam blows float noise near zero gradients up to whole steps: in double, without a pull
 # that would turn one such step into the next.
+CONTENT: dict[str, Any] = {"item_representation": "content+id", "item_content": SPECIFICATION.to_dict()}
 CASES: dict[str, dict[str, Any]] = {
     "masked": {"optimizer": "SGD", "lr": 0.5, "l2sp_alpha": 0.3},
     "causal": {
@@ -27,6 +46,9 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "untied": {"optimizer": "SGD", "lr": 0.5, "config": {"tie_word_embeddings": False, "head_bias": False}},
     "sampled_softmax": {"optimizer": "SGD", "lr": 0.5, "config": {"num_negatives": 7, "negative_sampling": "mixed"}},
+    "content": {"optimizer": "SGD", "lr": 0.5, "config": {**CONTENT, "item_representation": "content"}},
+    "content+id": {"optimizer": "AdamW", "lr": 0.01, "config": {**CONTENT, "content_adapter": "linear"}},
+    "content+id sampled_softmax": {"optimizer": "SGD", "lr": 0.5, "config": {**CONTENT, "num_negatives": 7}},
     "gbce": {"optimizer": "SGD", "lr": 0.5, "config": {"num_negatives": 7}},
 }
 
@@ -37,9 +59,12 @@ def tokenizer() -> ItemTokenizer:
 
 def new_model(case: str) -> Any:
     torch.manual_seed(0)
-    loss = case if case in ("sampled_softmax", "gbce") else "chunked"
+    loss = case.split()[-1] if "sampled" in case or case == "gbce" else "chunked"
     config = Bert4RecConfig(vocab_size=VOCAB_SIZE, hidden_size=16, loss=loss, **CASES[case].get("config", {}))
-    return (Bert4RecForCausalLM if case == "causal" else Bert4RecForMaskedLM)(config)
+    model = (Bert4RecForCausalLM if case == "causal" else Bert4RecForMaskedLM)(config)
+    if config.item_representation != "id":
+        set_item_features(model, content_features(SPECIFICATION, ITEMS))
+    return model
 
 
 def train(case: str, model: Any, clip: Any) -> list[float]:
@@ -49,7 +74,8 @@ def train(case: str, model: Any, clip: Any) -> list[float]:
     if settings["optimizer"] == "AdamW":
         model.double()
     optimizer = getattr(torch.optim, settings["optimizer"])(model.parameters(), lr=settings["lr"])
-    start = [weight.detach().clone() for weight in model.parameters()]
+    weights = [weight for weight in model.parameters() if weight.requires_grad]  # items without residuals keep zeros
+    start = [weight.detach().clone() for weight in weights]
     torch.manual_seed(1)
     losses = []
     for _ in range(STEPS):
@@ -59,7 +85,7 @@ def train(case: str, model: Any, clip: Any) -> list[float]:
         loss = model(input_ids=ids, attention_mask=(ids != 0).long(), labels=labels).loss
         loss.backward()
         clip(model, 1.0)
-        for weight, origin in zip(model.parameters(), start, strict=True):
+        for weight, origin in zip(weights, start, strict=True):
             weight.grad.add_(weight.detach() - origin, alpha=settings.get("l2sp_alpha", 0.0))
         optimizer.step()
         optimizer.zero_grad()

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from .chunked_loss import chunked_cross_entropy
-from .losses import score_candidates
+from .losses import score_candidates, take_entries
 
 
 def item_scores(
@@ -52,6 +52,8 @@ class Catalogue:
     scores = staticmethod(item_scores)
     chunked_cross_entropy = staticmethod(chunked_cross_entropy)
     score_candidates = staticmethod(score_candidates)
+    score_rows = staticmethod(score_candidates)  # of rows that were gathered for the step
+    take_entries = staticmethod(take_entries)
 
     @contextmanager
     def saving(self, model: nn.Module) -> Iterator[dict[str, Any] | None]:

@@ -67,6 +67,7 @@ class ItemContent(nn.Module):
     """
 
     features: torch.Tensor
+    is_whole = True  # this process has the features of all items
 
     def __init__(self, config: Bert4RecConfig) -> None:
         super().__init__()
@@ -83,13 +84,19 @@ class ItemContent(nn.Module):
 
     def forward(self, ids: torch.Tensor | None = None) -> torch.Tensor:
         """Embeddings by content of the tokens `(n,)`, or of all of them: `(n, embedding_size)`."""
-        features = self.features if ids is None else self.features[ids]
+        if ids is None:
+            return torch.cat([self.specials, self.adapted(self.features)[len(self.specials) :]])
+        return self.with_specials(ids, self.adapted(self.features[ids]))
+
+    def adapted(self, features: torch.Tensor) -> torch.Tensor:
+        """What the adapters make of features `(n, width)`: `(n, embedding_size)`."""
         parts = features.split(self.widths, dim=-1)
         adapted = torch.stack([block(part) for block, part in zip(self.blocks, parts, strict=True)]).sum(dim=0)
-        adapted = F.normalize(adapted, dim=-1) if self.cosine else adapted
+        return F.normalize(adapted, dim=-1) if self.cosine else adapted
+
+    def with_specials(self, ids: torch.Tensor, adapted: torch.Tensor) -> torch.Tensor:
+        """`adapted` `(n, embedding_size)` with the embeddings of special tokens in their places."""
         number = len(self.specials)
-        if ids is None:
-            return torch.cat([self.specials, adapted[number:]])
         special = F.embedding(ids.clamp(max=number - 1), self.specials)
         return torch.where((ids < number).unsqueeze(-1), special, adapted)
 

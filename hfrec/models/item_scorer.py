@@ -30,7 +30,6 @@ from .losses import (
     sampled_losses,
     seen_items,
     smoothing_terms,
-    take_entries,
     without_rivals,
     without_seen,
 )
@@ -258,8 +257,10 @@ class ItemScorer(Bert4RecPreTrainedModel):
         if self.recent is None or (batch.get("input_ids") is None) == (batch.get("inputs_embeds") is None):
             return None, batch  # the body says what is wrong
         ids, embeds, mask = (batch.get(name) for name in ("input_ids", "inputs_embeds", "attention_mask"))
-        if embeds is None:
-            embeds = F.embedding(step.places(cast(torch.Tensor, ids)), step.weight)  # (batch, length, embedding_size)
+        if embeds is None and step.ids is None and not self.model.embeddings.content.is_whole:
+            embeds = self.model.embeddings.look_up(ids)  # (batch, length, embedding_size)
+        elif embeds is None:
+            embeds = F.embedding(step.places(cast(torch.Tensor, ids)), step.weight)
         items = torch.ones(embeds.shape[:2], dtype=torch.bool, device=embeds.device) if mask is None else mask.bool()
         if ids is not None:
             items = items & (ids >= self.config.num_special_tokens)
@@ -366,10 +367,11 @@ class ItemScorer(Bert4RecPreTrainedModel):
         self, representation: torch.Tensor, target_ids: torch.Tensor, negative_ids: torch.Tensor, step: StepItems
     ) -> Candidates:
         bias, sparse = self.item_bias, getattr(self.get_input_embeddings(), "sparse", False)
-        if step.ids is not None:  # weight and bias are of the step's items alone
-            bias, sparse = None if bias is None else take_entries(bias, step.ids, sparse=sparse), False
-        places = {"target_ids": step.places(target_ids), "negative_ids": step.places(negative_ids)}
         score = self.catalogue.score_candidates
+        if step.ids is not None:  # weight and bias are of the step's items alone
+            bias = None if bias is None else self.catalogue.take_entries(bias, step.ids, sparse=sparse)
+            score, sparse = self.catalogue.score_rows, False
+        places = {"target_ids": step.places(target_ids), "negative_ids": step.places(negative_ids)}
         found = score(representation, weight=step.weight, bias=bias, sparse=sparse, **places)
         return replace(found, target_ids=target_ids, negative_ids=negative_ids)
 

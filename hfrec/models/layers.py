@@ -98,12 +98,10 @@ class Bert4RecEmbeddings(nn.Module):
         """Embeddings of the tokens `(n,)`, or of all of them, `(n, embedding_size)`."""
         if torch.is_grad_enabled():
             self._known = None  # a step may follow, and a fused optimiser leaves the versions of weights as they are
-        weight = self.item_embeddings.weight
-        sparse = getattr(self.item_embeddings, "sparse", False)  # PEFT's layer has no such attribute
-        own = weight if ids is None else F.embedding(ids, weight, sparse=sparse)
-        if self.content is None:
-            return own
-        return self.content(ids) + own if self.has_residual else cast(torch.Tensor, self.content(ids))
+        if self.content is not None and not self.has_residual:
+            return cast(torch.Tensor, self.content(ids))
+        own = self.item_embeddings.weight if ids is None else self.item_embeddings(ids)
+        return own if self.content is None else self.content(ids) + own
 
     def table(self) -> torch.Tensor:
         """Embeddings of all tokens `(vocab_size, embedding_size)`; without gradients made once for equal weights."""
@@ -121,7 +119,7 @@ class Bert4RecEmbeddings(nn.Module):
         """Embeddings of token ids `(…)`, `(…, embedding_size)`; an adapter runs once for each distinct token."""
         if self.content is None:
             return cast(torch.Tensor, self.item_embeddings(ids))
-        if not torch.is_grad_enabled():
+        if self.content.is_whole and not torch.is_grad_enabled():
             return F.embedding(ids, self.table())
         distinct, places = ids.unique(return_inverse=True)
         return F.embedding(places, self.rows(distinct))

@@ -18,10 +18,12 @@ from torch.nn import functional as F
 
 from ..models.catalogue import Catalogue, item_scores
 from ..models.chunked_loss import norms_and_targets
+from ..models.content import ItemContent
 from ..models.item_scorer import ItemScorer
 from ..models.losses import IGNORED, Candidates, divide_by_labels, score_candidates
 
 Scorer = TypeVar("Scorer", bound=ItemScorer)
+FEATURES = "embeddings.content.features"
 
 
 def shard_catalogue(model: Scorer, group: dist.ProcessGroup | None = None) -> Scorer:
@@ -46,11 +48,6 @@ def shard_catalogue(model: Scorer, group: dist.ProcessGroup | None = None) -> Sc
     """
     if not isinstance(model, ItemScorer):
         raise TypeError(f"`model`: expected a masked or causal Bert4Rec model, found {type(model).__name__}.")
-    if model.config.item_representation != "id":
-        raise ValueError(
-            f"`item_representation` must be 'id' where the catalogue is divided, found "
-            f"{model.config.item_representation!r}: the content of the items is not."
-        )
     if model.item_blocks is not None:
         raise ValueError("Items of several sources do not compete within them where the catalogue is divided.")
     if model.config.loss == "full":
@@ -68,13 +65,17 @@ def shard_catalogue(model: Scorer, group: dist.ProcessGroup | None = None) -> Sc
     table, decoder = model.model.get_input_embeddings(), model.get_output_embeddings()
     rows = _ShardedEmbedding(shard, table)
     tied = decoder.weight is table.weight
-    decoder.weight = rows.weight if tied else shard.cut(decoder.weight)
+    decoder.weight = rows.weight if tied else _cut(shard, decoder.weight)
     if model.item_bias is not None:
-        decoder.bias = shard.cut(model.item_bias)
+        decoder.bias = _cut(shard, model.item_bias)
     model.set_input_embeddings(rows)
+    embeddings = model.model.embeddings
+    if embeddings.content is not None:
+        embeddings.content = _ShardedContent(shard, embeddings.content)
     model.catalogue = DividedCatalogue(shard)
     own = {id(weight) for weight in _divided_weights(model)}
     names = [name for name, weight in model.named_parameters(remove_duplicate=False) if id(weight) in own]
+    names += [name for name, _ in model.named_buffers() if name.endswith(FEATURES)]
     # DDP would average the gradients of different items; that its batches differ, the first step finds.
     ddp: Any = nn.parallel.DistributedDataParallel
     ddp._set_params_and_buffers_to_ignore_for_model(model, names)
@@ -141,9 +142,9 @@ class Shard:
         """The first token id of process `rank`."""
         return self.vocab_size * rank // self.size
 
-    def cut(self, weight: Tensor) -> nn.Parameter:
+    def cut(self, weight: Tensor) -> Tensor:
         """This process's rows, in memory of their own."""
-        return nn.Parameter(weight.detach()[self.start : self.stop].clone(), requires_grad=weight.requires_grad)
+        return weight.detach()[self.start : self.stop].clone()
 
     def gather(self, rows: Tensor) -> Tensor | None:
         """All rows in the host memory of the first process, one share at a time; None on the others."""
@@ -221,7 +222,7 @@ class _ShardedEmbedding(nn.Embedding):
     """The rows of one process; gives those of all."""
 
     def __init__(self, shard: Shard, table: nn.Embedding) -> None:
-        rows, padding = shard.cut(table.weight), -1 if table.padding_idx is None else table.padding_idx - shard.start
+        rows, padding = _cut(shard, table.weight), -1 if table.padding_idx is None else table.padding_idx - shard.start
         super().__init__(
             num_embeddings=len(rows),
             embedding_dim=table.embedding_dim,
@@ -232,6 +233,38 @@ class _ShardedEmbedding(nn.Embedding):
 
     def forward(self, input: Tensor) -> Tensor:
         return self.shard.look_up(input, self.weight, self.padding_idx)
+
+
+def _cut(shard: Shard, weight: Tensor) -> nn.Parameter:
+    """The rows of one process, trained where the weight was."""
+    return nn.Parameter(shard.cut(weight), requires_grad=weight.requires_grad)
+
+
+class _ShardedContent(ItemContent):
+    """The features of one process's items, under the adapters that every process has."""
+
+    is_whole = False
+
+    def __init__(self, shard: Shard, whole: ItemContent) -> None:
+        nn.Module.__init__(self)
+        self.shard, self.widths, self.cosine = shard, whole.widths, whole.cosine
+        self.register_buffer("features", shard.cut(whole.features))
+        self.specials, self.blocks = whole.specials, whole.blocks
+
+    def forward(self, ids: Tensor | None = None, *, shared: bool = False) -> Tensor:
+        """Embeddings by content of any tokens `(n,)`, or of this process's rows; with `shared` by adapters in use."""
+        if shared:
+            return self.adapted(self.features)
+        if ids is not None:
+            return self.with_specials(ids, self.adapted(self.shard.look_up(ids, self.features)))
+        weights = dict(self.blocks.named_parameters())
+        flat = self.shard.share(torch.cat([weight.flatten() for weight in weights.values()]))
+        pieces = torch.split(flat, [weight.numel() for weight in weights.values()])
+        given = {f"blocks.{name}": piece.view_as(weights[name]) for name, piece in zip(weights, pieces, strict=True)}
+        rows = torch.func.functional_call(self, given, kwargs={"shared": True})
+        number = max(min(len(self.specials) - self.shard.start, len(self.features)), 0)
+        special = self.specials[self.shard.start :][:number].detach()  # no item, and so never scored
+        return torch.cat([special, rows[number:]])
 
 
 def _divided_weights(model: Any) -> list[nn.Parameter]:
@@ -316,10 +349,19 @@ class DividedCatalogue(Catalogue):
         return score_candidates(
             representation,
             weight=self.shard.look_up(ids, weight),  # (num_ids, embedding_size)
-            bias=None if bias is None else self.shard.look_up(ids, bias[:, None])[:, 0],
+            bias=None if bias is None else self.take_entries(bias, ids),
             target_ids=places[: len(target_ids)],
             negative_ids=places[len(target_ids) :],
         )
+
+    def score_rows(self, representation: Tensor, **candidates: Any) -> Candidates:
+        """As `score_candidates`, of rows that every process has gathered."""
+        self._check_states(representation)
+        return score_candidates(representation, **candidates)
+
+    def take_entries(self, vector: Tensor, index: Tensor, *, sparse: bool = False) -> Tensor:
+        """Entries `(n,)` of a vector of which each process has a part, from wherever they lie."""
+        return self.shard.look_up(index, vector[:, None])[:, 0]
 
     @contextmanager
     def saving(self, model: nn.Module) -> Iterator[dict[str, Any] | None]:
@@ -327,6 +369,7 @@ class DividedCatalogue(Catalogue):
         whole = {id(rows): self.shard.gather(rows) for rows in _divided_weights(model)}
         named = model.named_parameters(remove_duplicate=False)
         weights = {name: whole[id(rows)] for name, rows in named if id(rows) in whole}
+        weights |= {name: self.shard.gather(rows) for name, rows in model.named_buffers() if name.endswith(FEATURES)}
         try:
             yield {"state_dict": {**model.state_dict(), **weights}} if self.shard.rank == 0 else None
         finally:
