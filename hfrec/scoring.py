@@ -241,7 +241,7 @@ def _largest(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
     if num_blocks < 8 * count or scores.numel() < SMALLEST_IN_BLOCKS:
         return scores.topk(count, dim=1)
     whole, steps = num_blocks * BLOCK, torch.arange(BLOCK, device=scores.device)
-    blocks = scores[:, :whole].unflatten(1, (num_blocks, BLOCK)).amax(-1).topk(count, dim=1, sorted=False).indices
+    blocks = scores[:, :whole].reshape(num_rows, num_blocks, BLOCK).amax(-1).topk(count, dim=1, sorted=False).indices
     inside = (blocks[..., None] * BLOCK + steps).flatten(1)  # (n, count * BLOCK)
     rest = torch.arange(whole, width, device=scores.device).expand(num_rows, -1)
     columns = torch.cat([inside, rest], dim=1)
