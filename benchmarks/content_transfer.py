@@ -4,7 +4,8 @@ python benchmarks/content_transfer.py --source data/amazon-beauty --target data/
   --text_column text_keywords --category_column attributes --output_dir outputs/beauty-toys
 
 Several logs of `--source` are pretrained on at once, each with a catalogue of its own; each needs the columns.
-Nothing is tuned: one set of settings for every network. The source models are kept in the output folder. Test users are
+One set of settings for every network; with `--tune`, of three settings of each arm the best on as many further users
+as test, who are in no share. The source models are kept in the output folder. Test users are
 drawn once; on the target, nobody trains on them. Each test user's last item is ranked over the whole catalogue, seen
 items filtered. Ids never meet, whatever the logs call their items.
 
@@ -19,6 +20,8 @@ import argparse
 import json
 from collections.abc import Callable, Sequence
 from copy import deepcopy
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,27 +29,24 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from torch.nn import functional as F
 
+from benchmarks.content_arms import NETWORKS, ContentCosine, Network, Ranks, Settled, best_of, classical
+from benchmarks.content_tables import read, tables
 from benchmarks.study.cold_items import ColdItemsTest, hold_out_items
 from hfrec import (
     Bert4RecConfig,
     Bert4RecForCausalLM,
     ContentSpecification,
     DataCollatorForNextItem,
-    EASEBaseline,
     Interactions,
-    ItemKNNBaseline,
     ItemTokenizer,
     L2SPCallback,
-    PopularityBaseline,
     RecommenderTrainingArguments,
     content_features,
     describe_content,
     leave_one_out,
     load_checkpoint,
     load_interactions,
-    paired_bootstrap,
     rank_baseline,
     rank_dataset,
     ranking_metrics,
@@ -57,7 +57,6 @@ from hfrec.data.files import write_json
 from hfrec.data.source_names import source_names
 from hfrec.data.sources import Block, JoinedSources
 from hfrec.data.splits import Split
-from hfrec.models.content import FIRST_DECAY
 from hfrec.training.arguments import DataArguments
 from hfrec.training.freezing import freeze
 from hfrec.training.rows import build_tokenizer, training_sequences
@@ -67,10 +66,8 @@ from hfrec.transfer.adoption import Adoption, adopt
 from hfrec.transfer.features import rows_of
 
 BATCH = 128
-ALPHA = 0.1  # of L2-SP
 COLUMNS = ("encoder", "text_column", "category_column", "category_separator")
 COLD_SEED = 42  # of the items held out, as in model_cards/cold-items.md
-Ranks = dict[str, Any]
 
 
 def parse() -> argparse.Namespace:
@@ -95,7 +92,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--max_steps", type=int, default=200, help="Of fine-tuning, at most 5 epochs.")
     parser.add_argument("--test_users", type=int, default=2000)
+    parser.add_argument("--tune", action="store_true", help="Of each arm the best of three settings, by other users.")
     parser.add_argument("--ease", action="store_true", help="EASE too: minutes on a catalogue of 12,000 items.")
+    parser.add_argument("--arms", nargs="+", choices=list(NETWORKS), default=list(NETWORKS), help="Networks on shares.")
     parser.add_argument("--learning_rate", type=float, default=1e-3)
     parser.add_argument("--dropout", type=float, default=0.4)
     arguments = parser.parse_args()
@@ -139,6 +138,7 @@ def train(
     epochs: float,
     max_steps: int | None = None,
     callbacks: Sequence[Any] = (),
+    rate: float = 1.0,
 ) -> Any:
     """The stock `Trainer`, without validation: for so many epochs, and at most so many steps."""
     data = DataArguments(train_file="given")
@@ -149,7 +149,7 @@ def train(
         output_dir=str(arguments.output_dir / "trainer"),
         max_steps=max(1, steps if max_steps is None else min(steps, max_steps)),
         per_device_train_batch_size=batch,
-        learning_rate=arguments.learning_rate,
+        learning_rate=rate * arguments.learning_rate,
         eval_strategy="no",
         save_strategy="no",
         load_best_model_at_end=False,
@@ -178,45 +178,6 @@ class Test:
         return rank_baseline(baseline, histories, targets.to_numpy())["filter_seen"]  # type: ignore[return-value]
 
 
-class ContentCosine:
-    """The cosine between an item's content and the mean content of the newest items; no model at all."""
-
-    def __init__(self, features: torch.Tensor, max_length: int, decay: float = FIRST_DECAY) -> None:
-        self.table = F.pad(F.normalize(features, dim=1), (0, 0, 3, 0))  # (vocab_size, width)
-        self.max_length, self.decay = max_length, decay
-
-    def score(self, histories: Any) -> Any:
-        lists = [history.as_py() for history in histories]
-        newest = [torch.tensor(history[-self.max_length :], dtype=torch.long) for history in lists]
-        ages = [self.decay ** torch.arange(len(history) - 1, -1, -1) for history in newest]
-        profiles = [age @ self.table[history] for age, history in zip(ages, newest, strict=True)]
-        return (F.normalize(torch.stack(profiles), dim=1) @ self.table.T).numpy()
-
-
-class HalfAndHalf:
-    """Two methods' scores, each divided by its largest of a user, added."""
-
-    def __init__(self, *methods: Any) -> None:
-        self.methods = methods
-
-    def score(self, histories: Any) -> Any:
-        scores = [np.nan_to_num(np.asarray(method.score(histories)), neginf=0.0) for method in self.methods]
-        return sum(found / np.maximum(np.abs(found).max(axis=1, keepdims=True), 1e-9) for found in scores)
-
-
-def baselines(
-    train_log: Interactions, tokenizer: ItemTokenizer, test: Test, cosine: ContentCosine, *, ease: bool
-) -> dict[str, Ranks]:
-    """The classical methods, with recency, fitted on the users that a network gets."""
-    histories = to_lists(train_log, tokenizer)
-    made: dict[str, Any] = {"popularity": PopularityBaseline(), "item-kNN": ItemKNNBaseline()}
-    if ease:
-        made["EASE"] = EASEBaseline()
-    fitted = {name: one.fit(histories, len(tokenizer)) for name, one in made.items()}
-    fitted["item-kNN + cosine of content"] = HalfAndHalf(fitted["item-kNN"], cosine)
-    return {name: test.baseline_ranks(one, tokenizer) for name, one in fitted.items()}
-
-
 def to_lists(log: Interactions, tokenizer: ItemTokenizer) -> Any:
     pieces, _ = histories_and_counts(log, tokenizer)
     return pa.chunked_array(pieces).combine_chunks()
@@ -243,8 +204,10 @@ def pretrained(arguments: argparse.Namespace, say: Callable[..., None]) -> dict[
     test = Test(of_users(parts.history, drawn), of_users(parts.test, drawn), arguments.max_length)
     if arguments.home:
         cosine = ContentCosine(features, arguments.max_length)
-        for name, ranks in baselines(parts.history, tokenizer, test, cosine, ease=arguments.ease).items():
-            say("home", name, ranks)
+        histories = to_lists(parts.history, tokenizer)
+        made = classical(histories, len(tokenizer), cosine, ease=arguments.ease, tune=False)
+        for name, ((_, one),) in made.items():
+            say("home", name, test.baseline_ranks(one, tokenizer))
         say("home", "cosine of content", test.baseline_ranks(cosine, tokenizer))
     orders: dict[str, torch.Tensor | None] = {"source": features}
     if arguments.shuffled:
@@ -317,6 +280,9 @@ def on_target(
     parts = leave_one_out(log)
     order = np.random.default_rng(0).permutation(users_of(log)).tolist()
     held_out, rest = order[: arguments.test_users], order[arguments.test_users :]
+    chosen_on: list[str] = []
+    if arguments.tune:
+        rest, chosen_on = rest[: -arguments.test_users], rest[-arguments.test_users :]
     test = Test(of_users(parts.history, held_out), of_users(parts.test, held_out), length)
     specification = ContentSpecification.from_dict(sources["source"][0].config.item_content)
     features = content_features(specification, log.items, encoder=arguments.encoder)
@@ -330,40 +296,71 @@ def on_target(
         say("target", f"{source}, zero-shot", test.ranks(model, tokenizer))
         adopted[source] = model, adoption
     say("target", "cosine of content", test.baseline_ranks(cosine, tokenizer))
+    target = Target(arguments, tokenizer, specification, features, adopted)
+    validation = Test(of_users(parts.history, chosen_on), of_users(parts.test, chosen_on), length)
+    settled = Settled(arguments.output_dir / "tuned.json", lambda model: validation.ranks(model, tokenizer))
     for seed in arguments.seeds:
         for fraction in arguments.fractions:
             drawn = np.random.default_rng(seed + 1).permutation(rest)[: max(2, round(fraction * len(rest)))].tolist()
             share = of_users(log, drawn)
             where = f"target {fraction:.0%}"
-            for name, ranks in baselines(share, tokenizer, test, cosine, ease=arguments.ease).items():
-                say(where, name, ranks, seed)
-            counted = histories_and_counts(share, tokenizer)
-            arms: dict[str, tuple[str | None, float, str]] = {
-                "ids from scratch": (None, 0.0, "none"),
-                "content+id from scratch": (None, 0.0, "none"),
-                "fine-tuned": ("source", 0.0, "none"),
-                "fine-tuned, L2-SP": ("source", ALPHA, "none"),
-                "fine-tuned, body frozen": ("source", 0.0, "backbone"),
-            }
-            if "shuffled" in adopted:
-                arms["fine-tuned, shuffled source"] = ("shuffled", 0.0, "none")
-            for name, (start, alpha, frozen) in arms.items():
-                torch.manual_seed(seed)
-                if start is not None:
-                    model, adoption = deepcopy(adopted[start])
-                    start_adopted(model, *counted, adoption=adoption, seed=seed)
-                    freeze(model, frozen)
-                else:
-                    described = specification if "content" in name else None
-                    model = Bert4RecForCausalLM(shape(arguments, len(tokenizer), described, "content+id"))
-                    if described is not None:
-                        set_item_features(model, features)
-                    start_from_log(model, *counted, seed=seed)
-                folder, known = str(arguments.output_dir / "source"), adopted["source"][1]
-                anchored = anchored_rows(known, from_log=True)
-                pull = [L2SPCallback(folder, alpha=alpha, residual=alpha / 10, tokenizer=anchored)] if alpha else []
-                train(model, tokenizer, share, arguments, seed, epochs=5, max_steps=arguments.max_steps, callbacks=pull)
-                say(where, name, test.ranks(model, tokenizer), seed)
+            histories = to_lists(share, tokenizer)
+            made = classical(histories, len(tokenizer), cosine, ease=arguments.ease, tune=arguments.tune)
+            for name, trials in made.items():
+                chosen = best_of(trials, lambda one: validation.baseline_ranks(one[1], tokenizer))
+                print(f"{where}: {name} {chosen[0]}", flush=True)
+                say(where, name, test.baseline_ranks(chosen[1], tokenizer), seed)
+            for name in arguments.arms:
+                network = NETWORKS[name]
+                if network.start is not None and network.start not in adopted:
+                    continue
+                if arguments.tune:
+                    network = settled.network(where, name, partial(target.fit, share=share, seed=seed))
+                say(where, name, test.ranks(target.fit(network, share, seed), tokenizer), seed)
+
+
+@dataclass(frozen=True)
+class Target:
+    """What every network on the target has in common."""
+
+    arguments: argparse.Namespace
+    tokenizer: ItemTokenizer
+    specification: ContentSpecification
+    features: torch.Tensor
+    adopted: dict[str, tuple[Any, Adoption]]
+
+    def fit(self, network: Network, share: Interactions, seed: int) -> Any:
+        """Train a network on a share of the users."""
+        arguments, tokenizer = self.arguments, self.tokenizer
+        counted = histories_and_counts(share, tokenizer)
+        torch.manual_seed(seed)
+        pull = []
+        if network.start is not None:
+            model, adoption = deepcopy(self.adopted[network.start])
+            start_adopted(model, *counted, adoption=adoption, seed=seed)
+            freeze(model, network.freeze)
+            if network.alpha:
+                anchored = anchored_rows(adoption, from_log=True)
+                folder = str(arguments.output_dir / network.start)
+                residual = network.alpha / 10
+                pull = [L2SPCallback(folder, alpha=network.alpha, residual=residual, tokenizer=anchored)]
+        else:
+            described = self.specification if network.of_content else None
+            model = Bert4RecForCausalLM(shape(arguments, len(tokenizer), described, "content+id"))
+            if described is not None:
+                set_item_features(model, self.features)
+            start_from_log(model, *counted, seed=seed)
+        return train(
+            model,
+            tokenizer,
+            share,
+            arguments,
+            seed,
+            epochs=5,
+            max_steps=arguments.max_steps,
+            callbacks=pull,
+            rate=network.rate,
+        )
 
 
 def main() -> None:
@@ -380,12 +377,7 @@ def main() -> None:
     if arguments.cold:
         return on_cold_items(arguments, load_interactions(arguments.source[0]), say)
     on_target(arguments, load_interactions(arguments.target), pretrained(arguments, say), say)
-    for where, arms in found.items():
-        pooled = {name: np.asarray(ranks).reshape(len(ranks), -1) for name, ranks in arms.items()}
-        for name in pooled:
-            if name != "fine-tuned" and "fine-tuned" in pooled and len(pooled[name]) == len(pooled["fine-tuned"]):
-                difference = paired_bootstrap(pooled["fine-tuned"].ravel(), pooled[name].ravel())
-                print(where, "fine-tuned -", name, json.dumps(difference))
+    print(tables(read(arguments.output_dir)))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import copy
+import functools
 import json
 import os
 import statistics
@@ -33,7 +34,11 @@ from train_speed import EpochTimer, calibrate, load_split, timed_training
 from hfrec import rank_dataset, recommend
 from hfrec.evaluation.metrics import ranking_metrics
 from hfrec.evaluation.protocol import evaluation_collator, rows_to_rank
-from hfrec.models.layers import Dropout
+from hfrec.models import grids, packing
+from hfrec.models.grids import Block
+from hfrec.models.layers import Dropout, positions_from_newest
+from hfrec.models.packing import Packing
+from hfrec.models.rotary import rotate
 from hfrec.training.arguments import DataArguments, ModelArguments
 from hfrec.training.rows import build_tokenizer, training_sequences
 from hfrec.training.trainer import build_model, build_trainer, seed_everything
@@ -84,6 +89,52 @@ def compiled(model: Any) -> Any:
         layer.mlp._widen = torch.compile(layer.mlp._widen, dynamic=True)
     model.head.forward = torch.compile(model.head.forward, dynamic=True)
     return model
+
+
+def body_compiled(model: Any) -> Any:
+    """The model whose whole body is one compiled function of the packed tokens and of what says how they lie."""
+    body = model.model
+
+    @functools.partial(torch.compile, dynamic=True)
+    def encode(tokens: torch.Tensor, position_ids: torch.Tensor, packing: Packing) -> torch.Tensor:
+        hidden_states = body.embeddings(body.embeddings.look_up(tokens), position_ids)
+        rotary = body._rotary(position_ids)
+        for number, layer in enumerate(body.layers, start=1):
+            packed = packing.last if number == len(body.layers) else packing.inner
+            hidden_states = layer.forward(hidden_states, rotary=rotary, packed=packed)
+        return packing.unpack(body.final_norm(hidden_states))
+
+    def at_labels(labelled: torch.Tensor, input_ids: Any, attention_mask: Any, **_: Any) -> torch.Tensor:
+        real = attention_mask.bool()
+        packing = Packing.of(real, labelled, is_causal=body.is_causal)
+        places = packing.source
+        return encode(input_ids.flatten()[places], positions_from_newest(real).flatten()[places], packing)
+
+    body.at_labels = at_labels
+    return model
+
+
+def heads_by_operations(self: Block, tokens: torch.Tensor, shape: Any, angles: Any) -> Any:
+    """`Block.heads` without writes in place, for the compiler to put together."""
+    size = shape[0] * shape[1]
+    parts = [part.unflatten(-1, shape) for part in tokens.split(size, dim=1)]  # each (tokens, heads, head_size)
+    if angles is not None:
+        turned = len(parts) if len(parts) == 1 else len(parts) - 1
+        parts = [rotate(part, angles[:, None]) if n < turned else part for n, part in enumerate(parts)]
+    if self.places is not None:
+        grids = [part.new_zeros(self.rows * self.width, *shape) for part in parts]
+        parts = [grid.index_copy(0, self.places, part) for grid, part in zip(grids, parts, strict=True)]
+    return tuple(part.view(self.rows, self.width, *shape).transpose(1, 2) for part in parts)
+
+
+@contextlib.contextmanager
+def plain_grids() -> Iterator[None]:
+    """Grids of attention by operations that the compiler knows."""
+    before = Block.heads, grids.collect, packing.collect
+    Block.heads = heads_by_operations
+    grids.collect = packing.collect = lambda grid, places: grid.index_select(0, places)
+    yield
+    Block.heads, grids.collect, packing.collect = before
 
 
 def cpu_seconds() -> float:
@@ -142,6 +193,11 @@ def steps(options: argparse.Namespace) -> dict[str, Any]:
     }
     variants = {name: variant for name, variant in variants.items() if name in ("plain", *(options.only or variants))}
     if options.compile:
+        variants["torch.compile of the whole packed body, dynamic shapes"] = (
+            body_compiled,
+            lambda net: AdamW(net.parameters()),
+            plain_grids,
+        )
         variants["torch.compile of feed-forward parts and head, dynamic shapes"] = (
             compiled,
             lambda net: AdamW(net.parameters()),

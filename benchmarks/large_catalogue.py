@@ -1,6 +1,6 @@
 """Memory of the whole `hfrec pretrain` on a catalogue of a million items by stage, beside what `hfrec estimate` says.
 
-OMP_NUM_THREADS=1 python benchmarks/large_catalogue.py --output_dir outputs/large_catalogue
+OMP_NUM_THREADS=1 python benchmarks/large_catalogue.py --output_dir outputs/large_catalogue [--item_start svd]
 
 The log is synthetic and holds every item at least once. Each command is a process of its own; its peak is the resident
 memory that the kernel reports of it, as `/usr/bin/time -v` does.
@@ -24,7 +24,7 @@ import numpy as np
 import polars as pl
 
 COMMAND = [sys.executable, "-c", "import sys; from hfrec_command import main; sys.exit(main(sys.argv[1:]))"]
-SHAPE = ["--loss", "chunked", "--item_start", "random", "--max_length", "50"]
+SHAPE = ["--loss", "chunked", "--max_length", "50"]
 STAGES = (
     "--stages"  # this script in the process that is measured: the file of the stages, then flags of `hfrec pretrain`
 )
@@ -47,6 +47,7 @@ def pretrain(words: list[str], stages_file: Path) -> int:
     from transformers import Trainer
 
     import hfrec_command
+    from hfrec.commands import new_models
     from hfrec.evaluation import protocol, tuning
 
     stages: dict[str, Row] = {}
@@ -75,6 +76,7 @@ def pretrain(words: list[str], stages_file: Path) -> int:
 
         setattr(owner, name, wrapped)
 
+    noted(new_models, "start_from_log", "before the start", "start from the log")
     noted(Trainer, "train", "before training", "training, with its evaluations")
     noted(Trainer, "evaluate", None, "last evaluation")
     noted(protocol, "rank_dataset", None, "test of the model")
@@ -98,10 +100,10 @@ def run(command: list[str], log: Path) -> str:
     return done.stdout
 
 
-def estimated(items: int, interactions: int, log: Path) -> float:
+def estimated(items: int, interactions: int, shape: list[str], log: Path) -> float:
     """GB that `hfrec estimate` says of the whole command."""
     sizes = ["--num_items", str(items), "--num_interactions", str(interactions)]
-    printed = run([*COMMAND, "estimate", *sizes, *SHAPE], log)
+    printed = run([*COMMAND, "estimate", *sizes, *shape], log)
     found = re.search(r"^whole command +([\d,]+) MiB", printed, re.MULTILINE)
     if found is None:
         raise RuntimeError(f"`hfrec estimate` names no whole command: {printed}")
@@ -125,21 +127,24 @@ def main() -> int:
     parser.add_argument("--items", type=int, default=1_020_000)
     parser.add_argument("--length", type=int, default=2000, help="Interactions of a user.")
     parser.add_argument("--max_steps", type=int, default=2)
+    parser.add_argument("--item_start", choices=("random", "svd"), default="random")
     options = parser.parse_args()
     folder = Path(options.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / f"log_{options.users}_{options.items}_{options.length}.csv"
     if not log.exists():
         write_log(log, options.users, options.items, options.length)
-    output, stages_file = folder / f"run_{options.items}", folder / f"stages_{options.items}.json"
-    flags = ["--train_file", str(log), "--recipe", "none", "--windows", "newest", *SHAPE]
+    name = f"{options.items}_{options.item_start}"
+    output, stages_file = folder / f"run_{name}", folder / f"stages_{name}.json"
+    shape = [*SHAPE, "--item_start", options.item_start]
+    flags = ["--train_file", str(log), "--recipe", "none", "--windows", "newest", *shape]
     flags += ["--output_dir", str(output), "--max_steps", str(options.max_steps)]
     run([sys.executable, __file__, STAGES, str(stages_file), *flags], folder / "pretrain.log")
     items = json.loads((output / "all_results.json").read_text(encoding="utf-8"))["sizes"]["items"]
-    estimate = estimated(items, options.users * (options.length - 2), folder / "estimate.log")
+    estimate = estimated(items, options.users * (options.length - 2), shape, folder / "estimate.log")
     stages = json.loads(stages_file.read_text(encoding="utf-8"))
     text = table(stages, estimate)
-    (folder / f"large_catalogue_{options.items}.md").write_text(text + "\n", encoding="utf-8")
+    (folder / f"large_catalogue_{name}.md").write_text(text + "\n", encoding="utf-8")
     print(text)
     return 0
 

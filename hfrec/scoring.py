@@ -18,6 +18,8 @@ from torch import Tensor
 from .tokenization import NUM_SPECIAL_TOKENS
 
 ITEM_CHUNK_SIZE = 16384  # items scored at a time
+BLOCK = 64  # scores next to each other of which the maximum is taken first
+SMALLEST_IN_BLOCKS = 2**16  # of fewer scores the largest are found as fast at once
 _NOTHING = torch.iinfo(torch.int64).min  # sort key below that of every item
 _LOW = 2**32 - 1  # mask of the half of a sort key that holds the token id
 
@@ -105,6 +107,12 @@ def _items(vocab_size: int) -> Tensor:
         return torch.arange(vocab_size, device="cpu") >= NUM_SPECIAL_TOKENS
 
 
+def num_rankable(rankable: Tensor) -> int:
+    """How many token ids a mask `(vocab_size,)` of [`rankable_mask`] lets through; all items are not counted."""
+    everything = rankable is _items(len(rankable))
+    return len(rankable) - NUM_SPECIAL_TOKENS if everything else int(rankable.sum())
+
+
 def without_nan(scores: Tensor, start: int, *, first_row: int = 0) -> Tensor:
     """The scores, or an error that names the first NaN.
 
@@ -132,6 +140,7 @@ class TopItems:
 
     Args:
         top_k: Items kept.
+        first_row: Number of the first user among all, for messages.
 
     Example:
         >>> best = TopItems(2)
@@ -141,8 +150,8 @@ class TopItems:
         [[4, 3]]
     """
 
-    def __init__(self, top_k: int) -> None:
-        self.top_k = top_k
+    def __init__(self, top_k: int, first_row: int = 0) -> None:
+        self.top_k, self.first_row = top_k, first_row
         self._first: tuple[Tensor, Tensor] | None = None  # scores and token ids of a first chunk without equal scores
         self._keys: Tensor | None = None
 
@@ -150,14 +159,17 @@ class TopItems:
         """Take in a chunk.
 
         Args:
-            scores: (n, width) scores of token ids from `start` on, none of them NaN.
+            scores: (n, width) scores of token ids from `start` on.
             start: First token id of the chunk.
             rankable: (vocab_size,) bool, as `rankable_mask` gives it.
             seen: (n, longest) token ids that each user is not to get, filled with 0 or a negative number.
             overwrite: Whether the scores are no longer needed; their copy is a tenth of the time of a batch.
+
+        Raises:
+            ValueError: The score of an item that may be had is NaN.
         """
         scores = scores if overwrite else scores.clone()
-        best = _best_of_chunk(scores, start, rankable, seen, self.top_k)
+        best = _best_of_chunk(scores, start, rankable, seen, top_k=self.top_k, first_row=self.first_row)
         held = self._keys if self._first is None else encode_keys(*self._first)
         if held is None and isinstance(best, tuple):
             self._first = best
@@ -179,7 +191,7 @@ class TopItems:
 
 
 def _best_of_chunk(
-    scores: Tensor, start: int, rankable: Tensor, seen: Tensor, top_k: int
+    scores: Tensor, start: int, rankable: Tensor, seen: Tensor, *, top_k: int, first_row: int
 ) -> tuple[Tensor, Tensor] | Tensor:
     """The best items of a chunk, best first; the scores are written over.
 
@@ -197,9 +209,11 @@ def _best_of_chunk(
         forbidden = (~rankable[start : start + width]).nonzero()[:, 0]
         scores.index_fill_(1, forbidden, -torch.inf)
     _cross_out(scores, start, seen, len(rankable))
-    values, found = scores.topk(min(top_k + 1, width), dim=1)  # (n, top_k + 1), or all
+    values, found = _largest(scores, min(top_k + 1, width))  # (n, top_k + 1), or all
     if width > top_k and bool((values[:, :-1] > values[:, 1:]).all()):
-        return values[:, :top_k].float() + 0.0, found[:, :top_k] + start
+        best = found[:, :top_k]
+        return (values[:, :top_k] + 0.0).float(), best + start if start else best
+    without_nan(scores, start, first_row=first_row)  # a NaN, the largest of all for `topk`, comes here too
     border = values[:, top_k - 1]  # the last one in
     after = values[:, top_k] if width > top_k else torch.full_like(border, -torch.inf)  # the first one out
     keys = encode_keys(values[:, :top_k], found[:, :top_k] + start)
@@ -215,6 +229,24 @@ def _best_of_chunk(
         above = keys[rows].masked_fill(values[rows, :top_k] <= line, _NOTHING)
         keys[rows] = torch.cat([above, tied_keys], dim=1).topk(top_k, dim=1).values
     return keys.sort(dim=1, descending=True).values
+
+
+def _largest(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """`scores.topk(count)` of scores `(n, width)`; which of equal scores are found, and their order, is open.
+
+    The largest lie in the blocks with the largest maxima, and a maximum is found many times as fast as `topk` sorts.
+    """
+    num_rows, width = scores.shape
+    num_blocks = width // BLOCK
+    if num_blocks < 8 * count or scores.numel() < SMALLEST_IN_BLOCKS:
+        return scores.topk(count, dim=1)
+    whole, steps = num_blocks * BLOCK, torch.arange(BLOCK, device=scores.device)
+    blocks = scores[:, :whole].reshape(num_rows, num_blocks, BLOCK).amax(-1).topk(count, dim=1, sorted=False).indices
+    inside = (blocks[..., None] * BLOCK + steps).flatten(1)  # (n, count * BLOCK)
+    rest = torch.arange(whole, width, device=scores.device).expand(num_rows, -1)
+    columns = torch.cat([inside, rest], dim=1)
+    values, places = scores.gather(1, columns).topk(count, dim=1)
+    return values, columns.gather(1, places)
 
 
 def _cross_out(grid: Tensor, start: int, seen: Tensor, vocab_size: int) -> None:

@@ -144,7 +144,8 @@ class ItemTokenizer(PreTrainedTokenizerFast):
 
     def decode_items(self, token_ids: Iterable[int]) -> list[str]:
         """Raw item ids of token ids; a special token is given by its name."""
-        return cast(list[str], self.convert_ids_to_tokens([int(token) for token in token_ids]))
+        item_of = self.backend_tokenizer.id_to_token
+        return cast(list[str], [item_of(int(token)) for token in token_ids])
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> tuple[str, ...]:  # type: ignore[override]
         """Save `tokenizer.json`, `tokenizer_config.json` and `items.parquet`."""

@@ -56,6 +56,28 @@ def test_lists_by_definition(levels: int, top_k: int, chunk: int) -> None:
         assert torch.equal(scores, before)  # the caller ranks with them
 
 
+@pytest.mark.parametrize("levels", [3, 2**40])
+def test_lists_of_many_scores(levels: int) -> None:
+    """Where the largest are looked for in blocks, those of the last, shorter block and equal ones must not be lost."""
+    generator, width = torch.Generator().manual_seed(0), 64 * 90 + 17
+    scores = torch.randint(0, levels, (12, width), generator=generator).float()
+    scores[3, -5:], scores[4, 70:75] = 2.0 * levels, 3.0 * levels
+    seen = torch.tensor([width - 1, 72]).expand(12, -1)
+    best = TopItems(7)
+    best.update(scores, 0, rankable_mask(width), seen)
+    assert best.items()[1].tolist() == by_definition(scores, rankable_mask(width), seen, 7)
+
+
+@pytest.mark.parametrize("width", [30, 10_000])
+def test_a_nan_is_said_with_its_user(width: int) -> None:
+    """`topk` takes a NaN for the largest number: a model that has diverged would recommend its broken items."""
+    scores = torch.rand(9, width, generator=torch.Generator().manual_seed(0))
+    scores[5, 21] = torch.nan
+    best, seen = TopItems(4, first_row=100), torch.zeros((9, 1), dtype=torch.long)
+    with pytest.raises(ValueError, match="found 1 NaN, first for history 105 at token id 21"):
+        best.update(scores, 0, rankable_mask(width), seen)
+
+
 def test_lists_of_half_precision_keep_their_order() -> None:
     """Scores of half a width compared bit by bit as floats would be other numbers."""
     scores = torch.randint(-4, 4, (9, 30), generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)

@@ -1,7 +1,7 @@
 """Pictures of a study: learning curves, what is kept of the source, the way from the checkpoint, the trade-off.
 
 They are drawn from the tables that `report` writes, so that a picture cannot say what its table does not; the distances
-alone come from the runs. Learning curves show four arms at most: all of them stand in the table.
+alone come from the runs. Learning curves show some of the arms: all of them stand in the table.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ COLORS = {"scratch": "#7f7f7f", "item_knn": "#c98a1b", "finetune": "#2f7fbf", "l
 COLORS |= {"l2sp_decoupled": "#2a9d6f"}
 NAMES = {"item_knn": "item-kNN", "finetune": "fine-tuned", "scratch": "from scratch"}
 NAMES |= {"l2sp_coupled": "fine-tuned + L2-SP", "l2sp_decoupled": "+ decoupled L2-SP"}
-LEARNING = ("scratch", "item_knn", "finetune", "l2sp_coupled")
+LEARNING = ["scratch", "item_knn", "finetune", "l2sp_coupled"]
+COLORS |= {"ids from scratch": COLORS["scratch"], "item-kNN": COLORS["item_knn"], "fine-tuned": COLORS["finetune"]}
+COLORS |= {"content+id from scratch": "#2a9d6f", "fine-tuned, L2-SP": COLORS["l2sp_coupled"]}
+LEARNING += ["ids from scratch", "item-kNN", "content+id from scratch", "fine-tuned", "fine-tuned, L2-SP"]
 FORGETTING = ("finetune", "l2sp_coupled", "l2sp_decoupled")
 
 
@@ -64,10 +67,9 @@ def tables(text: str) -> dict[str, list[dict[str, str]]]:
 
 def by_arm(rows: list[dict[str, str]]) -> dict[str, dict[float, Point]]:
     """What a table by share says: for each arm its point at each percentage."""
+    shares = {name: float(found[1]) for name in rows[0] if (found := re.match(r"([0-9.]+) ?%", name))}
     return {
-        next(iter(row.values())): {
-            float(name.rstrip("%")): point(cell) for name, cell in row.items() if name.endswith("%")
-        }
+        next(iter(row.values())).strip("*"): {share: point(row[name]) for name, share in shares.items() if row[name]}
         for row in rows
     }
 
@@ -97,17 +99,17 @@ def figure(path: Path) -> Iterator[Any]:
 def plot_learning_curves(curves: dict[str, dict[float, Point]], axes: Any) -> None:
     """NDCG@10 against the share of users, with 95 % bands."""
     shares = sorted({share for curve in curves.values() for share in curve})
-    for arm in (arm for arm in LEARNING if arm in curves):
+    for arm in (arm for arm in LEARNING if curves.get(arm)):
         xs = sorted(curves[arm])
         means, lows, highs = np.array([curves[arm][share] for share in xs]).T
-        axes.plot(xs, means, marker="o", color=COLORS[arm], label=NAMES[arm])
+        axes.plot(xs, means, marker="o", color=COLORS[arm], label=NAMES.get(arm, arm))
         axes.fill_between(xs, lows, highs, alpha=0.08, color=COLORS[arm], linewidth=0)
     axes.set(xscale="log", xlabel="share of the target's training users (log scale)", ylabel="NDCG@10 on test users")
     axes.set_xticks(shares, [f"{share:g} %" for share in shares])
     axes.minorticks_off()
     axes.set_ylim(bottom=0)
     axes.set_title("What a checkpoint is worth, by the size of the target", loc="left", fontsize=11)
-    axes.legend(frameon=False, fontsize=9, loc="upper left")
+    axes.legend(frameon=False, fontsize=9)
 
 
 def plot_forgetting(target: dict[str, dict[float, Point]], source: dict[str, dict[float, Point]], axes: Any) -> None:

@@ -75,6 +75,7 @@ def write_model_card(
         "num_parameters": _num_parameters(folder),
         "num_items": f"{config['vocab_size'] - config['num_special_tokens']:,}",
         "inputs": _inputs(config),
+        **_content(config),
         "example_history": ", ".join(json.dumps(item, ensure_ascii=False) for item in items),
     }
     data = _metadata(config, results, title, license)
@@ -102,6 +103,26 @@ def _inputs(config: Mapping[str, Any]) -> str | None:
         for entry in config.get("inputs") or []
     ]
     return ", ".join(found) or None
+
+
+def _content(config: Mapping[str, Any]) -> dict[str, str]:
+    """What the items are made of, by which another catalogue is known; nothing where they are ids."""
+    blocks = (config.get("item_content") or {}).get("blocks", [])
+    if not blocks:
+        return {}
+    made = [f"{block['kind']} of {block['column']}{_encoder(block)}" for block in blocks]
+    columns = dict.fromkeys(block["column"] for block in blocks)
+    return {"content": f"{config['item_representation']}: {'; '.join(made)}", "content_columns": ", ".join(columns)}
+
+
+def _encoder(block: Mapping[str, Any]) -> str:
+    """Which text encoder: of a folder its name and what tells its files apart."""
+    encoder = block.get("encoder")
+    if encoder is None:
+        return ""
+    name = encoder if _is_hub_id(encoder) else Path(encoder).name
+    known = block.get("revision") or str(block.get("fingerprint"))[:16]
+    return f" ({name}, {known}, {block.get('pooling')} pooling)"
 
 
 def set_license(folder: str | os.PathLike[str], license: str) -> None:

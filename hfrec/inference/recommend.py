@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +16,7 @@ from torch import Tensor
 from ..data.collators import DataCollatorForNextItem, objective_of
 from ..data.inputs import input_names, inputs_of
 from ..data.repeats import filters_seen
-from ..scoring import ITEM_CHUNK_SIZE, TopItems, chunk_bounds, encode_batch, evaluating, rankable_mask, without_nan
+from ..scoring import ITEM_CHUNK_SIZE, TopItems, chunk_bounds, encode_batch, evaluating, num_rankable, rankable_mask
 from ..tokenization import NUM_SPECIAL_TOKENS, ItemTokenizer, UnknownPolicy, check_pair
 from .prior import WithPrior
 
@@ -71,22 +73,22 @@ def recommend(
         >>> [[(item["item_id"], item["rank"]) for item in items] for items in found]
         [[('c', 1)], [('a', 1)]]
     """
-    objective = objective_of(model)
+    collator = next_item_collator(model, tokenizer)
     check_pair(model, tokenizer)
     if batch_size < 1:
         raise ValueError(f"`batch_size` must be at least 1, found {batch_size}.")
     rankable = rankable_items(tokenizer, allow, deny)
-    check_top_k(top_k, int(rankable.sum()))
+    check_top_k(top_k, num_rankable(rankable))
     rows, inputs = request_rows(model, tokenizer, histories, unknown_items)
     if not isinstance(model, WithPrior):
-        check_not_empty(rows, objective)
+        check_not_empty(rows, collator.objective)
     filter_seen = filters_seen(model.config) if filter_seen is None else filter_seen
     found: list[list[dict[str, Any]]] = []
     with evaluating(model):
         for start in range(0, len(rows), batch_size):
             place = slice(start, start + batch_size)
             part = Batch(rows[place], start, room=batch_size, inputs=inputs and inputs[place])
-            found += name_items(tokenizer, *best_of_batch(model, tokenizer, part, rankable, top_k, filter_seen))
+            found += name_items(tokenizer, *best_of_batch(model, collator, part, rankable, top_k, filter_seen))
     return found
 
 
@@ -107,28 +109,27 @@ class Batch:
     inputs: Sequence[dict[str, Any]] | None = None
 
 
+def next_item_collator(model: Any, tokenizer: ItemTokenizer) -> DataCollatorForNextItem:
+    """What makes batches of histories for a model that is asked for the next item."""
+    given: Any = {"max_length": model.config.max_position_embeddings, "inputs": inputs_of(model)}
+    return DataCollatorForNextItem(tokenizer, objective_of(model), **given)
+
+
 @torch.no_grad()
 def best_of_batch(
-    model: Any, tokenizer: ItemTokenizer, part: Batch, rankable: Tensor, top_k: int, filter_seen: bool
+    model: Any, collator: DataCollatorForNextItem, part: Batch, rankable: Tensor, top_k: int, filter_seen: bool
 ) -> tuple[Tensor, Tensor]:
     """Scores and token ids `(batch, top_k)`, 0 where a user has no further item; `rankable` is `(vocab_size,)`."""
     device = next(model.parameters()).device
-    given: Any = {"max_length": model.config.max_position_embeddings, "inputs": inputs_of(model)}
-    collator = DataCollatorForNextItem(tokenizer, objective_of(model), **given)
     features: list[dict[str, Any]] = [{"input_ids": row} for row in part.rows]
     if part.inputs is not None:
         features = [{**feature, "inputs": codes} for feature, codes in zip(features, part.inputs, strict=True)]
     batch = collator(features)
     representation, seen = encode_batch(model, batch, device), batch["seen_ids"].to(device)
     seen = seen if filter_seen else seen[:, :0]  # (batch, longest)
-
-    def score(start: int, stop: int) -> Tensor:
-        scores: Tensor = model.score_items(representation, start, stop)
-        return without_nan(scores, start, first_row=part.first_row)
-
-    rankable, best = rankable.to(device), TopItems(top_k)
+    rankable, best = rankable.to(device), TopItems(top_k, part.first_row)
     for start, stop in chunk_bounds(len(rankable), ITEM_CHUNK_SIZE * max(1, part.room // len(part.rows))):
-        best.update(score(start, stop), start, rankable, seen, overwrite=True)
+        best.update(model.score_items(representation, start, stop), start, rankable, seen, overwrite=True)
     return best.items()
 
 
@@ -190,7 +191,7 @@ def encode_histories(
     if tokens.null_count:
         known = tokens.is_valid().to_numpy(zero_copy_only=False)
         place = int(np.argmin(known))
-        row = int(np.searchsorted(np.cumsum(sizes), place, side="right"))
+        row = bisect_right(list(accumulate(sizes)), place)
         item = ids[place].as_py()
         if item is None:
             raise ValueError(f"`histories` must hold item ids, found a null in history {row}. Leave it out.")
@@ -207,30 +208,23 @@ def encode_histories(
     return [row[mask] for row, mask in zip(rows, _rows(known, sizes), strict=True)]
 
 
-def _rows(values: NDArray[Any], sizes: NDArray[np.int64]) -> list[NDArray[Any]]:
+def _rows(values: NDArray[Any], sizes: list[int]) -> list[NDArray[Any]]:
     """The values of each history; `np.split` takes several times as long for one."""
-    ends = sizes.cumsum().tolist()
+    ends = list(accumulate(sizes))
     return [values[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def _flatten(
     histories: Sequence[Sequence[Any]] | pa.Array | pa.ChunkedArray,
-) -> tuple[pa.Array | list[str | None], NDArray[np.int64]]:
+) -> tuple[pa.Array | list[str | None], list[int]]:
     """All ids one after the other as strings, in a list where `histories` is one, and the length of each history."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
+    if not isinstance(histories, (list, tuple)):
+        import pyarrow as pa
 
-    if isinstance(histories, pa.ChunkedArray):
-        histories = histories.combine_chunks()
-    if isinstance(histories, pa.Array):
-        if not (pa.types.is_list(histories.type) or pa.types.is_large_list(histories.type)):
-            raise TypeError(f"`histories` must be an Arrow list array, found {histories.type}. Give one list a user.")
-        if histories.null_count:
-            raise ValueError(
-                f"`histories` must not be null, found {histories.null_count} nulls. Give a new user an empty list."
-            )
-        sizes = pc.list_value_length(histories).to_numpy(zero_copy_only=False).astype(np.int64)
-        return histories.flatten().cast(pa.string()), sizes
+        if isinstance(histories, pa.ChunkedArray):
+            histories = histories.combine_chunks()
+        if isinstance(histories, pa.Array):
+            return _flatten_array(histories)
     for row, history in enumerate(histories):
         if isinstance(history, (str, bytes)) or not hasattr(history, "__len__"):
             raise TypeError(
@@ -238,7 +232,21 @@ def _flatten(
                 "user pass [history]."
             )
     ids = [None if item is None else str(item) for history in histories for item in history]
-    return ids, np.array([len(history) for history in histories], dtype=np.int64)
+    return ids, [len(history) for history in histories]
+
+
+def _flatten_array(histories: pa.Array) -> tuple[pa.Array, list[int]]:
+    """`_flatten` of an Arrow array."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not (pa.types.is_list(histories.type) or pa.types.is_large_list(histories.type)):
+        raise TypeError(f"`histories` must be an Arrow list array, found {histories.type}. Give one list a user.")
+    if histories.null_count:
+        raise ValueError(
+            f"`histories` must not be null, found {histories.null_count} nulls. Give a new user an empty list."
+        )
+    return histories.flatten().cast(pa.string()), pc.list_value_length(histories).to_pylist()
 
 
 def rankable_items(tokenizer: ItemTokenizer, allow: Iterable[Any] | None, deny: Iterable[Any] | None) -> Tensor:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..data.collators import objective_of
-from ..scoring import ITEM_CHUNK_SIZE, TopItems, chunk_bounds
+from ..scoring import ITEM_CHUNK_SIZE, TopItems, chunk_bounds, num_rankable
 from ..tokenization import ItemTokenizer, check_pair
 from .recommend import check_top_k, name_items, rankable_items
 
@@ -64,7 +64,7 @@ def similar_items(
         raise ValueError(f"`batch_size` must be at least 1, found {batch_size}.")
     check_pair(model, tokenizer)
     rankable = rankable_items(tokenizer, allow, deny)
-    check_top_k(top_k, int(rankable.sum()))
+    check_top_k(top_k, num_rankable(rankable))
     tokens = tokenizer.encode_column([str(item) for item in items]).to_pylist()
     compare = Comparison(model)
     found: list[list[dict[str, Any]]] = []

@@ -56,6 +56,8 @@ class Block:
             shape: Number and size of the heads.
             angles: Rotary positions `(tokens, 2, head_size / 2)`, by which queries and keys are turned, or None.
         """
+        if not torch.is_grad_enabled():
+            return _heads(tokens, self, shape, angles)
         heads: tuple[torch.Tensor, ...] = _Heads.apply(tokens, self, shape, angles)
         return heads
 
@@ -65,23 +67,30 @@ class Block:
         return flat if self.places is None else collect(flat, self.places)
 
 
+def _heads(
+    tokens: torch.Tensor, block: Block, shape: tuple[int, int], angles: torch.Tensor | None
+) -> tuple[torch.Tensor, ...]:
+    """`Block.heads` in one copy."""
+    grid = tokens
+    if block.fillers is not None:
+        grid = tokens.index_select(0, block.fillers)  # (rows * width, …)
+    elif angles is not None:
+        grid = tokens.clone()
+    if angles is not None:
+        turns = angles if block.fillers is None else angles.index_select(0, block.fillers)
+        rotate_in_place(grid[:, : _turned(grid.shape[1], shape)], turns)
+    return grid.view(block.rows, block.width, -1, *shape).permute(2, 0, 3, 1, 4).unbind()
+
+
 class _Heads(torch.autograd.Function):
-    """`Block.heads` in one copy, and its gradient in one: as operations of torch there are four copies each way."""
+    """`Block.heads`, and its gradient in one copy: as operations of torch there are four copies each way."""
 
     @staticmethod
     def forward(
         ctx: Any, tokens: torch.Tensor, block: Block, shape: tuple[int, int], angles: torch.Tensor | None
     ) -> tuple[torch.Tensor, ...]:
         ctx.block, ctx.angles = block, angles
-        grid = tokens
-        if block.fillers is not None:
-            grid = tokens.index_select(0, block.fillers)  # (rows * width, …)
-        elif angles is not None:
-            grid = tokens.clone()
-        if angles is not None:
-            turns = angles if block.fillers is None else angles.index_select(0, block.fillers)
-            rotate_in_place(grid[:, : _turned(grid.shape[1], shape)], turns)
-        return grid.view(block.rows, block.width, -1, *shape).permute(2, 0, 3, 1, 4).unbind()
+        return _heads(tokens, block, shape, angles)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:

@@ -78,6 +78,7 @@ class TorchModel:
         from ..hub.checkpoint import load_checkpoint
         from ..inference.export import text_columns
         from ..inference.prior import load_prior
+        from ..inference.recommend import next_item_collator
 
         torch.set_num_threads(num_threads)
         hide_short_bars()
@@ -85,6 +86,7 @@ class TorchModel:
         refuse_inputs(self.model, "the service")
         prior = load_prior(name, self.tokenizer, revision=revision)
         self.asked = self.model if prior is None else prior.over(self.model)
+        self.collator = next_item_collator(self.asked, self.tokenizer)
         items = self.tokenizer.items
         self.catalogue = Catalogue(
             items["item_id"].to_pylist(),
@@ -106,7 +108,7 @@ class TorchModel:
         rankable = rankable_mask(len(self.tokenizer), allowed=None if allowed is None else torch.from_numpy(allowed))
         arrays = [np.array(row, dtype=np.int64) for row in rows]
         count = min(top_k, self.top_k)
-        scores, tokens = best_of_batch(self.asked, self.tokenizer, Batch(arrays), rankable, count, filter_seen)
+        scores, tokens = best_of_batch(self.asked, self.collator, Batch(arrays), rankable, count, filter_seen)
         # An item that may not be had has no score; there are fewer than were asked for.
         return tokens.masked_fill(scores == -torch.inf, 0).numpy(), scores.numpy()
 

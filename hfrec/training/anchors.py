@@ -62,6 +62,8 @@ class Plan:
         for key, parameter in parameters.items():
             if not parameter.requires_grad or (parameter.ndim < 2 and not include_vectors):
                 continue
+            if self._starts_anew(names[key][0]):
+                continue
             source, name = sources[key], names[key][0]
             known, new = self.alpha, self.beta
             if self._is_residual(parameter):
@@ -111,6 +113,15 @@ class Plan:
         """Whether these are the items' own parts beside their content (`item_representation="content+id"`)."""
         made = self.inner is not None and getattr(self.inner.config, "item_representation", "id") == "content+id"
         return made and parameter is self.inner.get_input_embeddings().weight  # type: ignore[union-attr]
+
+    def _starts_anew(self, name: str) -> bool:
+        """Whether it adds to the items' content what holds of the reference's items, and none of them is here."""
+        if self.inner is None or getattr(self.inner.config, "item_representation", "id") == "id":
+            return False
+        here, known = self.vocabulary, self.reference.vocabulary
+        if here is None or known is None or not plain_name(name).startswith(("head.", "recent.")):
+            return False
+        return all(item not in known for item, row in here.items() if row >= self.inner.config.num_special_tokens)
 
     def _by_item(self, parameter: Tensor) -> bool:
         known = self.vocabulary is not None and self.reference.vocabulary is not None

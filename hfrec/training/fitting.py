@@ -113,6 +113,8 @@ def adopt_log(
     from_log = start.new_item_start == "cooccurrence"
     if from_log:
         start_adopted(model, *histories_and_counts(train, adoption.tokenizer), adoption=adoption)
+        if adoption.whitened:
+            print("Started at the log: residuals and biases; what the body adds to content starts at nothing.")
     return Fitted(adoption.tokenizer, anchored_rows(adoption, from_log=from_log))
 
 

@@ -43,7 +43,8 @@ class L2SPCallback(TrainerCallback, ExportableState):
         beta (`float`, defaults to 0): Strength towards 0 for the weights that it has not.
         residual (`float`, defaults to 0): Strength for what an item has beside its content, in a model with
             `item_representation="content+id"`, in place of `alpha` and `beta`: towards what the reference has of the
-            item, and towards 0 for a new one, which is drawn back to its content.
+            item, and towards 0 for a new one, which is drawn back to its content. Where the reference has none of the
+            model's items, what is added to content (head, path past the body) is not pulled: it starts anew there.
         mode (`"coupled"` or `"decoupled"`): See above.
         tokenizer (tokenizer or `Mapping[str, int]`, *optional*):
             Of the model in training; left out, `Trainer`'s `processing_class`. Where the reference's is known too, the

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,6 +15,7 @@ from transformers import PreTrainedModel
 from ..data.interactions import Interactions
 from ..data.sequences import to_sequences
 from ..models import Bert4RecModel
+from ..models.content import FIRST_DECAY, FIRST_SCALE
 from ..models.layers import Bert4RecLayer
 from ..tokenization import NUM_SPECIAL_TOKENS, SPECIAL_TOKENS, ItemTokenizer
 from ..transfer.cooccurrence import (
@@ -112,7 +114,8 @@ def start_adopted(
     """Start the items of a catalogue that a trained model has adopted, by the log that it is now trained on.
 
     Where most items are known, the new ones start beside them. Else residuals of two logs would not fit each other, and
-    all start at the new log's.
+    all start at the new log's; what the body adds to content and residuals starts at nothing, as in a new model, for
+    it holds of the source's items. The body goes on from what it has learnt.
 
     Args:
         model: A masked or causal model whose items are made of content, changed in place.
@@ -123,8 +126,23 @@ def start_adopted(
     """
     if adoption.whitened:
         start_residuals(model, histories, counts, seed=seed)
+        start_corrections(model)
     else:
         start_new_items(model, histories, counts, new=adoption.new)
+
+
+def start_corrections(model: PreTrainedModel) -> None:
+    """Let the head add nothing to the path past the body, and that path compare as in a new model.
+
+    Args:
+        model: A masked or causal model whose items are made of content, changed in place.
+    """
+    config, head, recent = model.config, cast(Any, model).head, cast(Any, model).recent
+    with torch.no_grad():
+        for weight in head.last(config).parameters():
+            weight.zero_()
+        recent.log_scale.fill_(math.log(FIRST_SCALE))
+        recent.decay_logit.fill_(math.log(FIRST_DECAY / (1 - FIRST_DECAY)))
 
 
 def anchored_rows(adoption: Adoption, *, from_log: bool) -> dict[str, int]:

@@ -119,6 +119,22 @@ def test_a_card_needs_results_and_holds_no_token(runs: Path, tmp_path: Path) -> 
         write_model_card(folder)
 
 
+def test_a_card_says_what_items_are_made_of(runs: Path, tmp_path: Path) -> None:
+    """Who would bring a catalogue of their own must know the columns and the encoder, and not read that none fits."""
+    folder = shutil.copytree(runs / "pretrained", tmp_path / "made")
+    encoder = {"encoder": "/home/ann/minilm", "fingerprint": "ab" * 32, "pooling": "mean"}
+    blocks = [{"kind": "text", "column": "title", **encoder}, {"kind": "categories", "column": "brand"}]
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"item_representation": "content+id", "item_content": {"blocks": blocks}}
+    (folder / "config.json").write_text(json.dumps(config))
+    text = write_model_card(folder).read_text()
+    made = "text of title (minilm, abababababababab, mean pooling); categories of brand"
+    assert f"| Items are made of | content+id: {made} |" in text
+    assert "takes up another catalogue that has title, brand" in text
+    assert "and no others" not in text
+    assert "and no others" in (runs / "pretrained" / "README.md").read_text()
+
+
 def test_a_seed_of_zero_is_stated(runs: Path, tmp_path: Path) -> None:
     """To a template, 0 is as good as nothing."""
     folder = shutil.copytree(runs / "tuned", tmp_path / "tuned")
