@@ -39,7 +39,9 @@ def test_help_is_read_in_part() -> None:
     reading, writing = os.pipe()
     os.close(reading)
     code = "import sys; from hfrec_command import main; sys.exit(main(['pretrain', '--help']))"
-    process = subprocess.run([sys.executable, "-c", code], stdout=writing, stderr=subprocess.PIPE, cwd=ROOT, check=False)
+    process = subprocess.run(
+        [sys.executable, "-c", code], stdout=writing, stderr=subprocess.PIPE, cwd=ROOT, check=False
+    )
     os.close(writing)
     assert (process.returncode, process.stderr) == (0, b"")
 
