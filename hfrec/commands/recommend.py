@@ -225,8 +225,10 @@ def popular_for_empty(histories: Sequence[Sequence[str]], model: Any, tokenizer:
     empty = sum(not history for history in histories)
     if not empty or objective_of(model) != "causal" or "count" not in tokenizer.items.column_names:
         return None
-    print(f"{empty:,} users have no item that the checkpoint knows: they get what is popular.", file=sys.stderr)
-    return PopularityPrior(item_counts(tokenizer))
+    counts = item_counts(tokenizer)
+    given = "what is popular" if counts.any() else "the first items of the catalogue, of which no popularity is known"
+    print(f"{empty:,} users have no item that the checkpoint knows: they get {given}.", file=sys.stderr)
+    return PopularityPrior(counts)
 
 
 def check_overwrites(output: Path, arguments: RecommendArguments) -> None:

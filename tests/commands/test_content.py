@@ -47,6 +47,29 @@ def universal(shops: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) 
     return folder
 
 
+def test_no_item_of_a_catalogue_without_a_log_is_called_popular(
+    universal: Path, shops: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A user without a known item gets something, and must not be told that others buy it."""
+    history = tmp_path / "history.csv"
+    known = pd.read_csv(shops["shop_items"])["item_id"][0]
+    rows = f"user_id,item_id,timestamp\nstranger,of another shop,1\nguest,{known},1\n"
+    history.write_text(rows, encoding="utf-8")
+    words = [
+        "recommend",
+        str(universal),
+        str(history),
+        "--items_file",
+        str(shops["shop_items"]),
+        "--unknown_items",
+        "drop",
+    ]
+    assert main([*words, "--output_file", str(tmp_path / "lists.csv")]) == 0
+    said = capsys.readouterr().err
+    assert "no popularity is known" in said and "what is popular" not in said
+    assert len(pd.read_csv(tmp_path / "lists.csv")) == 2 * 10
+
+
 def test_another_shop_is_ranked_without_a_step_and_after_some(
     universal: Path, shops: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
