@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from argparse import SUPPRESS
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
@@ -39,13 +41,21 @@ def parse_arguments(
         FileNotFoundError: No such settings file.
     """
     if asked_for_help(words):
-        print(help_text(name, classes, everything=any(word in HELP_ALL for word in words)))
+        print_help(help_text(name, classes, everything=any(word in HELP_ALL for word in words)))
         raise SystemExit(0)
     parser = _parser(name, classes)
     parser.set_defaults(**(defaults or {}))
     flags, nulls = _flags(parser, name, classes, words)
     parser.set_defaults(**dict.fromkeys(nulls))
     return parser.fill(flags)
+
+
+def print_help(text: str) -> None:
+    """Print a help text; a reader that has enough of it, such as `head`, is no error."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python writes the rest when it ends
 
 
 def parse_into(name: str, kind: type[T]) -> Callable[[Sequence[str]], T]:

@@ -131,13 +131,11 @@ def choose_settings(
     typical = _rows_of_the_mean(log, length)
     batch = 64 if typical < 50_000 else 128
     steps = int(np.clip(effort.epochs * typical / batch, effort.fewest_steps, effort.most_steps))
-    chosen = [
-        Choice("objective", "causal", "learns from every item of a history in each step"),
-        Choice("loss_candidates", "unseen", "as in recommending: what a user has is left out"),
-    ]
+    chosen = [Choice("objective", "causal", "learns from every item of a history in each step")]
     causal = given.get("objective", "causal" if set(MASKING).isdisjoint(given) else "masked") == "causal"
     if not causal:
         chosen, steps = [], steps * MASKED_STEPS
+    chosen.append(Choice("loss_candidates", "unseen", "as in recommending: what a user has is left out"))
     rate = Choice("learning_rate", 2e-3, "starts from the log need no caution")
     if _by_content(given):
         rate = Choice("learning_rate", 1e-3, "content says much from the start")

@@ -142,7 +142,7 @@ def adopt(
     check_features(model, features, len(ids))
     num_bare = int((features == 0).all(dim=1).sum())
     if num_bare == len(ids):
-        columns = ", ".join(block.column for block in specification.blocks)
+        columns = ", ".join(specification.columns)
         raise ContentError(
             f"None of the {len(ids):,} `items` has content: expected some in {columns}, to rank by. Fill the columns, "
             "or name yours by `--content_columns`."

@@ -101,6 +101,11 @@ class ContentSpecification:
         """Columns of features of each block."""
         return [block.width for block in self.blocks]
 
+    @property
+    def columns(self) -> list[str]:
+        """Columns of the items, each once: of a text, its vector and its words are two blocks."""
+        return list(dict.fromkeys(block.column for block in self.blocks))
+
     def to_dict(self) -> dict[str, Any]:
         """What the config holds: only JSON's types, without what a block has no use for."""
         plain = {field.name: field.default for field in fields(ContentBlock)}
@@ -198,10 +203,10 @@ def content_features(
         >>> content_features(specification, pa.table({"kind": ["b", None, "c"]})).norm(dim=1).round().tolist()
         [1.0, 0.0, 1.0]
     """
-    missing = [block.column for block in specification.blocks if block.column not in items.column_names]
+    missing = [column for column in specification.columns if column not in items.column_names]
     if missing:
         raise ContentError(
-            f"The checkpoint's items are made of {', '.join(block.column for block in specification.blocks)}; these "
+            f"The checkpoint's items are made of {', '.join(specification.columns)}; these "
             f"items have no column {', '.join(missing)}, found {', '.join(items.column_names)}. Rename your columns or "
             f"say what one is called: `--content_columns {missing[0]}=yours`."
         )

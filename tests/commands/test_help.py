@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -31,6 +32,18 @@ for command in COMMANDS:
 """
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
     assert process.returncode == 0, process.stderr
+
+
+def test_help_is_read_in_part() -> None:
+    """As by `hfrec pretrain --help | head`; the pipe is closed before the first word."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    code = "import sys; from hfrec_command import main; sys.exit(main(['pretrain', '--help']))"
+    process = subprocess.run(
+        [sys.executable, "-c", code], stdout=writing, stderr=subprocess.PIPE, cwd=ROOT, check=False
+    )
+    os.close(writing)
+    assert (process.returncode, process.stderr) == (0, b"")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

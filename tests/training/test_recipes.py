@@ -68,7 +68,7 @@ def test_a_masked_run_takes_what_masking_needs() -> None:
     """It learns from a part of the items in a step: with the steps of a causal run it would end too early."""
     masked = {choice.name: choice.value for choice in choose_settings("balanced", FILMS, {"objective": "masked"})}
     assert masked["max_steps"] == 2 * int(str(_values(FILMS)["max_steps"])) and "objective" not in masked
-    assert "loss_candidates" not in masked  # what a masked position sees is not a history: nothing gained by it
+    assert masked["loss_candidates"] == _values(FILMS)["loss_candidates"] == "unseen"
 
 
 @pytest.mark.parametrize(("log", "steps"), [(SHOP, 1031), (FILMS, 500)])

@@ -111,6 +111,9 @@ def test_bad_catalogues_are_refused_with_both_sides(encoder: Path) -> None:
         content_features(specification, shop(**{**SOURCE, "price": ["1", "cheap", ""]}))
     with pytest.raises(ValueError, match="at least one text"):
         content_features(specification, shop(**{**SOURCE, "title": ["", None, " "]}))
+    both = describe_content(shop(**SOURCE), text_column="title", encoder=encoder)  # as vectors and as words
+    with pytest.raises(ValueError, match="made of title; these items have no column title, found"):
+        content_features(both, shop(**SOURCE).drop_columns(["title"]))
     words = describe_content(shop(**SOURCE), text_column="title")
     with pytest.raises(ValueError, match=r"has nothing to read: .* made of title \(words\)"):
         content_features(words, shop(**SOURCE), encoder=encoder)
