@@ -19,8 +19,6 @@ from typing import Any
 if "PYTHONPATH" not in os.environ:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from transformers import Trainer
-
 import hfrec_command
 
 PARTS = {
@@ -33,6 +31,8 @@ PARTS = {
 
 def timed(name: str, label: str, seconds: dict[str, float]) -> None:
     """Add the CPU time of a method of the Trainer to `seconds`."""
+    from transformers import Trainer  # after hfrec, as the command itself loads it
+
     method = getattr(Trainer, name)
 
     @functools.wraps(method)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable, Sequence
 from importlib.abc import MetaPathFinder
@@ -67,7 +68,10 @@ _PACKAGES = ("transformers.", "hfrec.")
 
 
 class RegisterWhenLoaded(MetaPathFinder):
-    """Loads modules as ever; runs the step of a table that is there once no module of the two is half loaded."""
+    """Loads modules as ever; runs the step of a table that is there once no module of the two is half loaded.
+
+    Meanwhile no garbage is collected: what modules are made of stays, and a sixth of the time went into looking at it.
+    """
 
     def __init__(self) -> None:
         self._steps = dict(_STEPS)
@@ -87,10 +91,14 @@ class RegisterWhenLoaded(MetaPathFinder):
 
         def exec_module(module: ModuleType) -> None:
             self._half_loaded.add(fullname)
+            collects = gc.isenabled()  # not within another module
+            gc.disable()
             try:
                 load(module)
             finally:
                 self._half_loaded.discard(fullname)
+                if collects:
+                    gc.enable()
             self.run()
 
         loader.exec_module = exec_module

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+
+import hfrec
 
 CHECK = """
 import transformers.models.auto.modeling_auto as auto
@@ -51,3 +55,26 @@ def test_classes_are_registered_in_every_order(first: str) -> None:
         check=False,
     )
     assert process.returncode == 0, process.stderr
+
+
+@pytest.mark.parametrize("collects", [True, False])
+def test_garbage_is_collected_again_after_an_import(
+    collects: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failed import, or one within another, would leave a long training without collections."""
+    (tmp_path / "outer.py").write_text("import gc, hfrec.inner\nduring = gc.isenabled()\n", encoding="utf-8")
+    (tmp_path / "inner.py").write_text("", encoding="utf-8")
+    (tmp_path / "broken.py").write_text("1 / 0\n", encoding="utf-8")
+    monkeypatch.setattr(hfrec, "__path__", [*hfrec.__path__, str(tmp_path)])
+    before = gc.isenabled()
+    try:
+        (gc.enable if collects else gc.disable)()
+        assert not import_module("hfrec.outer").during
+        assert gc.isenabled() == collects
+        with pytest.raises(ZeroDivisionError):
+            import_module("hfrec.broken")
+        assert gc.isenabled() == collects
+    finally:
+        (gc.enable if before else gc.disable)()
+        for name in ("outer", "inner"):
+            sys.modules.pop(f"hfrec.{name}", None)
