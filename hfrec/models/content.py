@@ -114,6 +114,14 @@ class RecentHistory(nn.Module):
         self.log_scale = nn.Parameter(torch.zeros(()))
         self.decay_logit = nn.Parameter(torch.zeros(()))
 
+    @staticmethod
+    def first_values() -> dict[str, float]:
+        """The weights of a new model, by name."""
+        return {
+            "log_scale": float(torch.tensor(FIRST_SCALE).log()),
+            "decay_logit": float(torch.tensor(FIRST_DECAY).logit()),
+        }
+
     def forward(self, embeds: torch.Tensor, items: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:
         """Directions of the recent history, of length `exp(log_scale)`; zeros where there is no item.
 
@@ -183,5 +191,5 @@ def initialise_content(module: nn.Module, std: float, init: Any) -> None:
         init.zeros_(module.features)
         init.normal_(module.specials, mean=0.0, std=std)
     elif isinstance(module, RecentHistory):
-        init.constant_(module.log_scale, float(torch.tensor(FIRST_SCALE).log()))
-        init.constant_(module.decay_logit, float(torch.tensor(FIRST_DECAY).logit()))
+        for name, value in module.first_values().items():
+            init.constant_(getattr(module, name), value)

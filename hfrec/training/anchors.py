@@ -6,6 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -118,8 +119,13 @@ class Plan:
         """Whether it adds to the items' content what holds of the reference's items, and none of them is here."""
         if self.inner is None or getattr(self.inner.config, "item_representation", "id") == "id":
             return False
+        return plain_name(name).startswith(("head.", "recent.")) and self._shares_no_item
+
+    @cached_property
+    def _shares_no_item(self) -> bool:
+        """Whether the reference is known to have none of the model's items."""
         here, known = self.vocabulary, self.reference.vocabulary
-        if here is None or known is None or not plain_name(name).startswith(("head.", "recent.")):
+        if self.inner is None or here is None or known is None:
             return False
         return all(item not in known for item, row in here.items() if row >= self.inner.config.num_special_tokens)
 

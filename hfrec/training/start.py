@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, cast
 
@@ -15,7 +14,6 @@ from transformers import PreTrainedModel
 from ..data.interactions import Interactions
 from ..data.sequences import to_sequences
 from ..models import Bert4RecModel
-from ..models.content import FIRST_DECAY, FIRST_SCALE
 from ..models.layers import Bert4RecLayer
 from ..tokenization import NUM_SPECIAL_TOKENS, SPECIAL_TOKENS, ItemTokenizer
 from ..transfer.cooccurrence import (
@@ -141,8 +139,8 @@ def start_corrections(model: PreTrainedModel) -> None:
     with torch.no_grad():
         for weight in head.last(config).parameters():
             weight.zero_()
-        recent.log_scale.fill_(math.log(FIRST_SCALE))
-        recent.decay_logit.fill_(math.log(FIRST_DECAY / (1 - FIRST_DECAY)))
+        for name, value in recent.first_values().items():
+            getattr(recent, name).fill_(value)
 
 
 def anchored_rows(adoption: Adoption, *, from_log: bool) -> dict[str, int]:
