@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 
 from benchmarks.content_arms import NETWORKS, SCRATCH
 from hfrec import paired_bootstrap
+from hfrec.evaluation.metrics.bootstrap import mean_interval
+from hfrec.evaluation.metrics.functions import METRIC, pooled_values
+from hfrec.evaluation.verdict import with_ends
 
-MISS = 10**9
 Found = dict[str, dict[str, list[NDArray[np.int64]]]]
 AGAINST_SCRATCH = ("item-kNN", "EASE", "item-kNN + cosine of content", "ids from scratch")
 
@@ -41,13 +43,6 @@ def pairs(arms: dict[str, Any]) -> list[tuple[str, str]]:
     return [(one, other) for one, other in wanted if one in arms and other in arms]
 
 
-def cell(value: dict[str, Any], *, signed: bool = False) -> str:
-    """`.0532 [.0455, .0613]`, of a difference with its sign."""
-    numbers = [value["difference"], *value["difference_ci"]]
-    mean, low, high = (f"{x:+.4f}" if signed else f"{x:.4f}" for x in numbers)
-    return f"{mean} [{low}, {high}]".replace("0.", ".").replace("-", "−")
-
-
 def tables(found: Found) -> str:
     """NDCG@10 of every arm, and paired differences, with 95 % intervals over users."""
     places = [where for where in found if where.startswith("target")]
@@ -59,7 +54,7 @@ def tables(found: Found) -> str:
     lines += ["", head[0].replace("NDCG@10", "paired difference"), head[1]]
     for one, other in dict.fromkeys(pair for place in places for pair in pairs(found[place])):
         row = [
-            cell(paired_bootstrap(arms[one], arms[other]), signed=True) if one in arms and other in arms else ""
+            difference_of(arms[one], arms[other]) if one in arms and other in arms else ""
             for arms in (found[place] for place in places)
         ]
         lines.append(f"| {one} − {other} | {' | '.join(row)} |")
@@ -69,7 +64,16 @@ def tables(found: Found) -> str:
 
 def cell_of(ranks: list[NDArray[np.int64]] | None) -> str:
     """The mean of an arm and its interval; nothing where it was not run."""
-    return "" if ranks is None else cell(paired_bootstrap(ranks, np.full(len(ranks[0]), MISS)))
+    if ranks is None:
+        return ""
+    mean, *ends = mean_interval(pooled_values(ranks, METRIC))
+    return with_ends(mean, ends)
+
+
+def difference_of(ranks: list[NDArray[np.int64]], others: list[NDArray[np.int64]]) -> str:
+    """How far an arm is above another on the same users, and its interval."""
+    found = paired_bootstrap(ranks, others)
+    return with_ends(found["difference"], found["difference_ci"], "+").replace("-", "−")
 
 
 if __name__ == "__main__":
