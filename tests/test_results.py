@@ -30,13 +30,26 @@ def test_a_blend_is_made_of_the_networks_of_its_seed_on_their_log(
     made = [path.stem for path in reproduce.RECIPES.glob("*.yaml") if reproduce.settings_of(path.stem).get("networks")]
     assert len(made) >= 4
     for recipe in made:
-        networks = reproduce.settings_of(recipe)["networks"]
+        settings = reproduce.settings_of(recipe)
+        seeds = range(6, 9) if settings.get("network_seeds") == 3 else [2]
         words = reproduce.words(recipe, 2, Path("runs"))
-        assert words["model_name_or_path"] == [f"runs/{network}/seed-2" for network in networks]
+        networks = settings["networks"]
+        assert words["model_name_or_path"] == [f"runs/{network}/seed-{of}" for network in networks for of in seeds]
         trained = [reproduce.words(network, 2, Path("runs")) for network in networks]
         for name in ("train_file", "dataset"):
             assert {log.get(name) for log in trained} == {words.get(name)}
-        assert not {"networks", "seed"} & set(words)
+        assert not {"networks", "network_seeds", "seed"} & set(words)
+
+
+def test_no_network_is_in_two_blends_of_several_seeds(benchmark_script: Script) -> None:
+    """Rows that shared networks would look more alike than three tries of the recipe are."""
+    reproduce = benchmark_script("quality/reproduce")
+    settings = {"networks": ["a", "b"], "network_seeds": 3}
+    taken = [member for seed in range(4) for member in reproduce.members(settings, seed)]
+    assert len(set(taken)) == len(taken) == 24
+    assert reproduce.called(settings, 1) == [f"{name} seed {seed}" for name in "ab" for seed in (3, 4, 5)]
+    assert reproduce.called({"networks": ["a", "b"]}, 1) == ["a", "b"]
+    assert reproduce.members({"objective": "causal"}, 1) == []
 
 
 def test_parts_of_a_blend_are_called_by_their_recipe(benchmark_script: Script) -> None:

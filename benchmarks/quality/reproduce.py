@@ -1,8 +1,9 @@
 """Make a row of the results again, over three seeds, from a settings file of `recipes/`.
 
 A file that names `networks` is a blend: the networks of these recipes, of the same seed, mixed by `hfrec blend` with
-the classical methods. Any other file is the settings of `hfrec pretrain`. A seed whose run is finished is not run
-again; a blend trains what is missing of its networks first. What is kept lies in
+the classical methods; with `network_seeds: n` the blend of seed s has each network with the seeds n s to n s + n - 1,
+so that no network is in two of them. Any other file is the settings of `hfrec pretrain`. A seed whose run is finished
+is not run again; a blend trains what is missing of its networks first. What is kept lies in
 `benchmarks/quality/results/RECIPE.json`, from which the table of the README is made (`table.py`). Seeds that lie there
 and are not named stay, so that a row can be made a seed at a time.
 
@@ -78,7 +79,7 @@ def settings_of(recipe: str) -> dict[str, Any]:
 
 def run(recipe: str, seed: int, output_dir: Path) -> dict[str, Any]:
     """The results of one seed, from its folder or from a run of its own process; CPU seconds with those of networks."""
-    networks = [run(network, seed, output_dir) for network in settings_of(recipe).get("networks", [])]
+    networks = [run(network, of, output_dir) for network, of in members(settings_of(recipe), seed)]
     folder, cpu = output_dir / recipe / f"seed-{seed}", output_dir / recipe / f"seed-{seed}.cpu"
     if not (folder / "all_results.json").exists():
         file = folder.with_suffix(".yaml")
@@ -94,17 +95,30 @@ def run(recipe: str, seed: int, output_dir: Path) -> dict[str, Any]:
     return {**results, "seed": seed, "cpu_seconds": None if None in spent else sum(spent)}
 
 
+def members(settings: dict[str, Any], seed: int) -> list[tuple[str, int]]:
+    """The networks of a blend and the seed of each; none of a recipe that is no blend."""
+    each = settings.get("network_seeds", 1)
+    return [(network, each * seed + more) for network in settings.get("networks", []) for more in range(each)]
+
+
+def called(settings: dict[str, Any], seed: int) -> list[str]:
+    """What the networks of a blend are called in its row: by their recipe, with the seed where there are several."""
+    several = "network_seeds" in settings
+    return [f"{network} seed {of}" if several else network for network, of in members(settings, seed)]
+
+
 def words(recipe: str, seed: int, output_dir: Path) -> dict[str, Any]:
     """The settings of the command that makes one seed of a recipe."""
     settings = settings_of(recipe)
-    found = {**settings, "output_dir": str(output_dir / recipe / f"seed-{seed}")}
-    networks = found.pop("networks", None)
-    if networks is None:
-        found |= {"seed": seed, "disable_tqdm": True}
-    else:
-        found["model_name_or_path"] = [str(output_dir / network / f"seed-{seed}") for network in networks]
-        log = settings_of(networks[0])
+    own = {name: value for name, value in settings.items() if name not in ("networks", "network_seeds")}
+    found = {**own, "output_dir": str(output_dir / recipe / f"seed-{seed}")}
+    networks = members(settings, seed)
+    if networks:
+        found["model_name_or_path"] = [str(output_dir / network / f"seed-{of}") for network, of in networks]
+        log = settings_of(networks[0][0])
         found |= {name: log[name] for name in ("train_file", "dataset") if name in log}
+    else:
+        found |= {"seed": seed, "disable_tqdm": True}
     files = {name: str(Path(os.environ.get("HFREC_DATA", ".")) / found[name]) for name in FILES if name in found}
     return {**found, **files}
 
@@ -112,13 +126,13 @@ def words(recipe: str, seed: int, output_dir: Path) -> dict[str, Any]:
 def summary(recipe: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
     """What is kept of the runs of a recipe."""
     settings, first = settings_of(recipe), runs[0]
-    networks = settings.get("networks", [])
+    networks = called(settings, first["seed"])
     setting = first["test"]["decided_by"]
     rows = [
         {
             "seed": found["seed"],
             "cpu_seconds": found["cpu_seconds"],
-            **(blended(found, networks) if networks else {"max_steps": found["hyperparameters"]["max_steps"]}),
+            **(blended(found, settings) if networks else {"max_steps": found["hyperparameters"]["max_steps"]}),
             **{name: {key: found["test"][name][key] for key in KEPT} for name in ("filter_seen", "unfiltered")},
             "verdict": found["test"]["verdict"]["text"],
         }
@@ -143,9 +157,9 @@ def summary(recipe: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def blended(found: dict[str, Any], networks: list[str]) -> dict[str, Any]:
+def blended(found: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
     """What a blend is made of, and how far it is above its best part on the test, with a 95 % interval."""
-    blend, names = found["blend"], part_names(found, networks)
+    blend, names = found["blend"], part_names(found, called(settings, found["seed"]))
     return {
         "weights": {names[part["name"]]: part["weight"] for part in blend["components"]},
         "best_part_on_validation": names[blend["fit"]["best_part"]],
