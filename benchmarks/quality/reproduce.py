@@ -26,7 +26,7 @@ import yaml
 
 RESULTS = Path(__file__).parent / "results"
 RECIPES = Path(__file__).parent / "recipes"
-FILES = ("train_file", "items_file")  # settings that name a file of the folder of logs
+FILES = ("train_file", "items_file", "encoder")  # settings that name what lies in the folder of logs
 METRICS = ("ndcg@10", "hit_rate@10")
 KEPT = ("ndcg@10", "ndcg@10_ci", "hit_rate@10", "hit_rate@10_ci")
 
