@@ -136,7 +136,7 @@ def adopt(
     table = read_items(items, "item_id")
     ids = checked_ids("items", table["item_id"].to_pylist())
     if len(ids) < 2:
-        raise ValueError(f"`items` must hold at least two items, found {len(ids)}: there is nothing to choose from.")
+        raise ContentError(f"A catalogue must hold at least two items, found {len(ids)}: nothing to choose from.")
     specification = ContentSpecification.from_dict(model.config.item_content)
     features = content_features(specification, table, encoder=encoder)
     check_features(model, features, len(ids))

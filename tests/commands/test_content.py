@@ -200,3 +200,17 @@ def test_a_table_without_texts_is_named_with_its_column(
     assert main([*command.split(), *map(str, [*words, *given])]) == 1
     said = capsys.readouterr().err.splitlines()[-1]
     assert f"{bare}: " in said and "title" in said and "Fill" in said
+
+
+@pytest.mark.parametrize("command", ["evaluate", "items adopt"])
+def test_a_catalogue_of_one_item_is_named(
+    command: str, universal: Path, shops: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of the files of a command, which one has nothing to choose from?"""
+    alone = tmp_path / "alone.csv"
+    pd.read_csv(shops["shop_items"]).head(1).to_csv(alone, index=False)
+    words = [universal, shops["shop"]] if command == "evaluate" else [universal]
+    given = ["--items_file", alone, "--output_dir", tmp_path / "out"]
+    assert main([*command.split(), *map(str, [*words, *given])]) == 1
+    assert f"{alone}: A catalogue must hold at least two items, found 1" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
