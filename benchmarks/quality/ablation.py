@@ -1,7 +1,8 @@
 """What a change of the start, the model or the schedule is worth: validation NDCG@10 over seeds, paired with the first.
 
-Nothing of the test part is read. Each (log, variant, seed) is trained once and kept as one line of `--output_file`;
-the table is printed from these lines, so that a run that was stopped resumes.
+Nothing of the test part is read. Seen items do not compete, as in the recipes. Each (log, variant, seed) is trained
+once, and kept as one line of `--output_file`; the table is printed from these lines, so that a run that was stopped
+resumes.
 
 python benchmarks/quality/ablation.py --log ml-100k --objective causal --epochs 8 --output_file outputs/ablation.jsonl
 """
@@ -155,8 +156,7 @@ def train(variant: str, seed: int, options: Any, split: Any, tokenizer: Any, row
     alpha = settings.pop("l2sp_alpha", 0.0)
     folder = tempfile.mkdtemp()
     data = DataArguments(train_file=options.log, max_length=options.max_length)
-    competing = "unseen" if options.objective == "causal" else "all"  # as the recipes have it
-    fields = {"hidden_dropout_prob": options.dropout, "loss": options.loss, "loss_candidates": competing, **shape}
+    fields = {"hidden_dropout_prob": options.dropout, "loss": options.loss, "loss_candidates": "unseen", **shape}
     arguments: dict[str, Any] = {
         "output_dir": folder,
         "learning_rate": options.learning_rate,
