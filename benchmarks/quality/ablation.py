@@ -93,6 +93,12 @@ VARIANTS: dict[str, tuple[Start | None, dict[str, Any], dict[str, Any]]] = {
     "constant rate": (with_layers(), ROTARY, {"lr_scheduler_type": "constant"}),
     "gated feed-forward": (with_layers(), {**ROTARY, "gated_mlp": True}, {}),
     "all items compete": (with_layers(), {**ROTARY, "loss_candidates": "all"}, {}),
+    "1,024 drawn negatives": (with_layers(), {**ROTARY, "loss": "sampled_softmax"}, {}),
+    "512 hard and 512 drawn": (
+        with_layers(),
+        {**ROTARY, "loss": "sampled_softmax", "num_negatives": 512, "num_hard_negatives": 512},
+        {},
+    ),
     "dropout 0.1": (with_layers(), {**ROTARY, "hidden_dropout_prob": 0.1}, {}),
     "dropout 0.3": (with_layers(), {**ROTARY, "hidden_dropout_prob": 0.3}, {}),
     "L2-SP to the start, 0.001": (with_layers(), ROTARY, {"l2sp_alpha": 1e-3}),

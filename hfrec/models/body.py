@@ -38,6 +38,7 @@ REMOTE_CODE_FILES = (
     "configuration_bert4rec.py",
     "content.py",
     "grids.py",
+    "hard_negatives.py",
     "item_scorer.py",
     "modeling_bert4rec.py",
     "layers.py",

@@ -5,7 +5,7 @@ from typing import Any, Literal
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
-from .loss_names import LossName
+from .loss_names import SAMPLED_LOSSES, LossName
 
 MAX_LABELS = 100_000
 
@@ -110,6 +110,8 @@ class Bert4RecConfig(CatalogueConfig):
             that the model does not see in the history. The latter is for models that recommend unseen items, and does
             nothing where `filter_seen` is off.
         num_negatives (`int`): Negatives that all positions of a batch share (sampled softmax, gBCE).
+        num_hard_negatives (`int`): Items that score highest for some positions that are alike, and compete beside the
+            negatives drawn (sampled softmax over items of ids): nearer to the exact softmax.
         negative_sampling (`"uniform"`, `"log_uniform"`, `"in_batch"` or `"mixed"`): How they are drawn; log-uniform
             wants token ids in order of frequency. gBCE knows uniform ones only.
         gbce_t (`float`): Calibration of gBCE, from 0 (plain binary cross-entropy) to 1.
@@ -155,6 +157,7 @@ class Bert4RecConfig(CatalogueConfig):
     loss_chunk_size: int = 1_048_576
     loss_candidates: Literal["all", "unseen"] = "all"
     num_negatives: int = 1024
+    num_hard_negatives: int = 0
     negative_sampling: Literal["uniform", "log_uniform", "in_batch", "mixed"] = "uniform"
     gbce_t: float = 0.75
     label_smoothing: float = 0.0
@@ -268,6 +271,14 @@ class Bert4RecConfig(CatalogueConfig):
         for name in ("loss_chunk_size", "num_negatives"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be above 0, found {getattr(self, name)}.")
+        if self.num_hard_negatives < 0:
+            raise ValueError(f"`num_hard_negatives` must be 0 or above, found {self.num_hard_negatives}.")
+        takes_none = self.loss in SAMPLED_LOSSES and self.loss != "sampled_softmax"  # the exact ones score every item
+        if self.num_hard_negatives and (takes_none or self.item_representation != "id"):
+            raise ValueError(
+                "`num_hard_negatives` is for sampled_softmax over items of ids, found "
+                f"{self.num_hard_negatives} with {self.loss!r} and {self.item_representation!r}: set it to 0."
+            )
         if not 0.0 <= self.label_smoothing < 1.0:
             raise ValueError(f"`label_smoothing` must be in [0, 1), found {self.label_smoothing}.")
         if self.label_smoothing and self.loss == "gbce":

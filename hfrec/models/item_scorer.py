@@ -18,6 +18,7 @@ from .body import Bert4RecModel, Bert4RecPreTrainedModel
 from .catalogue import Catalogue
 from .configuration_bert4rec import Bert4RecConfig
 from .content import RecentHistory, StepItems
+from .hard_negatives import with_hard_negatives
 from .layers import Bert4RecHead, embedding_size
 from .loss_names import SAMPLED_LOSSES
 from .losses import (
@@ -329,7 +330,7 @@ class ItemScorer(Bert4RecPreTrainedModel):
                 counts = counts * ((tokens >= block[0]) & (tokens < block[1]))
         sampler = self._negative_sampler(block)
         negatives = sampler.draw(targets) if step.negatives is None else step.negatives[labelled.block]
-        candidates = self._score_candidates(counted.states, targets, negatives, step).without(counted.seen)
+        candidates = self._score_candidates(counted, negatives)
         losses = sampled_losses(candidates, sampler, cast(Bert4RecConfig, self.config), counts)
         return divide_by_labels(losses, targets, labelled.num_items_in_batch)
 
@@ -363,17 +364,17 @@ class ItemScorer(Bert4RecPreTrainedModel):
             seen=labelled.seen,
         )
 
-    def _score_candidates(
-        self, representation: torch.Tensor, target_ids: torch.Tensor, negative_ids: torch.Tensor, step: StepItems
-    ) -> Candidates:
-        bias, sparse = self.item_bias, getattr(self.get_input_embeddings(), "sparse", False)
+    def _score_candidates(self, labelled: Labelled, negative_ids: torch.Tensor) -> Candidates:
+        step, bias, sparse = labelled.step, self.item_bias, getattr(self.get_input_embeddings(), "sparse", False)
         score = self.catalogue.score_candidates
         if step.ids is not None:  # weight and bias are of the step's items alone
             bias = None if bias is None else self.catalogue.take_entries(bias, step.ids, sparse=sparse)
             score, sparse = self.catalogue.score_rows, False
-        places = {"target_ids": step.places(target_ids), "negative_ids": step.places(negative_ids)}
-        found = score(representation, weight=step.weight, bias=bias, sparse=sparse, **places)
-        return replace(found, target_ids=target_ids, negative_ids=negative_ids)
+        places = {"target_ids": step.places(labelled.items), "negative_ids": step.places(negative_ids)}
+        found = score(labelled.states, weight=step.weight, bias=bias, sparse=sparse, **places)
+        found = replace(found, target_ids=labelled.items, negative_ids=negative_ids).without(labelled.seen)
+        wanted: dict[str, Any] = {"block": self._blocks()[labelled.block], "count": self.config.num_hard_negatives}
+        return with_hard_negatives(found, labelled, bias=bias, sparse=sparse, **wanted)
 
     def _fit_label_counts(self) -> None:
         """Start the estimate of label frequencies anew when the vocabulary has changed."""

@@ -219,13 +219,15 @@ class NegativeSampler:
 class Candidates:
     """Scores of the targets `(num_labelled,)` and of the shared negatives `(num_labelled, num_negatives)`.
 
-    A negative that is the target of its row (an accidental hit) has the score minus infinity.
+    A negative that is the target of its row (an accidental hit) has the score minus infinity. `hard` are the scores of
+    negatives that were not drawn but looked for `(num_labelled, num_hard_negatives)`; None where there are none.
     """
 
     targets: torch.Tensor
     target_ids: torch.Tensor
     negatives: torch.Tensor
     negative_ids: torch.Tensor
+    hard: torch.Tensor | None = None
 
     def without(self, seen: torch.Tensor | None) -> "Candidates":
         """The same with minus infinity for negatives among the tokens `(num_labelled, length)` seen, if any."""
@@ -291,15 +293,19 @@ def sampled_softmax_losses(
 
     `-log(exp(s_y - log Q_y) / (exp(s_y - log Q_y) + Σ_j exp(s_j - log Q_j)))` with `Q` the expected number of draws of
     an item: without it, items that are drawn more often than others are scored too low (Bengio and Senécal, 2008; Yi
-    et al., RecSys 2019).
+    et al., RecSys 2019). With hard negatives `h` the drawn ones estimate the sum over the other items, without bias:
+    `-log(exp(s_y) / (exp(s_y) + Σ_h exp(s_h) + Σ_j exp(s_j - log Q_j)))`.
 
     Args:
         candidates: Scores of targets and negatives.
         sampler: What drew the negatives.
         label_counts: Needed for in-batch negatives.
     """
-    target = candidates.targets - sampler.log_expected_count(candidates.target_ids, label_counts)
     negatives = candidates.negatives - sampler.log_expected_count(candidates.negative_ids, label_counts)
+    if candidates.hard is not None:
+        scores = torch.cat([candidates.targets[:, None], candidates.hard, negatives], dim=1)
+        return scores.logsumexp(dim=-1) - candidates.targets  # (num_labelled,)
+    target = candidates.targets - sampler.log_expected_count(candidates.target_ids, label_counts)
     return torch.logaddexp(target, negatives.logsumexp(dim=-1)) - target  # (num_labelled,)
 
 

@@ -108,6 +108,10 @@ class ModelArguments:
     num_negatives: int = field(
         default=1024, metadata={"help": "Negatives that a batch shares (sampled_softmax, gbce)."}
     )
+    num_hard_negatives: int = field(
+        default=0,
+        metadata={"help": "Items that score highest for alike positions, beside those drawn (sampled_softmax, ids)."},
+    )
     negative_sampling: Literal["uniform", "log_uniform", "in_batch", "mixed"] = field(
         default="uniform", metadata={"help": "How negatives are drawn; their frequency is corrected for."}
     )

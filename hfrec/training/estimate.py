@@ -10,6 +10,7 @@ import torch
 
 from ..models import Bert4RecConfig, Bert4RecForMaskedLM
 from ..models.chunked_loss import rows_at_once
+from ..models.hard_negatives import GROUP_SIZE
 from ..models.loss_names import SAMPLED_LOSSES
 from ..transfer.cooccurrence import EXACT_CELLS, most_cells
 
@@ -242,9 +243,12 @@ def _loss(config: Bert4RecConfig, workload: Workload) -> int:
         if height:  # one buffer of scores; the gradient of the table twice, once scaled
             return min(height, labels) * config.vocab_size + 2 * table
         return 2 * min(config.loss_chunk_size, labels * config.vocab_size) + table
-    negatives = _negatives(config)
+    negatives, hard = _negatives(config), _hard_negatives(config)
     dense = 0 if workload.rowwise_embeddings else table
-    return 4 * labels * negatives + 2 * (labels + negatives) * _widths(config)[0] + dense
+    groups = labels // GROUP_SIZE
+    search = groups * config.vocab_size if hard else 0  # freed before the hard negatives are scored
+    beside = max(search, 4 * labels * hard + 2 * groups * hard * _widths(config)[0])
+    return 4 * labels * negatives + 2 * (labels + negatives) * _widths(config)[0] + dense + beside
 
 
 def _negatives(config: Bert4RecConfig) -> int:
@@ -252,9 +256,15 @@ def _negatives(config: Bert4RecConfig) -> int:
     return min(config.num_negatives, config.vocab_size)
 
 
+def _hard_negatives(config: Bert4RecConfig) -> int:
+    """Hard negatives of a position."""
+    return min(config.num_hard_negatives, config.vocab_size)
+
+
 def _rows(config: Bert4RecConfig, workload: Workload) -> int:
     """Most rows of the item table that a batch touches."""
-    return min(config.vocab_size, workload.tokens + workload.labels + _negatives(config))
+    hard = _hard_negatives(config) * (workload.labels // GROUP_SIZE)
+    return min(config.vocab_size, workload.tokens + workload.labels + _negatives(config) + hard)
 
 
 def suggestions(config: Bert4RecConfig, workload: Workload, *, at_least: int = 0) -> list[str]:

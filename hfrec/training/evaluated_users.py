@@ -72,7 +72,8 @@ def cost_of_all(
     labels = tokens * (data.mlm_probability if objective_of(model) == "masked" else 1.0)
     width = config.embedding_size or config.hidden_size
     body = tokens * config.num_hidden_layers * 12 * config.hidden_size**2  # products of the layers, once
-    candidates = config.num_negatives if config.loss in SAMPLED_LOSSES else config.vocab_size
+    drawn = config.num_negatives + config.num_hard_negatives
+    candidates = drawn if config.loss in SAMPLED_LOSSES else config.vocab_size
     user = body + 2 * config.vocab_size * width  # scores, and the comparisons with them
     row = 3 * (body + labels * candidates * width)  # backward is twice forward
     return float(BESIDE_PRODUCTS * user * len(rows) / (row * trained))

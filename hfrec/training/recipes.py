@@ -17,6 +17,8 @@ RecipeName = Literal["fast", "balanced", "best"]
 LENGTHS = (20, 50, 100, 200)
 LARGEST_EXACT_CATALOGUE = 20_000  # the exact loss ranks better; at 12,000 items it takes 1.7 times as long
 LARGEST_CHEAP_CATALOGUE = 6_000  # the same for who is in a hurry, and for content, which is better with drawn negatives
+LARGEST_SEARCHED_CATALOGUE = 100_000  # above, looking for hard negatives takes more than all else of a step
+HARD_NEGATIVES = 512
 MASKED_STEPS = 2  # times those of a causal run: each learns from a part of the items
 CONTENT_STEPS = 1 / 4  # of those of a run by ids: content says much from the start, and more steps learn by heart
 
@@ -152,6 +154,7 @@ def choose_settings(
         Choice("position_embedding_type", "rotary", "attention starts at the nearest items"),
         Choice("hidden_dropout_prob", _dropout(log.mean_length), lengths),
         Choice("loss", "chunked" if exact else "sampled_softmax", f"{log.num_items:,} items: {softmax}"),
+        *_choose_negatives(recipe, log, given),
         Choice("per_device_train_batch_size", batch, f"{rows:,} rows an epoch"),
         rate,
         *choose_budget(steps, f"{steps / batches:.3g} epochs"),
@@ -173,6 +176,17 @@ def loss_is_exact(recipe: RecipeName, log: LogStatistics, given: Mapping[str, An
     """
     cheap = recipe == "fast" or _by_content(given)
     return log.num_items <= (LARGEST_CHEAP_CATALOGUE if cheap else LARGEST_EXACT_CATALOGUE)
+
+
+def _choose_negatives(recipe: RecipeName, log: LogStatistics, given: Mapping[str, Any]) -> list[Choice]:
+    """Half of the negatives are looked for where the recipe draws them and a search costs less than all scores."""
+    few = log.num_items <= LARGEST_SEARCHED_CATALOGUE and not loss_is_exact(recipe, log, given)
+    if not few or "loss" in given or recipe == "fast" or _by_content(given):
+        return []
+    return [
+        Choice("num_hard_negatives", HARD_NEGATIVES, "highest scores for alike positions, for half of those drawn"),
+        Choice("num_negatives", HARD_NEGATIVES, "the other half"),
+    ]
 
 
 def choose_budget(steps: int, reason: str) -> list[Choice]:

@@ -43,8 +43,8 @@ def shard_catalogue(model: Scorer, group: dist.ProcessGroup | None = None) -> Sc
 
     Raises:
         TypeError: A model of another kind.
-        ValueError: `config.loss` is `full`, `config.label_smoothing` is not 0, there are no processes or more than
-            tokens, or one has other weights.
+        ValueError: `config.loss` is `full`, `config.label_smoothing` or `config.num_hard_negatives` is not 0, there are
+            no processes or more than tokens, or one has other weights.
     """
     if not isinstance(model, ItemScorer):
         raise TypeError(f"`model`: expected a masked or causal Bert4Rec model, found {type(model).__name__}.")
@@ -54,6 +54,8 @@ def shard_catalogue(model: Scorer, group: dist.ProcessGroup | None = None) -> Sc
         raise ValueError(
             "`loss='full'` holds the scores of all items: set `model.config.loss = 'chunked'`, which is the same loss."
         )
+    if model.config.num_hard_negatives:
+        raise ValueError("`num_hard_negatives` must be 0 where the catalogue is divided: no process has all items.")
     if model.config.label_smoothing:
         raise ValueError("`label_smoothing` must be 0 where the catalogue is divided: it needs the mean of all items.")
     group = group or dist.group.WORLD

@@ -26,6 +26,7 @@ EXPECTED = [
     "configuration_bert4rec.py",
     "content.py",
     "grids.py",
+    "hard_negatives.py",
     "item_scorer.py",
     "items.parquet",
     "layers.py",

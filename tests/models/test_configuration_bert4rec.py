@@ -38,6 +38,7 @@ from hfrec.models import Bert4RecConfig
         ("loss", "bpr"),
         ("loss_chunk_size", 0),
         ("num_negatives", 0),
+        ("num_hard_negatives", -1),
         ("negative_sampling", "popular"),
         ("gbce_t", 1.5),
     ],
@@ -58,6 +59,16 @@ def test_gbce_takes_uniform_negatives_only() -> None:
     """Its calibration is derived for uniform negatives and would be wrong for others."""
     with pytest.raises(StrictDataclassError, match="uniform"):
         Bert4RecConfig(loss="gbce", negative_sampling="in_batch")
+
+
+@pytest.mark.parametrize(
+    "other", [{"loss": "gbce"}, {"item_representation": "content", "item_content": {"blocks": [{"width": 5}]}}]
+)
+def test_hard_negatives_are_for_a_softmax_over_ids(other: dict[str, Any]) -> None:
+    """They would be left out in silence, or the embeddings of a whole catalogue be made in each step."""
+    assert Bert4RecConfig(loss="sampled_softmax", num_hard_negatives=8).num_hard_negatives == 8
+    with pytest.raises(StrictDataclassError, match="num_hard_negatives"):
+        Bert4RecConfig(**{"loss": "sampled_softmax", "num_hard_negatives": 8, **other})
 
 
 def test_sizes_left_out_follow_hidden_size() -> None:

@@ -62,6 +62,7 @@ LOSSES = [
     {"loss": "chunked", "label_smoothing": 0.2},
     {"loss": "full", "label_smoothing": 0.2},
     {"loss": "sampled_softmax", **EXHAUSTIVE},
+    {"loss": "sampled_softmax", "num_negatives": 4, "num_hard_negatives": 100},
     {"loss": "gbce", **EXHAUSTIVE},
     {"loss": "gbce", "loss_candidates": "unseen", **EXHAUSTIVE},
 ]
@@ -121,9 +122,9 @@ def test_negatives_are_drawn_within_the_source(sampling: str, monkeypatch: pytes
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []
     scored = model._score_candidates
 
-    def watched(states: Any, targets: torch.Tensor, negatives: torch.Tensor, step: Any) -> Any:
-        seen.append((targets, negatives))
-        return scored(states, targets, negatives, step)
+    def watched(labelled: Any, negatives: torch.Tensor) -> Any:
+        seen.append((labelled.items, negatives))
+        return scored(labelled, negatives)
 
     monkeypatch.setattr(model, "_score_candidates", watched)
     model(**joined(batches())).loss.backward()

@@ -355,7 +355,7 @@ def test_a_checkpoint_from_before_the_losses_loads_and_changes_its_loss(tmp_path
     """An old config has none of the fields, an old checkpoint no frequencies: those must not be what was in memory."""
     Bert4RecForMaskedLM(Bert4RecConfig(vocab_size=20, hidden_size=8)).save_pretrained(tmp_path)
     path = tmp_path / "config.json"
-    fields = ("loss", "num_negatives", "negative_sampling", "gbce_t")
+    fields = ("loss", "num_negatives", "num_hard_negatives", "negative_sampling", "gbce_t")
     path.write_text("".join(line for line in path.open() if not any(f'"{name}' in line for name in fields)))
     assert Bert4RecForMaskedLM.from_pretrained(tmp_path).config.loss == "full"
     options: dict[str, Any] = {"loss": "sampled_softmax", "negative_sampling": "mixed"}
@@ -402,6 +402,8 @@ UNSEEN = [
     {"loss": "chunked"},
     {"loss": "chunked", "loss_chunk_size": 30},
     {"loss": "sampled_softmax", "num_negatives": 17},  # each item once: the exact softmax
+    {"loss": "sampled_softmax", "num_negatives": 17, "num_hard_negatives": 4},
+    {"loss": "sampled_softmax", "num_negatives": 3, "num_hard_negatives": 17},
 ]
 
 

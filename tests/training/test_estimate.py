@@ -89,6 +89,8 @@ def test_parameters_of_a_large_catalogue_are_counted_without_memory_for_them() -
         ({"vocab_size": 500_003, "loss": "chunked"}, 64, 50, 0.2, False),
         ({"vocab_size": 500_003, "loss": "sampled_softmax"}, 64, 50, 0.2, False),
         ({"vocab_size": 500_003, "loss": "sampled_softmax"}, 64, 50, 0.2, True),
+        ({"vocab_size": 100_003, "loss": "sampled_softmax", "num_hard_negatives": 512}, 64, 50, 1.0, False),
+        ({"vocab_size": 100_003, "loss": "sampled_softmax", "num_hard_negatives": 512}, 64, 50, 1.0, True),
         ({"vocab_size": 3_003, "loss": "chunked", "num_hidden_layers": 4}, 128, 100, 0.2, False),
         ({"vocab_size": 3_003, "loss": "chunked", "hidden_size": 128}, 64, 200, 1.0, False),
     ],

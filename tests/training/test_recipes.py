@@ -55,6 +55,27 @@ def test_the_exact_loss_is_taken_where_it_is_worth_its_time(
     assert found["loss"] == loss
 
 
+@pytest.mark.parametrize(
+    ("recipe", "num_items", "given", "hard"),
+    [
+        ("balanced", 12_101, {}, None),
+        ("balanced", 40_000, {}, 512),
+        ("best", 40_000, {"objective": "masked"}, 512),
+        ("fast", 40_000, {}, None),
+        ("balanced", 400_000, {}, None),
+        ("balanced", 40_000, {"item_representation": "content"}, None),
+        ("balanced", 40_000, {"loss": "gbce"}, None),  # which refuses them
+    ],
+)
+def test_negatives_are_looked_for_where_drawing_alone_is_worse(
+    recipe: RecipeName, num_items: int, given: dict[str, str], hard: int | None
+) -> None:
+    """Looking for them in a catalogue of millions would take most of a step; not every model takes them."""
+    log = LogStatistics(SHOP.lengths, num_items=num_items)
+    found = {choice.name: choice.value for choice in choose_settings(recipe, log, given)}
+    assert found.get("num_hard_negatives") == found.get("num_negatives") == hard
+
+
 @pytest.mark.parametrize("log", [FILMS, SHOP, LogStatistics(np.array([3, 3, 4]), num_items=5)])
 def test_a_better_recipe_takes_more_steps_and_evaluates_as_often(log: LogStatistics) -> None:
     """`best` must not be cut short by a bound that was meant for `fast`, nor a tiny log get no step."""

@@ -71,12 +71,16 @@ def test_two_backward_passes_add_up() -> None:
 CONTENT = {"blocks": [{"kind": "vectors", "column": "image", "width": 5}]}
 
 
-@pytest.mark.parametrize("representation", ["id", "content+id"])
-@pytest.mark.parametrize("loss", ["sampled_softmax", "gbce"])
-def test_sparse_gradients_are_the_dense_ones(loss: str, representation: str) -> None:
+@pytest.mark.parametrize(
+    ("loss", "representation", "hard"),
+    [(loss, items, 0) for loss in ("sampled_softmax", "gbce") for items in ("id", "content+id")]
+    + [("sampled_softmax", "id", 6)],
+)
+def test_sparse_gradients_are_the_dense_ones(loss: str, representation: str, hard: int) -> None:
     """A row left out of the sparse gradient is never trained, be it an embedding or a residual beside content."""
     torch.manual_seed(0)
     shape = {"vocab_size": 60, "hidden_size": 8, "loss": loss, "num_negatives": 16, "hidden_dropout_prob": 0.0}
+    shape["num_hard_negatives"] = hard
     made_of = {} if representation == "id" else {"item_content": CONTENT, "content_adapter": "linear"}
     model = Bert4RecForCausalLM(Bert4RecConfig(**shape, item_representation=representation, **made_of)).train()
     if made_of:

@@ -31,6 +31,9 @@ def test_models_without_a_sharded_loss_are_refused(tmp_path: Path) -> None:
             shard_catalogue(Bert4RecModel(config))
         with pytest.raises(ValueError, match="'chunked'`, which is the same loss"):
             shard_catalogue(Bert4RecForMaskedLM(Bert4RecConfig(vocab_size=VOCAB_SIZE, hidden_size=16, loss="full")))
+        searched = Bert4RecConfig(vocab_size=VOCAB_SIZE, loss="sampled_softmax", num_hard_negatives=4)
+        with pytest.raises(ValueError, match="num_hard_negatives"):
+            shard_catalogue(Bert4RecForMaskedLM(searched))
         with pytest.raises(ValueError, match="each of 0 tokens, found 1"):
             Shard(dist.group.WORLD, 0)
         with pytest.raises(TypeError, match="what `shard_catalogue` returned"):
