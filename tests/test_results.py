@@ -41,6 +41,24 @@ def test_a_blend_is_made_of_the_networks_of_its_seed_on_their_log(
         assert not {"networks", "network_seeds", "seed"} & set(words)
 
 
+def test_what_is_fine_tuned_is_the_model_of_its_seed_on_its_log(
+    benchmark_script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model of another seed would be fine-tuned three times; on another log the row would say something else."""
+    reproduce = benchmark_script("quality/reproduce")
+    monkeypatch.setenv("HFREC_DATA", "logs")
+    made = [path.stem for path in reproduce.RECIPES.glob("*.yaml") if "finetunes" in reproduce.settings_of(path.stem)]
+    assert len(made) >= 2
+    for recipe in made:
+        settings = reproduce.settings_of(recipe)
+        words, before = (reproduce.words(name, 2, Path("runs")) for name in (recipe, settings["finetunes"]))
+        assert reproduce.command_of(settings) == "finetune" and "finetunes" not in words
+        assert words["model_name_or_path"] == before["output_dir"] and words["seed"] == before["seed"] == 2
+        assert [words.get(name) for name in ("train_file", "dataset")] == [
+            before.get(name) for name in ("train_file", "dataset")
+        ]
+
+
 def test_no_network_is_in_two_blends_of_several_seeds(benchmark_script: Script) -> None:
     """Rows that shared networks would look more alike than three tries of the recipe are."""
     reproduce = benchmark_script("quality/reproduce")

@@ -2,8 +2,9 @@
 
 A file that names `networks` is a blend: the networks of these recipes, of the same seed, mixed by `hfrec blend` with
 the classical methods; with `network_seeds: n` the blend of seed s has each network with the seeds n s to n s + n - 1,
-so that no network is in two of them. Any other file is the settings of `hfrec pretrain`. A seed whose run is finished
-is not run again; a blend trains what is missing of its networks first. What is kept lies in
+so that no network is in two of them. A file that names the recipe that it `finetunes` is the settings of `hfrec
+finetune`, from that model of the same seed on the same log. Any other file is the settings of `hfrec pretrain`. A seed
+whose run is finished is not run again; what is missing of the networks is trained first. What is kept lies in
 `benchmarks/quality/results/RECIPE.json`, from which the table of the README is made (`table.py`). Seeds that lie there
 and are not named stay, so that a row can be made a seed at a time.
 
@@ -87,7 +88,7 @@ def run(recipe: str, seed: int, output_dir: Path) -> dict[str, Any]:
         file.write_text(yaml.safe_dump(words(recipe, seed, output_dir)), encoding="utf-8")
         before = os.times().children_user
         code = "import sys; from hfrec_command import main; sys.exit(main(sys.argv[1:]))"
-        command = "blend" if networks else "pretrain"
+        command = command_of(settings_of(recipe))
         subprocess.run([sys.executable, "-c", code, command, str(file)], check=True)
         cpu.write_text(f"{os.times().children_user - before:.0f}", encoding="utf-8")
     results: dict[str, Any] = json.loads((folder / "all_results.json").read_text(encoding="utf-8"))
@@ -95,8 +96,15 @@ def run(recipe: str, seed: int, output_dir: Path) -> dict[str, Any]:
     return {**results, "seed": seed, "cpu_seconds": None if None in spent else sum(spent)}
 
 
+def command_of(settings: dict[str, Any]) -> str:
+    """The command of a recipe: what its file names decides."""
+    return "blend" if "networks" in settings else "finetune" if "finetunes" in settings else "pretrain"
+
+
 def members(settings: dict[str, Any], seed: int) -> list[tuple[str, int]]:
-    """The networks of a blend and the seed of each; none of a recipe that is no blend."""
+    """The networks that a recipe starts from and the seed of each: those of a blend, or what is fine-tuned."""
+    if "finetunes" in settings:
+        return [(settings["finetunes"], seed)]
     each = settings.get("network_seeds", 1)
     return [(network, each * seed + more) for network in settings.get("networks", []) for more in range(each)]
 
@@ -110,14 +118,15 @@ def called(settings: dict[str, Any], seed: int) -> list[str]:
 def words(recipe: str, seed: int, output_dir: Path) -> dict[str, Any]:
     """The settings of the command that makes one seed of a recipe."""
     settings = settings_of(recipe)
-    own = {name: value for name, value in settings.items() if name not in ("networks", "network_seeds")}
+    own = {name: value for name, value in settings.items() if name not in ("networks", "network_seeds", "finetunes")}
     found = {**own, "output_dir": str(output_dir / recipe / f"seed-{seed}")}
-    networks = members(settings, seed)
+    networks, command = members(settings, seed), command_of(settings)
     if networks:
-        found["model_name_or_path"] = [str(output_dir / network / f"seed-{of}") for network, of in networks]
+        folders = [str(output_dir / network / f"seed-{of}") for network, of in networks]
+        found["model_name_or_path"] = folders if command == "blend" else folders[0]
         log = settings_of(networks[0][0])
         found |= {name: log[name] for name in ("train_file", "dataset") if name in log}
-    else:
+    if command != "blend":
         found |= {"seed": seed, "disable_tqdm": True}
     files = {name: str(Path(os.environ.get("HFREC_DATA", ".")) / found[name]) for name in FILES if name in found}
     return {**found, **files}
@@ -126,7 +135,7 @@ def words(recipe: str, seed: int, output_dir: Path) -> dict[str, Any]:
 def summary(recipe: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
     """What is kept of the runs of a recipe."""
     settings, first = settings_of(recipe), runs[0]
-    networks = called(settings, first["seed"])
+    networks = called(settings, first["seed"]) if command_of(settings) == "blend" else []
     setting = first["test"]["decided_by"]
     rows = [
         {
@@ -143,7 +152,7 @@ def summary(recipe: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
         "recipe": recipe,
         "command": f"make reproduce RECIPE={recipe}",
         "settings": {name: value for name, value in settings.items() if name != "output_dir"},
-        **({} if networks else {"chosen": first["recipe"]}),
+        **({"chosen": first["recipe"]} if "recipe" in first else {}),
         "protocol": first["test"]["protocol"],
         "decided_by": setting,
         "n_users": first["test"]["n_users"],
