@@ -49,7 +49,7 @@ def search_space(own: Mapping[str, Any], log: LogStatistics, given: Collection[s
         >>> own = {"learning_rate": 1e-3, "hidden_dropout_prob": 0.5, "max_length": 20, "hidden_size": 64}
         >>> own |= {"num_hidden_layers": 2, "num_attention_heads": 2, "loss": "chunked", "objective": "causal"}
         >>> own |= {"per_device_train_batch_size": 64, "weight_decay": 0.0, "label_smoothing_factor": 0.0}
-        >>> own |= {"position_embedding_type": "absolute", "negative_sampling": "uniform"}
+        >>> own |= {"position_embedding_type": "absolute", "negative_sampling": "uniform", "num_hard_negatives": 0}
         >>> space = search_space(own, LogStatistics(np.arange(1, 401) // 10, num_items=120), {"hidden_size"})
         >>> space["max_length"], space["num_hidden_layers"], "hidden_size" in space, "loss" in space
         ((20, 50), (1, 2), False, False)
@@ -131,7 +131,7 @@ def _losses(own: Mapping[str, Any], log: LogStatistics) -> SearchSpace:
         return {}
     exact = ("chunked",) if loss_is_exact("best", log, own) else ()
     negatives = {number for number in (256, 1024, 4096) if number <= log.num_items}
-    gbce = not own["label_smoothing_factor"] and own["negative_sampling"] == "uniform"  # it takes nothing else
-    drawn = [loss for loss in SAMPLED_LOSSES if loss != "gbce" or gbce]
+    refused = own["label_smoothing_factor"] or own["num_hard_negatives"] or own["negative_sampling"] != "uniform"
+    drawn = [loss for loss in SAMPLED_LOSSES if loss != "gbce" or not refused]
     losses = dict.fromkeys((own["loss"], *exact, *drawn))
     return {"loss": tuple(losses), "num_negatives": tuple(sorted({*negatives, own["num_negatives"]}))}

@@ -45,7 +45,7 @@ def test_a_small_log_gets_a_small_space() -> None:
     tiny, films, shop = (search_space(_own(log), log, ()) for log in (TINY, FILMS, SHOP))
     assert "max_length" not in tiny and "loss" not in tiny and tiny["hidden_size"] == (32, 64)
     assert films["max_length"] == (50, 100, 200) and films["hidden_size"] == (32, 64, 128)
-    assert "chunked" in films["loss"] and "chunked" not in shop["loss"]  # type: ignore[operator]
+    assert "chunked" in films["loss"] and "loss" not in shop  # type: ignore[operator]
 
 
 def test_content_is_not_searched_with_a_loss_that_its_recipe_avoids() -> None:
@@ -95,3 +95,11 @@ def test_gbce_is_not_searched_beside_a_flag_that_it_refuses(given: dict[str, Any
     losses = search_space(_own(FILMS, **given), FILMS, given)["loss"]
     assert losses == ("chunked", "sampled_softmax")
     assert search_space(_own(FILMS), FILMS, ())["loss"] == (*losses, "gbce")
+
+
+def test_gbce_is_not_searched_where_the_recipe_looks_for_hard_negatives() -> None:
+    """The recipe's choice stays in every trial, and the model refuses the two together."""
+    own = _own(SHOP)
+    assert own["num_hard_negatives"] == own["num_negatives"] == 512
+    space = search_space(own, SHOP, ())
+    assert "loss" not in space and space["num_negatives"] == (256, 512, 1024, 4096)
