@@ -80,7 +80,8 @@ def settings_of(recipe: str) -> dict[str, Any]:
 
 def run(recipe: str, seed: int, output_dir: Path) -> dict[str, Any]:
     """The results of one seed, from its folder or from a run of its own process; CPU seconds with those of networks."""
-    networks = [run(network, of, output_dir) for network, of in members(settings_of(recipe), seed)]
+    settings = settings_of(recipe)
+    networks = [run(network, of, output_dir) for network, of in members(settings, seed)]
     folder, cpu = output_dir / recipe / f"seed-{seed}", output_dir / recipe / f"seed-{seed}.cpu"
     if not (folder / "all_results.json").exists():
         file = folder.with_suffix(".yaml")
@@ -88,8 +89,7 @@ def run(recipe: str, seed: int, output_dir: Path) -> dict[str, Any]:
         file.write_text(yaml.safe_dump(words(recipe, seed, output_dir)), encoding="utf-8")
         before = os.times().children_user
         code = "import sys; from hfrec_command import main; sys.exit(main(sys.argv[1:]))"
-        command = command_of(settings_of(recipe))
-        subprocess.run([sys.executable, "-c", code, command, str(file)], check=True)
+        subprocess.run([sys.executable, "-c", code, command_of(settings), str(file)], check=True)
         cpu.write_text(f"{os.times().children_user - before:.0f}", encoding="utf-8")
     results: dict[str, Any] = json.loads((folder / "all_results.json").read_text(encoding="utf-8"))
     spent = [float(cpu.read_text()) if cpu.exists() else None, *(network["cpu_seconds"] for network in networks)]
@@ -111,6 +111,8 @@ def members(settings: dict[str, Any], seed: int) -> list[tuple[str, int]]:
 
 def called(settings: dict[str, Any], seed: int) -> list[str]:
     """What the networks of a blend are called in its row: by their recipe, with the seed where there are several."""
+    if command_of(settings) != "blend":
+        return []
     several = "network_seeds" in settings
     return [f"{network} seed {of}" if several else network for network, of in members(settings, seed)]
 
@@ -135,7 +137,7 @@ def words(recipe: str, seed: int, output_dir: Path) -> dict[str, Any]:
 def summary(recipe: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
     """What is kept of the runs of a recipe."""
     settings, first = settings_of(recipe), runs[0]
-    networks = called(settings, first["seed"]) if command_of(settings) == "blend" else []
+    networks = called(settings, first["seed"])
     setting = first["test"]["decided_by"]
     rows = [
         {

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch.nn import functional as F
 
-from .losses import Candidates, Labelled, take_entries
+from .losses import Candidates, Labelled, found_among, take_entries
 
 GROUP_SIZE = 16  # positions that share their hard negatives, at least; up to twice as many
 
@@ -59,12 +59,7 @@ class HardNegatives:
 
     def among(self, tokens: torch.Tensor) -> torch.Tensor:
         """Which hard negatives are among a position's `tokens` `(num_labelled, n)`: `(num_labelled, count)`."""
-        ids = self.ids[self.groups]
-        last = ids.shape[1]
-        places = torch.searchsorted(ids, tokens).clamp(max=last - 1)
-        places = places.masked_fill(ids.gather(1, places) != tokens, last)  # one column more, for what is not there
-        found = torch.zeros(len(ids), last + 1, dtype=torch.bool, device=ids.device)
-        return found.scatter_(1, places, True)[:, :last]
+        return found_among(self.ids[self.groups], tokens)
 
 
 def with_hard_negatives(

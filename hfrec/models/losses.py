@@ -215,6 +215,20 @@ class NegativeSampler:
         return (in_batch * share + (self.count - in_batch) / self.num_items).log()
 
 
+def found_among(ids: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """Which of the ascending `ids`, `(count,)` or a row's own `(n, count)`, are in a row of tokens `(n, length)`.
+
+    Returns:
+        Mask `(n, count)`.
+    """
+    count = ids.shape[-1]
+    places = torch.searchsorted(ids, tokens).clamp(max=count - 1)
+    there = ids[places] if ids.dim() == 1 else ids.gather(1, places)
+    places = places.masked_fill(there != tokens, count)  # one column more, for what is not there
+    found = torch.zeros(len(tokens), count + 1, dtype=torch.bool, device=tokens.device)
+    return found.scatter_(1, places, True)[:, :count]
+
+
 @dataclass(frozen=True)
 class Candidates:
     """Scores of the targets `(num_labelled,)` and of the shared negatives `(num_labelled, num_negatives)`.
@@ -234,9 +248,7 @@ class Candidates:
         if seen is None:
             return self
         drawn, columns = self.negative_ids.unique(return_inverse=True)  # (num_drawn,), (num_negatives,)
-        places = torch.searchsorted(drawn, seen).clamp(max=len(drawn) - 1)
-        places = places.masked_fill(drawn[places] != seen, len(drawn))  # one column more, for what is not drawn
-        hits = torch.zeros(len(seen), len(drawn) + 1, dtype=torch.bool, device=seen.device).scatter_(1, places, True)
+        hits = found_among(drawn, seen)  # (num_labelled, num_drawn)
         return replace(self, negatives=self.negatives.masked_fill(hits[:, columns], -math.inf))
 
 

@@ -174,14 +174,13 @@ def loss_is_exact(recipe: RecipeName, log: LogStatistics, given: Mapping[str, An
         >>> loss_is_exact("balanced", shop), loss_is_exact("fast", shop)
         (True, False)
     """
-    cheap = recipe == "fast" or _by_content(given)
-    return log.num_items <= (LARGEST_CHEAP_CATALOGUE if cheap else LARGEST_EXACT_CATALOGUE)
+    return log.num_items <= (LARGEST_CHEAP_CATALOGUE if _is_cheap(recipe, given) else LARGEST_EXACT_CATALOGUE)
 
 
 def _choose_negatives(recipe: RecipeName, log: LogStatistics, given: Mapping[str, Any]) -> list[Choice]:
     """Half of the negatives are looked for where the recipe draws them and a search costs less than all scores."""
-    few = log.num_items <= LARGEST_SEARCHED_CATALOGUE and not loss_is_exact(recipe, log, given)
-    if not few or "loss" in given or recipe == "fast" or _by_content(given):
+    searched = log.num_items <= LARGEST_SEARCHED_CATALOGUE and not loss_is_exact(recipe, log, given)
+    if not searched or "loss" in given or _is_cheap(recipe, given):
         return []
     return [
         Choice("num_hard_negatives", HARD_NEGATIVES, "highest scores for alike positions, for half of those drawn"),
@@ -222,6 +221,11 @@ def recipe_defaults(choices: Sequence[Choice], given: Collection[str]) -> dict[s
         steps = dict.fromkeys(("eval_strategy", "save_strategy", "logging_strategy"), "steps")
         kept |= {**steps, "save_steps": kept["eval_steps"], "logging_steps": kept["eval_steps"]}
     return kept
+
+
+def _is_cheap(recipe: RecipeName, given: Mapping[str, Any]) -> bool:
+    """Whether a loss takes no more time than it must: for who is in a hurry, and for content, which it serves."""
+    return recipe == "fast" or _by_content(given)
 
 
 def _by_content(given: Mapping[str, Any]) -> bool:
